@@ -1,0 +1,172 @@
+//! `[mail]`, `[mail.greylist]` and `[mail.queue]`.
+
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::limits::{Auth, Limits};
+use super::listen::Listen;
+use super::{count, non_empty, size, time};
+use crate::reader::{self, Findings, Section, Wrong};
+use crate::unit::ByteSize;
+
+/// `[mail]`.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
+pub struct Mail {
+    pub domains: Vec<String>,
+    pub postmaster: Option<String>,
+    pub maildir: String,
+    pub listen: Vec<Listen>,
+    pub limits: Limits,
+    pub auth: Auth,
+    pub greylist: Greylist,
+    pub queue: Queue,
+}
+
+/// `[mail.greylist]`.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
+pub struct Greylist {
+    pub enabled: bool,
+    pub delay: Duration,
+    pub retry_window: Duration,
+    pub lifetime: Duration,
+    pub ipv4_prefix: u8,
+    pub ipv6_prefix: u8,
+    pub when_store_fails: StoreFailure,
+}
+
+/// What happens to mail while the greylist cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each word")]
+pub enum StoreFailure {
+    Accept,
+    Defer,
+}
+
+/// `[mail.queue]`.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
+pub struct Queue {
+    pub durability: Durability,
+    pub segment_size: ByteSize,
+    pub body_aside_from: ByteSize,
+    pub memory_max: ByteSize,
+    pub free_space_min: ByteSize,
+    pub lifetime: Duration,
+    pub retry_first: Duration,
+    pub retry_max: Duration,
+    pub deliveries_at_once_max: usize,
+}
+
+/// What an acknowledged message survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each word")]
+pub enum Durability {
+    Group,
+    Each,
+    None,
+}
+
+impl Mail {
+    pub(super) fn read(
+        mut section: Section<'_, '_>,
+        listen: &DeTable<'_>,
+        has_tls: bool,
+        findings: &mut Findings<'_>,
+    ) -> Self {
+        let domains =
+            section.read("domains", |value| reader::entries(value, reader::domain), findings).value;
+        let account = |value: &_| match reader::text(value)? {
+            text if text.is_empty()
+                || text.rsplit_once('@').is_some_and(|(l, d)| !l.is_empty() && !d.is_empty()) =>
+            {
+                Ok(text)
+            }
+            _ => Err(Wrong::new(
+                "is no account",
+                "write it as an address, such as \"admin@example.org\"",
+            )),
+        };
+        let postmaster = non_empty(section.read("postmaster", account, findings).value);
+        let template = |value: &_| match reader::text(value)? {
+            text if text.contains("{domain}")
+                && text.contains("{local}")
+                && (text.starts_with('/') || text.starts_with("{state}/")) =>
+            {
+                Ok(text)
+            }
+            _ => Err(Wrong::new(
+                "does not give each account a Maildir of its own",
+                "begin it with / or {state}/ and let it hold {domain} and {local}",
+            )),
+        };
+        let maildir = section.read("maildir", template, findings).value;
+        let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
+        let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
+        let greylist =
+            Greylist::read(section.section("greylist", "mail.greylist", findings), findings);
+        let queue = Queue::read(section.section("queue", "mail.queue", findings), findings);
+        let listen = Listen::read_all(&mut section, listen, has_tls, findings);
+        section.finish(findings);
+        Self { domains, postmaster, maildir, listen, limits, auth, greylist, queue }
+    }
+}
+
+impl Greylist {
+    fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
+        const FAILURES: [(&str, StoreFailure); 2] =
+            [("accept", StoreFailure::Accept), ("defer", StoreFailure::Defer)];
+        let prefix = |section: &mut Section<'_, '_>, key, most, findings: &mut Findings<'_>| {
+            let bits = section.read(key, |value| reader::number(value, 1, most), findings).value;
+            u8::try_from(bits).unwrap_or(u8::MAX)
+        };
+        let delay = section.read("delay", reader::duration, findings);
+        let retry_window = time(&mut section, "retry-window", findings);
+        if delay.value >= retry_window {
+            let cure = Some("make `retry-window` much longer than `delay`".into());
+            findings.push(
+                delay.span,
+                "nobody could come back in time: `delay` is not shorter than `retry-window`",
+                cure,
+            );
+        }
+        let greylist = Self {
+            enabled: section.read("enabled", reader::boolean, findings).value,
+            delay: delay.value,
+            retry_window,
+            lifetime: time(&mut section, "lifetime", findings),
+            ipv4_prefix: prefix(&mut section, "ipv4-prefix", 32, findings),
+            ipv6_prefix: prefix(&mut section, "ipv6-prefix", 128, findings),
+            when_store_fails: section
+                .read("when-store-fails", |value| reader::choice(value, &FAILURES), findings)
+                .value,
+        };
+        section.finish(findings);
+        greylist
+    }
+}
+
+impl Queue {
+    fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
+        const DURABILITIES: [(&str, Durability); 3] =
+            [("group", Durability::Group), ("each", Durability::Each), ("none", Durability::None)];
+        let from = &mut section;
+        let queue = Self {
+            durability: from
+                .read("durability", |value| reader::choice(value, &DURABILITIES), findings)
+                .value,
+            segment_size: size(from, "segment-size", findings),
+            body_aside_from: size(from, "body-aside-from", findings),
+            memory_max: size(from, "memory-max", findings),
+            free_space_min: size(from, "free-space-min", findings),
+            lifetime: time(from, "lifetime", findings),
+            retry_first: time(from, "retry-first", findings),
+            retry_max: time(from, "retry-max", findings),
+            deliveries_at_once_max: count(from, "deliveries-at-once-max", findings),
+        };
+        section.finish(findings);
+        queue
+    }
+}

@@ -1,0 +1,20 @@
+//! `lamppost.toml`: text to a checked configuration, or every problem with its place and cure.
+//!
+//! Defaults stand in `defaults.toml` and `listen.toml` and nowhere else; the comments there are the
+//! reference that `lamppost explain` prints.
+
+mod config;
+mod problem;
+mod reader;
+mod reference;
+mod unit;
+
+pub use config::{
+    Auth, Config, Durability, Greylist, Kind, Level, Limits, Listen, LoadError, Log, LogFormat,
+    Mail, Metrics, Network, Queue, Secret, Server, StoreFailure, Tls, TlsMode, WhenAbsent,
+};
+pub use problem::{Problem, Problems};
+pub use reference::{
+    Entry, Key, Source, defaults_text, demo_text, explain, init_text, reference, similar_key,
+};
+pub use unit::{ByteSize, format_duration, parse_duration};

@@ -1,0 +1,255 @@
+//! Files that are right, and what is said about those that are wrong.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use lamppost_config::{Config, Source, explain, init_text, reference, similar_key};
+use proptest::prelude::*;
+
+fn problems(text: &str) -> String {
+    Config::parse(text, Path::new("lamppost.toml")).unwrap_err().render(false)
+}
+
+#[test]
+fn the_demo_is_right() {
+    let demo = Config::demo();
+    assert_eq!(demo.mail.listen.len(), 6);
+    assert_eq!(demo.mail.greylist.delay.as_secs(), 10);
+}
+
+#[test]
+fn an_empty_file_is_right_and_all_defaults() {
+    let config = Config::parse("", Path::new("empty")).unwrap();
+    assert!(config.mail.listen.is_empty() && config.mail.greylist.enabled);
+    assert!(Config::show("", true).is_empty());
+}
+
+#[test]
+fn the_file_to_begin_with_is_right_and_says_the_defaults() {
+    let config = Config::parse(&init_text(), Path::new("init")).unwrap();
+    assert_eq!(config, Config::parse("", Path::new("empty")).unwrap());
+    // With every key uncommented it says the same.
+    let uncommented: Vec<_> = init_text()
+        .lines()
+        .map(|line| {
+            let key = line
+                .strip_prefix('#')
+                .filter(|rest| rest.contains(" = ") && !rest.starts_with(' '));
+            key.unwrap_or(line).to_owned()
+        })
+        .take_while(|line| !line.contains("Each listener"))
+        .collect();
+    assert_eq!(Config::parse(&uncommented.join("\n"), Path::new("init")).unwrap(), config);
+}
+
+#[test]
+fn every_key_has_a_text_and_can_be_explained() {
+    let keys = reference();
+    assert!(keys.len() > 60);
+    for key in keys {
+        assert!(!key.text.is_empty(), "{} has no text", key.name);
+        assert_eq!(explain(&key.name).as_ref(), Some(&key));
+    }
+    assert_eq!(explain("sessions-max").unwrap().name, "mail.limits.sessions-max");
+    assert_eq!(explain("lifetime"), None);
+    assert_eq!(similar_key("session-max").as_deref(), Some("mail.limits.sessions-max"));
+}
+
+#[test]
+fn examples_are_right() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut count = 0;
+    for file in std::fs::read_dir(examples).unwrap() {
+        let path = file.unwrap().path();
+        if let Err(error) = Config::load(&path) {
+            panic!("{error}");
+        }
+        count += 1;
+    }
+    assert!(count >= 3);
+}
+
+#[test]
+fn what_is_changed_is_shown_with_its_line() {
+    let text = "[mail]\ndomains = [\"example.org\"]\n[[mail.listen]]\naddress = [\"192.0.2.1:25\"]\ntls = \"off\"\n";
+    let shown = Config::show(text, true);
+    let lines: Vec<_> = shown
+        .iter()
+        .map(|entry| match entry.source {
+            Source::File { line } => format!("{line} {} = {}", entry.key, entry.value),
+            Source::Default => unreachable!(),
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "2 mail.domains = [\"example.org\"]",
+            "4 mail.listen[0].address = [\"192.0.2.1:25\"]",
+            "5 mail.listen[0].tls = \"off\"",
+        ]
+    );
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "golden text")]
+fn all_problems_are_told_at_once() {
+    insta::assert_snapshot!(problems(
+        "[server]\nhostnam = \"mail.example.org\"\nstop-grace = 20\n\
+         [mail.limits]\nmessage-size-max = 26214400\nsessions-max = \"many\"\n\
+         [mail.greylist]\nwhen-store-fails = \"acept\"\n\
+         [[mail.listen]]\naddress = [\"127.0.0.1\", \"mail.example.org:25\"]\n\
+         [[mail.listen]]\naddress = [\"127.0.0.1:25\"]\nkind = \"submission\"\ntls = \"off\"\n\
+         [[mail.listen]]\naddress = [\"127.0.0.1:25\"]\ntls = \"off\"\nproxy-protocol-from = [\"10.0.0.0\"]\n"
+    ), @r#"
+        error: unknown key `hostnam` in `[server]`
+         --> lamppost.toml:2:1
+          |
+        2 | hostnam = "mail.example.org"
+          | ^^^^^^^
+          |
+          = help: did you mean `hostname`?
+
+        error: `stop-grace` is no duration
+         --> lamppost.toml:3:14
+          |
+        3 | stop-grace = 20
+          |              ^^
+          |
+          = help: write a number and a unit in quotes, such as "250ms", "10s", "5m", "4h" or "36d"
+
+        error: `message-size-max` is no size
+         --> lamppost.toml:5:20
+          |
+        5 | message-size-max = 26214400
+          |                    ^^^^^^^^
+          |
+          = help: write a number and a unit in quotes, such as "512B", "64KiB", "25MiB" or "1GiB"
+
+        error: `sessions-max` is not a number that it may be
+         --> lamppost.toml:6:16
+          |
+        6 | sessions-max = "many"
+          |                ^^^^^^
+          |
+          = help: write a whole number from 1 to 1000000000, without quotes
+
+        error: `when-store-fails` is not one of its words
+         --> lamppost.toml:8:20
+          |
+        8 | when-store-fails = "acept"
+          |                    ^^^^^^^
+          |
+          = help: did you mean "accept"? It may be "accept", "defer"
+
+        error: TLS (the default) needs a certificate
+         --> lamppost.toml:9:1
+          |
+        9 | [[mail.listen]]
+          | ^^^^^^^^^^^^^^^
+          |
+          = help: name `certificate` and `key` in `[tls]`, or set `tls = "off"` here
+
+        error: `address` has an entry that is no address to listen on
+          --> lamppost.toml:10:12
+           |
+        10 | address = ["127.0.0.1", "mail.example.org:25"]
+           |            ^^^^^^^^^^^
+           |
+           = help: a port is missing: "127.0.0.1:25"
+
+        error: `address` has an entry that is no address to listen on
+          --> lamppost.toml:10:25
+           |
+        10 | address = ["127.0.0.1", "mail.example.org:25"]
+           |                         ^^^^^^^^^^^^^^^^^^^^^
+           |
+           = help: write an IP address and a port, such as "192.0.2.1:25" or "[2001:db8::1]:25"; names are not looked up, so that nothing else is ever bound
+
+        error: submission without TLS can authenticate nobody
+          --> lamppost.toml:14:7
+           |
+        14 | tls = "off"
+           |       ^^^^^
+           |
+           = help: set `tls = "starttls"` or `"implicit"`, or allow passwords to be overheard with `plaintext-auth = true`
+
+        error: 127.0.0.1:25 is listened on twice
+          --> lamppost.toml:16:11
+           |
+        16 | address = ["127.0.0.1:25"]
+           |           ^^^^^^^^^^^^^^^^
+           |
+           = help: remove one of the two
+
+        error: `proxy-protocol-from` has an entry that is no network
+          --> lamppost.toml:18:24
+           |
+        18 | proxy-protocol-from = ["10.0.0.0"]
+           |                        ^^^^^^^^^^
+           |
+           = help: write an address and a prefix length, such as "192.0.2.0/24" or "2001:db8::/32"
+        "#);
+}
+
+#[test]
+fn syntax_errors_have_their_place() {
+    insta::assert_snapshot!(problems("[server\nhostname = mail\n"), @r"
+        error: unclosed table, expected `]`
+         --> lamppost.toml:1:8
+          |
+        1 | [server
+          |        ^
+
+        error: unknown key `hostname` in the file
+         --> lamppost.toml:2:1
+          |
+        2 | hostname = mail
+          | ^^^^^^^^
+          |
+          = help: the file knows `log`, `mail`, `metrics`, `server`, `tls`
+        ");
+}
+
+#[test]
+fn certificates_come_in_pairs() {
+    insta::assert_snapshot!(problems("[tls]\nkey = \"/etc/key.pem\"\n"), @r#"
+        error: `key` is there and `certificate` is not
+         --> lamppost.toml:2:7
+          |
+        2 | key = "/etc/key.pem"
+          |       ^^^^^^^^^^^^^^
+          |
+          = help: name the certificate's file too: `certificate = "/path/to/chain.pem"`
+        "#);
+}
+
+#[test]
+fn files_that_are_no_text_are_told_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lamppost.toml");
+    std::fs::write(&path, b"[server]\n\xff\n").unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.ends_with("lamppost.toml line 2 is not UTF-8 text"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text: String) {
+        if let Err(problems) = Config::parse(&text, Path::new("any")) {
+            prop_assert!(!problems.problems.is_empty());
+            problems.render(false);
+        }
+    }
+
+    #[test]
+    fn any_toml_is_read_or_refused(
+        key in "server|log|mail|tls|mail.limits|mail.listen|nonsense",
+        value in "1|-1|true|\"x\"|\"é\"|\\[\\]|\\[1\\]|\\{\\}|\\{ a = 1 \\}|1.5|1979-05-27|\\[\\[\\]\\]|\\[\\{\\}\\]",
+    ) {
+        let text = format!("{key} = {value}\n");
+        if let Err(problems) = Config::parse(&text, Path::new("any")) {
+            problems.render(true);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The control API, version 1: JSON over HTTP (docs/reference/control-api.md).
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use lamppost_net::link::Port;
+use lamppost_roles::{ControlAnswer, ControlRequest, QueueId, QueueStatus, Selection, Verb};
+use lamppost_telemetry::{Fact, read_outcomes};
+use serde::{Deserialize, Serialize};
+
+use crate::ControlSocket;
+
+/// Messages on a page unless the client says how many.
+const PAGE: u32 = 100;
+/// Bytes of a request's body.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of content that are read from the queue at once.
+const PIECE_BYTES: u32 = 256 * 1024;
+
+/// What only the program itself knows.
+pub trait Host: Send + Sync + 'static {
+    /// The program's own figures.
+    fn status(&self) -> HostStatus;
+
+    /// Reads the configuration again.
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
+}
+
+/// The file that was to be read again is wrong; nothing has changed.
+#[derive(Clone, Debug)]
+pub struct ReloadError(
+    /// All that is wrong, for people.
+    pub String,
+);
+
+/// The program's own figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HostStatus {
+    /// The program's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Where the state is.
+    pub state: PathBuf,
+    /// What is listened on.
+    pub listeners: Vec<ListenerStatus>,
+    /// Sessions that are open now.
+    pub sessions: i64,
+    /// What is well and what is not.
+    pub health: Vec<Fact>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ListenerStatus {
+    /// Its address.
+    pub address: String,
+    /// Whom it is for.
+    pub kind: String,
+    /// When TLS begins.
+    pub tls: String,
+    /// Whether it listens; an address that this machine does not have may be waited for.
+    pub listening: bool,
+}
+
+/// All of `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// The program's own figures.
+    pub host: HostStatus,
+    /// The queue's.
+    pub queue: QueueStatus,
+}
+
+/// The control role.
+#[derive(Clone)]
+pub struct Control {
+    queue: Port<ControlRequest, ControlAnswer>,
+    host: Arc<dyn Host>,
+    outcomes: PathBuf,
+}
+
+impl Control {
+    /// A control role over the queue's link, the program itself and the folder of the outcome log.
+    pub fn new(
+        queue: Port<ControlRequest, ControlAnswer>,
+        host: Arc<dyn Host>,
+        outcomes: PathBuf,
+    ) -> Self {
+        Self { queue, host, outcomes }
+    }
+
+    /// Answers on the socket for as long as the program runs.
+    pub async fn serve(self, socket: ControlSocket) {
+        let router = Router::new()
+            .route("/v1/status", get(status))
+            .route("/v1/queue", get(list))
+            .route("/v1/queue/change", post(change))
+            .route("/v1/queue/{id}", get(show))
+            .route("/v1/queue/{id}/content", get(content))
+            .route("/v1/log/{id}", get(log))
+            .route("/v1/reload", post(reload))
+            .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+            .with_state(self);
+        // It ends with the program.
+        drop(axum::serve(socket, router).await);
+    }
+
+    async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
+        match self.queue.ask(request).await {
+            Ok(ControlAnswer::NotFound) => {
+                Err(Failed(StatusCode::NOT_FOUND, "no such message in the queue".into()))
+            }
+            Ok(ControlAnswer::Failed(reason)) => {
+                Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, reason))
+            }
+            Ok(answer) => Ok(answer),
+            Err(gone) => Err(Failed(StatusCode::SERVICE_UNAVAILABLE, gone.to_string())),
+        }
+    }
+}
+
+/// Why a request failed, as `{"error": …}`.
+struct Failed(StatusCode, String);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()
+    }
+}
+
+fn nonsense() -> Failed {
+    Failed(StatusCode::INTERNAL_SERVER_ERROR, "the queue answered nonsense".into())
+}
+
+fn id(text: &str) -> Result<QueueId, Failed> {
+    text.parse().map_err(|error: lamppost_roles::QueueIdError| {
+        Failed(StatusCode::BAD_REQUEST, error.to_string())
+    })
+}
+
+async fn status(State(control): State<Control>) -> Result<Json<Status>, Failed> {
+    let ControlAnswer::Status(queue) = control.ask(ControlRequest::Status).await? else {
+        return Err(nonsense());
+    };
+    Ok(Json(Status { host: control.host.status(), queue }))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn list(
+    State(control): State<Control>,
+    Query(page): Query<Page>,
+) -> Result<Response, Failed> {
+    let after = page.after.as_deref().map(id).transpose()?;
+    let request = ControlRequest::List { after, limit: page.limit.unwrap_or(PAGE) };
+    match control.ask(request).await? {
+        ControlAnswer::Listing(listing) => Ok(Json(listing).into_response()),
+        _ => Err(nonsense()),
+    }
+}
+
+async fn show(
+    State(control): State<Control>,
+    Path(text): Path<String>,
+) -> Result<Response, Failed> {
+    match control.ask(ControlRequest::Show(id(&text)?)).await? {
+        ControlAnswer::Message(message) => Ok(Json(message).into_response()),
+        _ => Err(nonsense()),
+    }
+}
+
+/// The content piece by piece, so that a large one costs no memory.
+async fn content(
+    State(control): State<Control>,
+    Path(text): Path<String>,
+) -> Result<Response, Failed> {
+    let id = id(&text)?;
+    let first = piece(&control, id, 0).await?;
+    let pieces =
+        futures_util::stream::unfold((control, first, 0), move |(control, now, at)| async move {
+            if now.is_empty() {
+                return None;
+            }
+            let next_at = at + now.len() as u64;
+            let next = piece(&control, id, next_at).await;
+            let (next, shown) = match next {
+                Ok(next) => (next, Ok(now)),
+                Err(Failed(_, reason)) => (Bytes::new(), Err(std::io::Error::other(reason))),
+            };
+            Some((shown, (control, next, next_at)))
+        });
+    Ok(Body::from_stream(pieces).into_response())
+}
+
+async fn piece(control: &Control, id: QueueId, offset: u64) -> Result<Bytes, Failed> {
+    let request = ControlRequest::Read { id, offset, length_max: PIECE_BYTES };
+    match control.ask(request).await? {
+        ControlAnswer::Piece(piece) => Ok(piece),
+        _ => Err(nonsense()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    verb: Verb,
+    selection: Selection,
+}
+
+async fn change(
+    State(control): State<Control>,
+    Json(change): Json<Change>,
+) -> Result<Response, Failed> {
+    let Change { verb, selection } = change;
+    match control.ask(ControlRequest::Change { verb, selection }).await? {
+        ControlAnswer::Changed(changed) => {
+            Ok(Json(serde_json::json!({ "changed": changed })).into_response())
+        }
+        _ => Err(nonsense()),
+    }
+}
+
+async fn log(State(control): State<Control>, Path(id): Path<String>) -> Result<Response, Failed> {
+    let reading = tokio::task::spawn_blocking(move || read_outcomes(&control.outcomes, &id));
+    match reading.await {
+        Ok(Ok(events)) => Ok(Json(events).into_response()),
+        Ok(Err(error)) => Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+async fn reload(State(control): State<Control>) -> Result<Response, Failed> {
+    match control.host.reload().await {
+        Ok(text) => Ok(Json(serde_json::json!({ "done": text })).into_response()),
+        Err(ReloadError(text)) => Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, text)),
+    }
+}

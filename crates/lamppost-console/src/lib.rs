@@ -1,0 +1,14 @@
+//! The control API and the metrics endpoint.
+//!
+//! One UNIX socket is the way in for administrators (docs/reference/control-api.md): whoever may
+//! open it, and runs as the same user or as root, may ask and change.
+
+mod api;
+mod client;
+mod metrics;
+mod socket;
+
+pub use api::{Control, Host, HostStatus, ListenerStatus, ReloadError, Status};
+pub use client::{Client, ClientError};
+pub use metrics::serve as serve_metrics;
+pub use socket::{ControlSocket, SocketError};

@@ -1,0 +1,38 @@
+//! Figures for Prometheus, and nothing else.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use lamppost_net::Listener;
+use lamppost_telemetry::Metrics;
+use tokio::net::TcpStream;
+
+/// Answers `GET /metrics` on a listener for as long as the program runs.
+pub async fn serve(listener: Listener, metrics: Arc<Metrics>) {
+    let text = move || async move {
+        (
+            [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            metrics.encode(),
+        )
+    };
+    let router = Router::new().route("/metrics", get(text));
+    // It ends with the program: a scrape that is cut short is repeated by itself.
+    drop(axum::serve(Tcp(listener), router).await);
+}
+
+struct Tcp(Listener);
+
+impl axum::serve::Listener for Tcp {
+    type Io = TcpStream;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, std::net::SocketAddr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
+        Ok(self.0.address())
+    }
+}

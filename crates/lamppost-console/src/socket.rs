@@ -1,0 +1,99 @@
+//! The control socket: private, and never stolen from a program that still answers on it.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::serve::Listener;
+use tokio::net::unix::SocketAddr;
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
+
+/// Why the control socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A running program answers on it.
+    #[error(
+        "{path} is answered by a running program; stop that one first, or set control-socket in [server]"
+    )]
+    Held {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot make the control socket {path}")]
+    Make {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A listening control socket.
+#[derive(Debug)]
+pub struct ControlSocket {
+    inner: UnixListener,
+}
+
+impl ControlSocket {
+    /// Makes the socket; a file that a dead program left is replaced.
+    ///
+    /// # Errors
+    /// When a running program has it, or it cannot be made.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |source| SocketError::Make { path: path.to_owned(), source };
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(SocketError::Held { path: path.to_owned() });
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let inner = UnixListener::bind(path).map_err(failed)?;
+        // Who comes between is turned away by uid.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Self { inner })
+    }
+}
+
+/// Connections of the same user and of root; others are closed.
+impl Listener for ControlSocket {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.inner).await;
+            let uid = stream.peer_cred().map(|credentials| credentials.uid());
+            match uid {
+                Ok(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => {
+                    return (stream, address);
+                }
+                Ok(uid) => warn!(uid, "a foreign user was turned away from the control socket"),
+                Err(error) => warn!(reason = %error, "a control connection without a user"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        drop(ControlSocket::bind(&path).unwrap());
+        let _live = ControlSocket::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = ControlSocket::bind(&path).unwrap_err().to_string();
+        assert!(error.contains("control.sock is answered by a running program"), "{error}");
+    }
+}

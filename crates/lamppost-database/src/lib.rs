@@ -1,0 +1,240 @@
+//! The embedded state database and its migrations.
+//!
+//! One thread owns one `SQLite` connection; everybody else sends it work. That keeps blocking calls
+//! out of the async runtime and writers out of each other's way. Other processes (`lamppost
+//! account`) may open the same file; `SQLite` arbitrates.
+
+mod migrations;
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+pub use migrations::Migrations;
+
+/// Work that may wait for the database before those who ask wait in turn.
+const WAITING_MAX: usize = 1024;
+/// How long to wait for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a committed write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// A power cut: each write waits for the disk.
+    PowerCut,
+    /// A killed process; a power cut may take the last writes.
+    Kill,
+}
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle to the database; clones use the same connection.
+#[derive(Clone, Debug)]
+pub struct Database {
+    path: Arc<Path>,
+    work: mpsc::Sender<Work>,
+}
+
+/// Why the database could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The file cannot be made or opened.
+    #[error("cannot open the database {path} (its folder must exist and be writable)")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A newer version of the program has changed the tables.
+    #[error(
+        "{path} was written by a newer version: {component} is at step {found}, this program knows {known}; use the newer program or restore a backup"
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Whose tables.
+        component: &'static str,
+        /// The step that the file is at.
+        found: usize,
+        /// The last step that this program knows.
+        known: usize,
+    },
+    /// A statement failed.
+    #[error("cannot {what} in the database {path}")]
+    Statement {
+        /// The file.
+        path: PathBuf,
+        /// What was to be done.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database's thread has ended.
+    #[error("the database {path} is closed")]
+    Closed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Database {
+    /// Opens the file, which is made when it is not there; its folder must be.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is no database.
+    pub fn open(path: &Path, survives: Survives) -> Result<Self, DatabaseError> {
+        let connection = connect(path, survives)
+            .map_err(|source| DatabaseError::Open { path: path.to_owned(), source })?;
+        let (work, waiting) = mpsc::channel(WAITING_MAX);
+        std::thread::Builder::new()
+            .name("database".into())
+            .spawn(move || serve(connection, waiting))
+            .map_err(|source| DatabaseError::Open {
+                path: path.to_owned(),
+                source: source.into(),
+            })?;
+        Ok(Self { path: path.into(), work })
+    }
+
+    /// Does work on the connection's thread; `what` completes the sentence "cannot …".
+    ///
+    /// # Errors
+    /// When a statement fails or the thread has ended.
+    pub async fn run<T, F>(&self, what: &'static str, job: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (to, done) = oneshot::channel();
+        let work: Work = Box::new(move |connection| drop(to.send(job(connection))));
+        self.work.send(work).await.map_err(|_| self.closed())?;
+        let done = done.await.map_err(|_| self.closed())?;
+        done.map_err(|source| DatabaseError::Statement {
+            path: self.path.to_path_buf(),
+            what,
+            source,
+        })
+    }
+
+    /// Brings a component's tables up to date.
+    ///
+    /// # Errors
+    /// When a step fails, or the file is newer than the program.
+    pub async fn migrate(&self, migrations: Migrations) -> Result<(), DatabaseError> {
+        let found = self
+            .run("bring the tables up to date", move |connection| migrations.apply(connection))
+            .await?;
+        let Migrations { component, steps } = migrations;
+        if found > steps.len() {
+            let (path, known) = (self.path.to_path_buf(), steps.len());
+            return Err(DatabaseError::TooNew { path, component, found, known });
+        }
+        Ok(())
+    }
+
+    fn closed(&self) -> DatabaseError {
+        DatabaseError::Closed { path: self.path.to_path_buf() }
+    }
+}
+
+fn connect(
+    path: &Path,
+    survives: Survives,
+) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    // SQLite makes files by the umask; passwords' hashes are nobody else's business.
+    drop(File::options().create(true).append(true).mode(0o600).open(path)?);
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let synchronous = match survives {
+        Survives::PowerCut => "FULL",
+        Survives::Kill => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+/// Does what is asked until nobody can ask any more.
+fn serve(mut connection: Connection, mut waiting: mpsc::Receiver<Work>) {
+    while let Some(work) = waiting.blocking_recv() {
+        work(&mut connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const FIRST: Migrations =
+        Migrations { component: "lamp", steps: &["CREATE TABLE lamp (name TEXT PRIMARY KEY)"] };
+    const SECOND: Migrations = Migrations {
+        component: "lamp",
+        steps: &[FIRST.steps[0], "ALTER TABLE lamp ADD COLUMN lit INTEGER NOT NULL DEFAULT 0"],
+    };
+
+    async fn insert(database: &Database, name: &'static str) -> Result<usize, DatabaseError> {
+        let insert = move |connection: &mut Connection| {
+            connection.execute("INSERT INTO lamp (name) VALUES (?1)", [name])
+        };
+        database.run("light a lamp", insert).await
+    }
+
+    #[tokio::test]
+    async fn tables_move_forward_and_keep_their_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let database = Database::open(&path, Survives::PowerCut).unwrap();
+        database.migrate(FIRST).await.unwrap();
+        insert(&database, "corner").await.unwrap();
+        drop(database);
+        let database = Database::open(&path, Survives::PowerCut).unwrap();
+        database.migrate(SECOND).await.unwrap();
+        database.migrate(SECOND).await.unwrap();
+        let lit: i64 = database
+            .run("look", |connection| {
+                connection
+                    .query_row("SELECT lit FROM lamp WHERE name = 'corner'", [], |row| row.get(0))
+            })
+            .await
+            .unwrap();
+        assert_eq!(lit, 0);
+        let error = database.migrate(FIRST).await.unwrap_err().to_string();
+        assert!(error.contains("lamp is at step 2, this program knows 1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_statement_tells_what_and_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("state.db"), Survives::Kill).unwrap();
+        database.migrate(FIRST).await.unwrap();
+        insert(&database, "corner").await.unwrap();
+        let error = insert(&database, "corner").await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot light a lamp in the database /"), "{error}");
+        // The thread goes on.
+        insert(&database, "bridge").await.unwrap();
+    }
+
+    #[test]
+    fn the_file_is_private_and_errors_name_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        Database::open(&path, Survives::PowerCut).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = Database::open(&folder.path().join("absent/state.db"), Survives::Kill);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("absent/state.db"), "{error}");
+        std::fs::write(&path, "no database at all, just some text").unwrap();
+        assert!(Database::open(&path, Survives::PowerCut).is_err());
+    }
+}

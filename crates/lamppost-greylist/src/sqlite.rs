@@ -1,0 +1,212 @@
+//! The embedded store, with relaydelay's columns.
+//!
+//! Times are milliseconds since 1970, so that delays shorter than a second work too.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use lamppost_database::{Database, Migrations};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use crate::{Decision, Policy, Record, Store, StoreError, Triplet, decide};
+
+/// relaydelay's `relaytofrom`, with the key that it lacks.
+const MIGRATIONS: Migrations = Migrations {
+    component: "greylist",
+    steps: &["CREATE TABLE relaytofrom (
+         id INTEGER PRIMARY KEY,
+         relay_ip TEXT NOT NULL,
+         mail_from TEXT NOT NULL,
+         rcpt_to TEXT NOT NULL,
+         block_expires INTEGER NOT NULL,
+         record_expires INTEGER NOT NULL,
+         blocked_count INTEGER NOT NULL DEFAULT 0,
+         passed_count INTEGER NOT NULL DEFAULT 0,
+         aborted_count INTEGER NOT NULL DEFAULT 0,
+         origin_type TEXT NOT NULL DEFAULT 'AUTO' CHECK (origin_type IN ('MANUAL', 'AUTO')),
+         create_time INTEGER NOT NULL,
+         last_update INTEGER NOT NULL,
+         UNIQUE (relay_ip, mail_from, rcpt_to)
+     );
+     CREATE INDEX relaytofrom_record_expires ON relaytofrom (record_expires);"],
+};
+
+/// Triplets in the state database.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    database: Database,
+}
+
+impl SqliteStore {
+    /// Brings the tables up to date.
+    ///
+    /// # Errors
+    /// When that fails, or a newer program wrote them.
+    pub async fn open(database: Database) -> Result<Self, StoreError> {
+        database.migrate(MIGRATIONS).await?;
+        Ok(Self { database })
+    }
+}
+
+impl Store for SqliteStore {
+    fn attempt(
+        &self,
+        policy: Policy,
+        triplet: Triplet,
+        now: Duration,
+    ) -> BoxFuture<'_, Result<Decision, StoreError>> {
+        let attempt =
+            move |connection: &mut Connection| attempt(connection, &policy, &triplet, now);
+        Box::pin(self.database.run("look a triplet up", attempt))
+    }
+
+    fn expire(&self, now: Duration, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.database.run("expire triplets", move |connection| {
+            let mut delete = connection.prepare_cached(
+                "DELETE FROM relaytofrom WHERE id IN (
+                     SELECT id FROM relaytofrom WHERE record_expires <= ?1 LIMIT ?2)",
+            )?;
+            delete.execute(params![ms(now), limit])
+        }))
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(self.database.run("count triplets", |connection| {
+            connection.query_row("SELECT count(*) FROM relaytofrom", [], |row| row.get(0))
+        }))
+    }
+}
+
+fn attempt(
+    connection: &mut Connection,
+    policy: &Policy,
+    triplet: &Triplet,
+    now: Duration,
+) -> rusqlite::Result<Decision> {
+    let Triplet { network, sender, recipient } = triplet;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let seen = transaction
+        .prepare_cached(
+            "SELECT block_expires, record_expires, blocked_count, passed_count FROM relaytofrom
+             WHERE relay_ip = ?1 AND mail_from = ?2 AND rcpt_to = ?3",
+        )?
+        .query_row([network, sender, recipient], record)
+        .optional()?;
+    let decision = decide(policy, seen.as_ref(), now);
+    let after = Record::after(policy, seen.as_ref(), decision, now);
+    transaction
+        .prepare_cached(
+            "INSERT INTO relaytofrom (relay_ip, mail_from, rcpt_to, block_expires, record_expires,
+                 blocked_count, passed_count, create_time, last_update)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+             ON CONFLICT (relay_ip, mail_from, rcpt_to) DO UPDATE SET
+                 block_expires = excluded.block_expires, record_expires = excluded.record_expires,
+                 blocked_count = excluded.blocked_count, passed_count = excluded.passed_count,
+                 last_update = excluded.last_update",
+        )?
+        .execute(params![
+            network,
+            sender,
+            recipient,
+            ms(after.block_expires),
+            ms(after.record_expires),
+            after.blocked_count,
+            after.passed_count,
+            ms(now),
+        ])?;
+    transaction.commit()?;
+    Ok(decision)
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    Ok(Record {
+        block_expires: Duration::from_millis(row.get(0)?),
+        record_expires: Duration::from_millis(row.get(1)?),
+        blocked_count: row.get(2)?,
+        passed_count: row.get(3)?,
+    })
+}
+
+/// Milliseconds as the database's integers hold them.
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use lamppost_database::Survives;
+    use lamppost_smtp::ReversePath;
+
+    use super::*;
+    use crate::{Greylist, MemoryStore, Why};
+
+    const POLICY: Policy = Policy {
+        enabled: true,
+        delay: Duration::from_secs(300),
+        retry_window: Duration::from_secs(36_000),
+        lifetime: Duration::from_secs(3_110_400),
+        ipv4_prefix: 24,
+        ipv6_prefix: 64,
+    };
+
+    async fn stores(folder: &tempfile::TempDir) -> [Greylist; 2] {
+        let database = Database::open(&folder.path().join("greylist.db"), Survives::Kill).unwrap();
+        let sqlite = SqliteStore::open(database).await.unwrap();
+        [
+            Greylist::new(POLICY, Box::new(sqlite)),
+            Greylist::new(POLICY, Box::new(MemoryStore::default())),
+        ]
+    }
+
+    async fn check(greylist: &Greylist, at: u64, peer: &str, to: &str) -> Decision {
+        let sender = ReversePath::Mailbox("Sender@elsewhere.test".parse().unwrap());
+        let (peer, to) = (peer.parse().unwrap(), to.parse().unwrap());
+        greylist.check(peer, &sender, &to, Duration::from_secs(1_000_000 + at)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_stores_decide_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let deferred = |seconds| Decision::Defer { retry_in: Duration::from_secs(seconds) };
+        for greylist in stores(&folder).await {
+            let first = "a@lamppost.test";
+            assert_eq!(check(&greylist, 0, "192.0.2.1", first).await, deferred(300));
+            assert_eq!(check(&greylist, 100, "192.0.2.9", "A@lamppost.TEST").await, deferred(200));
+            assert_eq!(check(&greylist, 300, "192.0.2.9", "b@lamppost.test").await, deferred(300));
+            assert_eq!(check(&greylist, 300, "192.0.3.1", first).await, deferred(300));
+            assert_eq!(
+                check(&greylist, 300, "192.0.2.1", first).await,
+                Decision::Accept(Why::Waited)
+            );
+            assert_eq!(
+                check(&greylist, 301, "192.0.2.1", first).await,
+                Decision::Accept(Why::Known)
+            );
+            assert_eq!(greylist.count().await.unwrap(), 3);
+            // Two were deferred and never came back.
+            let later = Duration::from_secs(1_000_000 + 40_000);
+            assert_eq!(greylist.expire(later).await.unwrap(), 2);
+            assert_eq!(greylist.count().await.unwrap(), 1);
+            greylist.set_policy(Policy { enabled: false, ..POLICY });
+            let off = Decision::Accept(Why::SwitchedOff);
+            assert_eq!(check(&greylist, 400, "203.0.113.1", first).await, off);
+        }
+    }
+
+    #[tokio::test]
+    async fn triplets_survive_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        check(&stores(&folder).await[0], 0, "192.0.2.1", "a@lamppost.test").await;
+        let decision = check(&stores(&folder).await[0], 300, "192.0.2.1", "a@lamppost.test").await;
+        assert_eq!(decision, Decision::Accept(Why::Waited));
+    }
+
+    #[tokio::test]
+    async fn addresses_are_data_and_never_sql() {
+        let folder = tempfile::tempdir().unwrap();
+        let greylist = &stores(&folder).await[0];
+        let evil = "\"'; DROP TABLE relaytofrom; --\"@lamppost.test";
+        assert!(matches!(check(greylist, 0, "192.0.2.1", evil).await, Decision::Defer { .. }));
+        assert_eq!(greylist.count().await.unwrap(), 1);
+    }
+}

@@ -1,0 +1,158 @@
+//! The front: accepts connections and drives SMTP sessions on them.
+
+mod completion;
+mod connection;
+mod content;
+mod header;
+mod settings;
+mod stream;
+mod transaction;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use lamppost_net::link::Port;
+use lamppost_net::proxy;
+use lamppost_net::{Clock, Drain, Listener, ServerTls, SessionLimits};
+use lamppost_roles::{IntakeAnswer, IntakeRequest, PolicyAnswer, PolicyRequest};
+use lamppost_smtp::{BareNewline, Greeting, Link, Session};
+use lamppost_telemetry::Metrics;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tracing::{debug, info, warn};
+
+use self::connection::{Client, Connection};
+
+pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
+
+/// The roles that the front talks to.
+#[derive(Clone, Debug)]
+pub struct FrontEnds {
+    /// Who may do what.
+    pub policy: Port<PolicyRequest, PolicyAnswer>,
+    /// Where complete messages go.
+    pub intake: Port<IntakeRequest, IntakeAnswer>,
+}
+
+/// The role that holds the sockets.
+pub struct Front {
+    settings: FrontSettings,
+    ends: FrontEnds,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    sessions: SessionLimits,
+    /// Contents that wait in memory, in pages of [`content::PAGE_BYTES`].
+    pages: Arc<Semaphore>,
+    drain: Drain,
+}
+
+impl Front {
+    /// A front that listens nowhere yet.
+    pub fn new(
+        settings: FrontSettings,
+        ends: FrontEnds,
+        (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
+        drain: Drain,
+    ) -> Self {
+        let limits = &settings.limits;
+        let sessions = SessionLimits::new(limits.sessions_max, limits.sessions_per_address_max);
+        let pages = Arc::new(Semaphore::new(limits.content_memory_max / content::PAGE_BYTES));
+        Self { settings, ends, clock, metrics, sessions, pages, drain }
+    }
+
+    /// Serves one listener until the drain begins.
+    pub async fn listen(
+        self: Arc<Self>,
+        listener: Listener,
+        settings: Arc<ListenerSettings>,
+        tls: Option<Arc<ServerTls>>,
+    ) {
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.drain.begun() => return,
+            };
+            let (front, settings, tls) = (self.clone(), settings.clone(), tls.clone());
+            self.drain.spawn(async move { front.accepted(stream, peer, settings, tls).await });
+        }
+    }
+
+    /// One connection of a TCP listener, from the PROXY header to the last reply.
+    async fn accepted(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        settings: Arc<ListenerSettings>,
+        tls: Option<Arc<ServerTls>>,
+    ) {
+        let mut address = peer.ip().to_canonical();
+        if settings.proxy_from.iter().any(|network| network.contains(address)) {
+            let patience = self.settings.limits.proxy_header_timeout;
+            match proxy::read_header(&mut stream, patience).await {
+                Ok(Some(source)) => address = source.ip().to_canonical(),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(peer = %address, reason = %error, "PROXY header refused");
+                    return;
+                }
+            }
+        }
+        self.serve(stream, address, settings, tls).await;
+    }
+
+    /// One connection from `peer`, whose real address this is.
+    ///
+    /// Public so that simulations can bring their own streams.
+    pub async fn serve<S>(
+        &self,
+        stream: S,
+        peer: IpAddr,
+        settings: Arc<ListenerSettings>,
+        tls: Option<Arc<ServerTls>>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.metrics.smtp_session(&settings.name);
+        let implicit_tls = settings.tls == TlsMode::Implicit;
+        let link = Link {
+            tls: implicit_tls,
+            bare_newline: if settings.fix_for.iter().any(|network| network.contains(peer)) {
+                BareNewline::Fix
+            } else {
+                BareNewline::Refuse
+            },
+        };
+        let session = Session::new(settings.smtp.clone(), link);
+        let permit = match self.sessions.admit(peer) {
+            Ok(permit) => permit,
+            Err(limit) => {
+                info!(%peer, reason = %limit, "connection refused");
+                refuse(stream, session, implicit_tls);
+                return;
+            }
+        };
+        self.metrics.smtp_sessions_open.inc();
+        let (kind, tls) = (settings.smtp.kind, tls.as_deref());
+        let client = Client { stream, peer, session, kind, tls };
+        let mut connection = Connection::new(self, client);
+        debug!(session = connection.id(), %peer, listener = settings.name, "session begins");
+        connection.run(implicit_tls).await;
+        debug!(session = connection.id(), %peer, "session ends");
+        self.metrics.smtp_sessions_open.dec();
+        drop(permit);
+    }
+}
+
+/// Tells a client that there are too many already; costs one write that may fail.
+fn refuse<S: AsyncWrite + Unpin>(mut stream: S, mut session: Session, tls: bool) {
+    // Before a TLS handshake nothing can be said.
+    if tls {
+        return;
+    }
+    session.greet(Greeting::TooManySessions);
+    let reply = session.take_output();
+    // A fresh connection's send buffer takes a line at once; a client that can't is not worth a wait.
+    let writing = tokio::io::AsyncWriteExt::write_all(&mut stream, &reply);
+    drop(futures_util::FutureExt::now_or_never(writing));
+}

@@ -1,0 +1,188 @@
+//! Policy: who may do what, asked by the front.
+//!
+//! The order of the questions about a recipient is part of the policy: a mailbox that does not
+//! exist is refused for good before greylisting makes anyone wait for it.
+
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use lamppost_accounts::Accounts;
+use lamppost_greylist::{Decision, Greylist};
+use lamppost_net::Clock;
+use lamppost_net::link::Inbox;
+use lamppost_roles::{PolicyAnswer, PolicyRequest, Route};
+use lamppost_smtp::{Address, Refusal, ReversePath};
+use tracing::{debug, error};
+
+pub use self::settings::{PolicySettings, StoreFailure};
+
+/// How often records that nobody needs any more are swept out of the greylist.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// The role that knows accounts and the greylist.
+#[derive(Clone)]
+pub struct Policy {
+    settings: Arc<ArcSwap<PolicySettings>>,
+    accounts: Accounts,
+    greylist: Arc<Greylist>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A recipient as the front asks about it.
+struct Candidate {
+    peer: std::net::IpAddr,
+    sender: ReversePath,
+    recipient: Address,
+    account: Option<Address>,
+}
+
+impl Policy {
+    /// A policy that answers by these settings.
+    pub fn new(
+        settings: PolicySettings,
+        accounts: Accounts,
+        greylist: Arc<Greylist>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        Self { settings, accounts, greylist, clock }
+    }
+
+    /// Answers by other settings from the next question on.
+    pub fn set_settings(&self, settings: PolicySettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Answers until every asker is gone.
+    pub async fn run(self, mut inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+        let mut sweep = tokio::time::interval(EXPIRE_EVERY);
+        loop {
+            tokio::select! {
+                question = inbox.next() => {
+                    let Some((question, reply)) = question else { return };
+                    let policy = self.clone();
+                    // As many at once as there are sessions: each asks one question at a time.
+                    tokio::spawn(async move { reply.send(policy.answer(question).await) });
+                }
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        match self.greylist.expire(self.clock.now()).await {
+            Ok(expired) => debug!(expired, "greylist swept"),
+            Err(error) => error!(reason = %chain(&error), "greylist could not be swept"),
+        }
+    }
+
+    async fn answer(&self, question: PolicyRequest) -> PolicyAnswer {
+        let answer = match question {
+            PolicyRequest::Authenticate { peer, user, password } => {
+                let now = self.clock.now();
+                let tried = self.accounts.authenticate(peer, &user, &password, now).await;
+                tried.map(PolicyAnswer::Account)
+            }
+            PolicyRequest::Sender { account, sender } => {
+                self.may_send_as(&account, sender).map(|()| PolicyAnswer::Allowed)
+            }
+            PolicyRequest::Recipient { peer, sender, recipient, account } => {
+                let candidate = Candidate { peer, sender, recipient, account };
+                self.admit(candidate).await.map(PolicyAnswer::Route)
+            }
+            PolicyRequest::Charge { account, recipients } => {
+                let now = self.clock.now();
+                let charged = self.accounts.charge(&account, recipients, now);
+                charged.map(|()| PolicyAnswer::Allowed)
+            }
+        };
+        answer.unwrap_or_else(PolicyAnswer::Refused)
+    }
+
+    fn may_send_as(&self, account: &Address, sender: ReversePath) -> Result<(), Refusal> {
+        if self.accounts.owns(account, &sender) {
+            return Ok(());
+        }
+        match sender {
+            ReversePath::Mailbox(sender) => Err(Refusal::SenderNotOwned { sender }),
+            ReversePath::Null => Ok(()),
+        }
+    }
+
+    async fn admit(&self, candidate: Candidate) -> Result<Route, Refusal> {
+        let settings = self.settings.load_full();
+        let recipient = &candidate.recipient;
+        let Some(target) = settings.target(recipient) else {
+            let domain = recipient.domain().to_owned();
+            return Err(match candidate.account {
+                Some(_) => Refusal::NoWayOut { domain },
+                None => Refusal::RelayDenied,
+            });
+        };
+        let mailbox = self.mailbox(&target, &settings).await?;
+        if candidate.account.is_none() {
+            self.greylist(&candidate, &settings).await?;
+        }
+        Ok(Route::Mailbox(mailbox))
+    }
+
+    /// The account that mail to a local address goes to.
+    async fn mailbox(
+        &self,
+        target: &Address,
+        settings: &PolicySettings,
+    ) -> Result<Address, Refusal> {
+        if let Some(account) = self.find(target).await? {
+            return Ok(account);
+        }
+        // Mail to the postmaster must always arrive somewhere (RFC 5321 §4.5.1).
+        if target.local().eq_ignore_ascii_case("postmaster")
+            && let Some(postmaster) = &settings.postmaster
+            && let Some(account) = self.find(postmaster).await?
+        {
+            return Ok(account);
+        }
+        Err(Refusal::UnknownMailbox)
+    }
+
+    async fn find(&self, address: &Address) -> Result<Option<Address>, Refusal> {
+        self.accounts.find(address).await.map_err(|error| {
+            error!(to = %address, reason = %chain(&error), "accounts could not be asked");
+            Refusal::Unavailable
+        })
+    }
+
+    async fn greylist(
+        &self,
+        candidate: &Candidate,
+        settings: &PolicySettings,
+    ) -> Result<(), Refusal> {
+        let Candidate { peer, sender, recipient, .. } = candidate;
+        match self.greylist.check(*peer, sender, recipient, self.clock.now()).await {
+            Ok(Decision::Accept(_)) => Ok(()),
+            Ok(Decision::Defer { retry_in }) => Err(Refusal::Greylisted { retry_in }),
+            Err(error) => {
+                error!(%peer, to = %recipient, reason = %chain(&error), "the greylist could not be asked");
+                match settings.when_store_fails {
+                    StoreFailure::Accept => Ok(()),
+                    StoreFailure::Defer => Err(Refusal::Unavailable),
+                }
+            }
+        }
+    }
+}
+
+/// An error with its causes, for the one place that logs it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

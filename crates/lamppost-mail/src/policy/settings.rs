@@ -1,0 +1,70 @@
+//! What policy is told.
+
+use lamppost_smtp::Address;
+
+/// Settings of the policy; a reload replaces them whole.
+#[derive(Clone, Debug)]
+pub struct PolicySettings {
+    /// This host's name: mail to its postmaster is local.
+    pub hostname: String,
+    /// The domains whose mailboxes are here.
+    pub domains: Vec<String>,
+    /// The account that gets the mail of every postmaster without an account of its own.
+    pub postmaster: Option<Address>,
+    /// What happens to mail while the greylist cannot be asked.
+    pub when_store_fails: StoreFailure,
+}
+
+/// What happens to mail while the greylist cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// It comes in as if it were not greylisted.
+    Accept,
+    /// It is deferred.
+    Defer,
+}
+
+impl PolicySettings {
+    /// The address to look up when the recipient is here; nothing when it is elsewhere.
+    pub(super) fn target(&self, recipient: &Address) -> Option<Address> {
+        let domain = recipient.domain();
+        let served = self.domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
+        let host = self.hostname.eq_ignore_ascii_case(domain)
+            && recipient.local().eq_ignore_ascii_case("postmaster");
+        (served || host).then(|| recipient.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> PolicySettings {
+        PolicySettings {
+            hostname: "mail.lamppost.test".into(),
+            domains: vec!["lamppost.test".into()],
+            postmaster: None,
+            when_store_fails: StoreFailure::Defer,
+        }
+    }
+
+    #[track_caller]
+    fn check(recipient: &str, here: bool) {
+        let recipient = recipient.parse().unwrap();
+        assert_eq!(settings().target(&recipient).is_some(), here, "{recipient}");
+    }
+
+    #[test]
+    fn only_served_domains_are_here() {
+        check("demo@lamppost.test", true);
+        check("demo@LAMPPOST.TEST", true);
+        check("demo@sub.lamppost.test", false);
+        check("demo@elsewhere.test", false);
+    }
+
+    #[test]
+    fn the_hosts_own_name_has_a_postmaster_only() {
+        check("Postmaster@mail.lamppost.test", true);
+        check("demo@mail.lamppost.test", false);
+    }
+}

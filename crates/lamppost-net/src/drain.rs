@@ -1,0 +1,72 @@
+//! Ending gracefully: nothing new begins, what runs may finish, and a grace bounds it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A shutdown that tasks share; clones are the same shutdown.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    begun: CancellationToken,
+    overdue: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    /// Runs a task that the drain waits for.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn(task));
+    }
+
+    /// Resolves when nothing new should begin any more.
+    pub async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
+
+    /// Whether nothing new should begin any more.
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Resolves when the grace is over: what still runs should end at once.
+    pub async fn overdue(&self) {
+        self.overdue.cancelled().await;
+    }
+
+    /// Begins the drain and waits until all tasks have ended; returns how many were left when even
+    /// the time after the grace was over.
+    pub async fn finish(&self, grace: Duration) -> usize {
+        /// How long tasks may take to end at once.
+        const LAST_WORDS: Duration = Duration::from_secs(3);
+        self.begun.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            self.overdue.cancel();
+            drop(tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await);
+        }
+        self.tasks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_may_finish_within_the_grace() {
+        let drain = Drain::default();
+        drain.spawn(tokio::time::sleep(Duration::from_secs(5)));
+        assert_eq!(drain.finish(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_are_told_when_the_grace_is_over_and_left_when_they_do_not_listen() {
+        let drain = Drain::default();
+        let listens = drain.clone();
+        drain.spawn(async move { listens.overdue().await });
+        drain.spawn(std::future::pending());
+        assert_eq!(drain.finish(Duration::from_secs(10)).await, 1);
+    }
+}

@@ -1,0 +1,20 @@
+//! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
+
+mod clock;
+pub mod demo_ca;
+mod drain;
+mod limits;
+mod linger;
+pub mod link;
+mod listener;
+mod network;
+pub mod proxy;
+mod tls;
+
+pub use clock::{Clock, SystemClock, TokioClock};
+pub use drain::Drain;
+pub use limits::{Permit, SessionLimits, TooMany};
+pub use linger::close_gracefully;
+pub use listener::{BindCause, BindError, Listener};
+pub use network::Network;
+pub use tls::{HandshakeError, KeyPair, ServerTls, TlsError};

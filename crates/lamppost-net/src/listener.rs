@@ -1,0 +1,228 @@
+//! Listening on exactly the addresses that are named.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::error;
+
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// How long to wait when the process has no file descriptor left for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub struct Listener {
+    inner: TcpListener,
+    address: SocketAddr,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {cause}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub cause: BindCause,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindCause {
+    /// No interface of this machine has the address.
+    #[error(
+        "this machine has no such address (see `ip address`; when-absent = \"wait\" listens once it appears)"
+    )]
+    Absent,
+    /// Another socket listens there.
+    #[error("it is taken by {holder}")]
+    Taken {
+        /// Who holds it, as far as that can be seen.
+        holder: String,
+    },
+    /// The port needs a privilege.
+    #[error("ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")]
+    NotPermitted,
+    /// Anything else.
+    #[error("{0}")]
+    Other(io::Error),
+}
+
+impl Listener {
+    /// Listens on exactly this address: an IPv6 address takes no IPv4 connections.
+    ///
+    /// # Errors
+    /// The address and why it cannot be listened on.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let bound = Self::try_bind(address);
+        bound.map_err(|error| BindError { address, cause: BindCause::of(error, address) })
+    }
+
+    fn try_bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // A restart must not wait for connections of the past that linger in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Self::from_std(socket.into())
+    }
+
+    /// Takes over a socket that listens already.
+    ///
+    /// # Errors
+    /// When the socket is none that listens.
+    pub fn from_std(socket: std::net::TcpListener) -> io::Result<Self> {
+        let inner = TcpListener::from_std(socket)?;
+        let address = inner.local_addr()?;
+        Ok(Self { inner, address })
+    }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection.
+    ///
+    /// Connections that break before they are accepted are skipped. When the process has no file
+    /// descriptor left, accepting pauses and says so instead of spinning.
+    pub async fn accept(&self) -> (TcpStream, SocketAddr) {
+        let mut exhausted = false;
+        loop {
+            match self.inner.accept().await {
+                Ok((stream, peer)) => {
+                    // Replies are whole when they are sent; waiting for more only delays them.
+                    drop(stream.set_nodelay(true));
+                    return (stream, peer);
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    if !exhausted {
+                        exhausted = true;
+                        error!(listener = %self.address, reason = %error, "accepting pauses");
+                    }
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                // The connection that was to be accepted is gone (accept(2), error handling).
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl BindCause {
+    fn of(error: io::Error, address: SocketAddr) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::ADDRNOTAVAIL) => Self::Absent,
+            Some(Errno::ADDRINUSE) => Self::Taken { holder: holder(address) },
+            Some(Errno::ACCESS | Errno::PERM) if address.port() < 1024 => Self::NotPermitted,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Who listens on the port, for people; as much as /proc lets this user see.
+fn holder(address: SocketAddr) -> String {
+    listening_inodes(address.port())
+        .iter()
+        .find_map(|inode| process_with_socket(inode))
+        .unwrap_or_else(|| {
+            format!("another process (`ss -ltnp 'sport = :{}'` as root names it)", address.port())
+        })
+}
+
+/// The inodes of the sockets that listen on a port (proc(5), /proc/net/tcp).
+fn listening_inodes(port: u16) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let Ok(text) = std::fs::read_to_string(table) else {
+            continue;
+        };
+        for line in text.lines().skip(1) {
+            let columns: Vec<_> = line.split_ascii_whitespace().collect();
+            let (Some(local), Some(&LISTEN), Some(inode)) =
+                (columns.get(1), columns.get(3), columns.get(9))
+            else {
+                continue;
+            };
+            let its_port = local.rsplit(':').next().map(|port| u16::from_str_radix(port, 16));
+            if its_port == Some(Ok(port)) {
+                inodes.push((*inode).to_owned());
+            }
+        }
+    }
+    inodes
+}
+
+/// The process that has a descriptor of the socket, as `NAME (pid N)`.
+fn process_with_socket(inode: &str) -> Option<String> {
+    let wanted = format!("socket:[{inode}]");
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        let holds = descriptors.flatten().any(|descriptor| {
+            std::fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == &*wanted)
+        });
+        if holds {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (pid {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(address: &str) -> Result<Listener, BindError> {
+        Listener::bind(address.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_names_its_holder() {
+        let first = bind("127.0.0.1:0").unwrap();
+        let error = bind(&first.address().to_string()).unwrap_err().to_string();
+        assert!(error.contains(&first.address().to_string()), "{error}");
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_absent() {
+        let error = bind("192.0.2.1:0").unwrap_err();
+        assert!(matches!(error.cause, BindCause::Absent), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_the_named_address_is_taken() {
+        let v4 = bind("127.0.0.1:0").unwrap();
+        let other = format!("127.0.0.2:{}", v4.address().port());
+        bind(&other).unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_are_accepted() {
+        let listener = bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.address()).await.unwrap();
+        let (_, peer) = listener.accept().await;
+        assert_eq!(peer, client.local_addr().unwrap());
+    }
+}

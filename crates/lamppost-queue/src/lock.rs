@@ -1,0 +1,58 @@
+//! Only one process has the spool.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use crate::StartError;
+
+/// The right to the spool, given back when dropped or when the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock and writes this process' number into it.
+    pub(crate) fn take(folder: &Path) -> Result<Self, StartError> {
+        let path = folder.join("lock");
+        let failed = |source| StartError::Disk { step: "lock", path: path.clone(), source };
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let mut file = options.open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(failed)?;
+                let (folder, holder) = (folder.to_owned(), holder.trim().to_owned());
+                return Err(StartError::Held { folder, holder });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        let write = |file: &mut File| -> io::Result<()> {
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&mut file).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_was_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::take(folder.path()).unwrap();
+        let error = Lock::take(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
+        drop(first);
+        Lock::take(folder.path()).unwrap();
+    }
+}

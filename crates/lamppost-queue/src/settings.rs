@@ -1,0 +1,87 @@
+//! What the queue is told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What an acknowledged message survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Anything: each message waits for a sync of its own.
+    Each,
+    /// Anything: messages that arrive together share a sync.
+    Group,
+    /// A killed process only: nothing waits for the disk, and a power cut loses mail.
+    None,
+}
+
+/// Settings of the queue.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The spool's folder; it is made when it is not there.
+    pub directory: PathBuf,
+    /// What an acknowledged message survives.
+    pub durability: Durability,
+    /// Bytes of a segment of the log, after which another is begun.
+    pub segment_size: u64,
+    /// Bytes of all contents that are kept in memory for their first delivery.
+    pub memory_max: usize,
+    /// Bytes that must stay free on the disk for new mail to be accepted.
+    pub free_space_min: u64,
+    /// How long a message is tried before its recipients fail for good.
+    pub lifetime: Duration,
+    /// How long a recipient waits after its first failed try; each wait is twice the one before.
+    pub retry_first: Duration,
+    /// The longest wait between two tries.
+    pub retry_max: Duration,
+    /// Batches of deliveries at once, each to one mailbox.
+    pub deliveries_at_once_max: usize,
+    /// Recipients in a batch.
+    pub batch_max: usize,
+    /// Large messages on their way in at once.
+    pub uploads_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("spool"),
+            durability: Durability::Group,
+            segment_size: 64 * 1024 * 1024,
+            memory_max: 64 * 1024 * 1024,
+            free_space_min: 64 * 1024 * 1024,
+            lifetime: Duration::from_secs(5 * 24 * 60 * 60),
+            retry_first: Duration::from_secs(60),
+            retry_max: Duration::from_secs(60 * 60),
+            deliveries_at_once_max: 16,
+            batch_max: 256,
+            uploads_max: 1000,
+        }
+    }
+}
+
+impl Settings {
+    /// Where the log's segments are.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Where large contents are.
+    pub(crate) fn bodies(&self) -> PathBuf {
+        self.directory.join("bodies")
+    }
+
+    /// Where damaged parts of the log are put.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.directory.join("quarantine")
+    }
+
+    /// A segment's file.
+    pub(crate) fn segment(&self, number: u64) -> PathBuf {
+        self.log().join(format!("{number:010}.seg"))
+    }
+
+    /// A large content's file.
+    pub(crate) fn body(&self, id: lamppost_roles::QueueId) -> PathBuf {
+        self.bodies().join(id.to_string())
+    }
+}

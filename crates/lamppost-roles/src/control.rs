@@ -1,0 +1,175 @@
+//! Control to queue: what an administrator sees and changes.
+
+use bytes::Bytes;
+use lamppost_smtp::{Address, ReversePath};
+use serde::{Deserialize, Serialize};
+
+use crate::{Origin, QueueId, Timestamp};
+
+/// What the control role asks of the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// Figures of the whole queue.
+    Status,
+    /// The messages in the queue by id, at most `limit` after `after`.
+    List {
+        /// The last id of the page before.
+        after: Option<QueueId>,
+        /// How many at most.
+        limit: u32,
+    },
+    /// One message.
+    Show(QueueId),
+    /// A piece of a message's content.
+    Read {
+        /// The message.
+        id: QueueId,
+        /// Where the piece begins.
+        offset: u64,
+        /// How much to give at most.
+        length_max: u32,
+    },
+    /// Change messages; answered once the change is durable.
+    Change {
+        /// What to do.
+        verb: Verb,
+        /// To which messages.
+        selection: Selection,
+    },
+}
+
+/// What an administrator can do to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// Try its waiting recipients now.
+    Retry,
+    /// Try it no more until it is released.
+    Hold,
+    /// Try it again as before the hold.
+    Release,
+    /// Forget it; nobody is told.
+    Delete,
+}
+
+/// Which messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// All that are in the queue.
+    All,
+    /// These.
+    Ids(Vec<QueueId>),
+}
+
+/// What the queue answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlAnswer {
+    /// To Status.
+    Status(QueueStatus),
+    /// To List.
+    Listing(Listing),
+    /// To Show.
+    Message(MessageView),
+    /// To Read: empty at the end.
+    Piece(Bytes),
+    /// To Change: so many messages changed.
+    Changed(u64),
+    /// There is no such message.
+    NotFound,
+    /// It could not be done; the reason is for people.
+    Failed(String),
+}
+
+/// Figures of the whole queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct QueueStatus {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Of these, held by an administrator.
+    pub held: u64,
+    /// Recipients that wait for their next try.
+    pub waiting: u64,
+    /// Recipients that failed for good and wait for an administrator.
+    pub failed: u64,
+    /// Bytes of the spool on disk.
+    pub spool_bytes: u64,
+    /// Messages accepted since the start.
+    pub accepted: u64,
+    /// Recipients delivered since the start.
+    pub delivered: u64,
+    /// Syncs of the log since the start.
+    pub syncs: u64,
+    /// What is wrong with the spool, if anything; for people.
+    pub fault: Option<String>,
+}
+
+/// A page of messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Listing {
+    /// The messages in the order of their ids.
+    pub messages: Vec<MessageView>,
+    /// Whether there are more after these.
+    pub more: bool,
+}
+
+/// A message as an administrator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MessageView {
+    /// Its id.
+    pub id: QueueId,
+    /// Where a bounce would go.
+    pub sender: ReversePath,
+    /// The size of its content in bytes.
+    pub size: u64,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Whether an administrator holds it.
+    pub held: bool,
+    /// All recipients, with those that have their mail already.
+    pub recipients: Vec<RecipientView>,
+}
+
+/// A recipient as an administrator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RecipientView {
+    /// The address in RCPT TO.
+    pub address: Address,
+    /// How far its delivery is.
+    pub state: RecipientState,
+    /// The last try that did not succeed.
+    pub last: Option<Attempt>,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// How far a recipient's delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipientState {
+    /// Waits for its next try.
+    Waiting {
+        /// When that is.
+        due: Timestamp,
+    },
+    /// A try is under way.
+    Delivering,
+    /// It has its mail.
+    Delivered,
+    /// It failed for good.
+    Failed,
+}
+
+/// A try that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Attempt {
+    /// When it was.
+    pub at: Timestamp,
+    /// Why it did not succeed; for people.
+    pub reason: String,
+}

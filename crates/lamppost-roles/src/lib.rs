@@ -1,0 +1,29 @@
+//! What the roles of the mail service say to each other.
+//!
+//! The front (sockets), policy (accounts, greylist, DNS), the queue (sole owner of the spool) and
+//! delivery (mailboxes) share no memory: they exchange the owned, serialisable values of this crate
+//! over the links of `lamppost_net::link`, which run over a channel inside one process or over a
+//! socket between two.
+//!
+//! Each pair of roles has its own question and answer type, so that a role can ask only what its
+//! work needs: the front can hand in mail, and cannot list or delete any.
+
+mod control;
+mod delivery;
+mod envelope;
+mod intake;
+mod policy;
+mod queue_id;
+
+pub use control::{
+    Attempt, ControlAnswer, ControlRequest, Listing, MessageView, QueueStatus, RecipientState,
+    RecipientView, Selection, Verb,
+};
+pub use delivery::{
+    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
+    Placement,
+};
+pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
+pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
+pub use policy::{PolicyAnswer, PolicyRequest};
+pub use queue_id::{QueueId, QueueIdError};

@@ -1,0 +1,114 @@
+//! Where log lines go and how they look.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry};
+
+use crate::outcomes::{Outcomes, Writer};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Journal fields when standard error is the journal, otherwise text.
+    Auto,
+    /// JSON lines on standard error.
+    Json,
+    /// Fields of the systemd journal.
+    Journal,
+    /// Text on standard error; coloured on a terminal.
+    Text,
+}
+
+/// What the log is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How lines look.
+    pub format: Format,
+    /// The least important level that is logged.
+    pub level: Level,
+    /// The folder of the outcome log, which `lamppost log` reads; it must exist.
+    pub outcomes: PathBuf,
+}
+
+/// Why logging could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no journal to write to.
+    #[error("cannot reach the systemd journal (log.format = \"text\" does without it)")]
+    Journal(#[source] io::Error),
+    /// The outcome log cannot be written.
+    #[error("cannot open the outcome log in {path}")]
+    Outcomes {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another part of the process logs already.
+    #[error("logging has begun already")]
+    Again(#[source] TryInitError),
+}
+
+/// Keeps the outcome log going; writes out what waits when it is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    _writer: Writer,
+}
+
+/// Begins logging for the whole process.
+///
+/// # Errors
+/// When the journal or the outcome log cannot be opened.
+pub fn start(settings: &Settings) -> Result<Guard, StartError> {
+    let (outcomes, writer) = Outcomes::open(&settings.outcomes)
+        .map_err(|source| StartError::Outcomes { path: settings.outcomes.clone(), source })?;
+    let lines = lines(settings.format)?.with_filter(LevelFilter::from_level(settings.level));
+    Registry::default()
+        .with(lines)
+        .with(outcomes.with_filter(LevelFilter::INFO))
+        .try_init()
+        .map_err(StartError::Again)?;
+    Ok(Guard { _writer: writer })
+}
+
+fn lines(format: Format) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
+    let text = || {
+        tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .boxed()
+    };
+    Ok(match format {
+        Format::Auto if stderr_is_journal() => journal()?,
+        Format::Auto | Format::Text => text(),
+        Format::Journal => journal()?,
+        Format::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_target(false)
+            .with_writer(io::stderr)
+            .boxed(),
+    })
+}
+
+fn journal() -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
+    Ok(tracing_journald::layer().map_err(StartError::Journal)?.with_field_prefix(None).boxed())
+}
+
+/// Whether systemd connected standard error to its journal (systemd.exec(5), `$JOURNAL_STREAM`).
+fn stderr_is_journal() -> bool {
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stat) = rustix::fs::fstat(io::stderr()) else {
+        return false;
+    };
+    named == format!("{}:{}", stat.st_dev, stat.st_ino)
+}

@@ -1,0 +1,13 @@
+//! Events, logs, metrics and health.
+//!
+//! Secrets never reach this crate: they travel as `lamppost_smtp::Secret`, which prints as `…`.
+
+mod format;
+mod health;
+mod metrics;
+mod outcomes;
+
+pub use format::{Format, Guard, Settings, StartError, start};
+pub use health::{Fact, Health, State};
+pub use metrics::Metrics;
+pub use outcomes::{OutcomeEvent, ReadError, read_outcomes};

@@ -1,0 +1,136 @@
+//! The figures that the metrics endpoint tells, in Prometheus' text format.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// A counter with one label.
+type Labelled = Family<[(&'static str, String); 1], Counter>;
+
+/// The program's figures.
+///
+/// Names are `lamppost_` and the field's name; counters end in `_total`.
+#[derive(Debug)]
+pub struct Metrics {
+    smtp_sessions: Labelled,
+    /// Sessions that are open now.
+    pub smtp_sessions_open: Gauge,
+    /// Messages that were acknowledged.
+    pub messages_accepted: Counter,
+    recipients_refused: Labelled,
+    recipients_deferred: Labelled,
+    /// Tries to authenticate that were refused.
+    pub auth_failures: Counter,
+    deliveries: Labelled,
+    /// Messages in the queue now.
+    pub queue_messages: Gauge,
+    /// Syncs of the spool's log.
+    pub spool_syncs: Counter,
+    /// How long a sync of the spool's log takes, in seconds.
+    pub spool_sync_seconds: Histogram,
+    /// Bytes of the spool on disk now.
+    pub spool_bytes: Gauge,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Figures that all start at 0.
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            smtp_sessions: Family::default(),
+            smtp_sessions_open: Gauge::default(),
+            messages_accepted: Counter::default(),
+            recipients_refused: Family::default(),
+            recipients_deferred: Family::default(),
+            auth_failures: Counter::default(),
+            deliveries: Family::default(),
+            queue_messages: Gauge::default(),
+            spool_syncs: Counter::default(),
+            spool_sync_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
+            spool_bytes: Gauge::default(),
+            registry: Registry::with_prefix("lamppost"),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let to = &mut self.registry;
+        to.register("smtp_sessions", "SMTP sessions by listener", self.smtp_sessions.clone());
+        to.register(
+            "smtp_sessions_open",
+            "SMTP sessions open now",
+            self.smtp_sessions_open.clone(),
+        );
+        to.register("messages_accepted", "Messages acknowledged", self.messages_accepted.clone());
+        to.register(
+            "recipients_refused",
+            "Recipients refused for good, by reason",
+            self.recipients_refused.clone(),
+        );
+        to.register(
+            "recipients_deferred",
+            "Recipients told to come back later, by reason",
+            self.recipients_deferred.clone(),
+        );
+        to.register("auth_failures", "Authentications refused", self.auth_failures.clone());
+        to.register("deliveries", "Tries to deliver, by outcome", self.deliveries.clone());
+        to.register("queue_messages", "Messages in the queue", self.queue_messages.clone());
+        to.register("spool_syncs", "Syncs of the spool's log", self.spool_syncs.clone());
+        to.register(
+            "spool_sync_seconds",
+            "Duration of a sync of the spool's log",
+            self.spool_sync_seconds.clone(),
+        );
+        to.register("spool_bytes", "Bytes of the spool on disk", self.spool_bytes.clone());
+    }
+
+    /// Counts a session of a listener.
+    pub fn smtp_session(&self, listener: &str) {
+        self.smtp_sessions.get_or_create(&[("listener", listener.to_owned())]).inc();
+    }
+
+    /// Counts a recipient that was refused for good.
+    pub fn recipient_refused(&self, reason: &'static str) {
+        self.recipients_refused.get_or_create(&[("reason", reason.to_owned())]).inc();
+    }
+
+    /// Counts a recipient that was told to come back later.
+    pub fn recipient_deferred(&self, reason: &'static str) {
+        self.recipients_deferred.get_or_create(&[("reason", reason.to_owned())]).inc();
+    }
+
+    /// Counts a try to deliver.
+    pub fn delivery(&self, outcome: &'static str) {
+        self.deliveries.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// The figures in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail, and the registry's own encoders do not.
+        let encoded = encode(&mut text, &self.registry);
+        debug_assert!(encoded.is_ok());
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_come_out_in_the_text_format() {
+        let metrics = Metrics::new();
+        metrics.messages_accepted.inc();
+        metrics.delivery("delivered");
+        let text = metrics.encode();
+        assert!(text.contains("lamppost_messages_accepted_total 1\n"), "{text}");
+        assert!(text.contains("lamppost_deliveries_total{outcome=\"delivered\"} 1\n"), "{text}");
+    }
+}

@@ -1,0 +1,331 @@
+//! The outcome log: what became of each message and session, for `lamppost log ID`.
+//!
+//! Every event of level info and above that names a `queue_id` or a `session` becomes a line of
+//! JSON in `outcomes.jsonl`. A thread of its own writes; when it cannot keep up, lines are dropped
+//! and counted, because mail must not wait for its log. Files are rotated by size.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// Lines that may wait for the disk.
+const WAITING_MAX: usize = 16 * 1024;
+/// A file that is larger than this is put aside.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How many files there are: the current one and those put aside.
+const FILES_MAX: u32 = 4;
+/// The longest line that is read back; longer ones are damage.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// The layer that collects outcomes.
+pub(crate) struct Outcomes {
+    lines: SyncSender<Line>,
+}
+
+/// What the writer's thread is told.
+enum Line {
+    Text(String),
+    End,
+}
+
+/// The thread that writes them.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    thread: Option<JoinHandle<()>>,
+    lines: SyncSender<Line>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A writer that ended before has nothing left to write.
+        drop(self.lines.send(Line::End));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Outcomes {
+    pub(crate) fn open(folder: &Path) -> io::Result<(Self, Writer)> {
+        let file = Current::open(folder)?;
+        let (lines, waiting) = sync_channel(WAITING_MAX);
+        let thread = std::thread::Builder::new()
+            .name("outcomes".into())
+            .spawn(move || write_lines(file, &waiting))?;
+        Ok((Self { lines: lines.clone() }, Writer { thread: Some(thread), lines }))
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Outcomes {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if !fields.0.contains_key("queue_id") && !fields.0.contains_key("session") {
+            return;
+        }
+        let Some(Value::String(message)) = fields.0.remove("message") else {
+            return;
+        };
+        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        let outcome = OutcomeEvent { at: now_ms(), level, message, fields: fields.0 };
+        let Ok(line) = serde_json::to_string(&outcome) else {
+            return;
+        };
+        match self.lines.try_send(Line::Text(line)) {
+            // Dropped lines are rarer than lost mail; the log on standard error has them all.
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a log line tells the machine's time")]
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The fields of an event as JSON values.
+#[derive(Default)]
+struct Fields(BTreeMap<String, Value>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), Value::String(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), Value::String(value.to_owned()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+fn path_of(folder: &Path, age: u32) -> PathBuf {
+    match age {
+        0 => folder.join("outcomes.jsonl"),
+        age => folder.join(format!("outcomes.{age}.jsonl")),
+    }
+}
+
+/// The file that is written now.
+struct Current {
+    folder: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl Current {
+    fn open(folder: &Path) -> io::Result<Self> {
+        let file =
+            File::options().create(true).append(true).mode(0o600).open(path_of(folder, 0))?;
+        let size = file.metadata()?.len();
+        Ok(Self { folder: folder.to_owned(), file, size })
+    }
+
+    fn write(&mut self, lines: &str) -> io::Result<()> {
+        if self.size > FILE_BYTES_MAX {
+            for age in (0..FILES_MAX - 1).rev() {
+                let from = path_of(&self.folder, age);
+                if from.exists() {
+                    std::fs::rename(from, path_of(&self.folder, age + 1))?;
+                }
+            }
+            *self = Self::open(&self.folder)?;
+        }
+        self.size += lines.len() as u64;
+        self.file.write_all(lines.as_bytes())
+    }
+}
+
+/// Writes what waits, many lines at once when there are many.
+fn write_lines(mut file: Current, waiting: &Receiver<Line>) {
+    let mut failed = false;
+    let mut ended = false;
+    while !ended {
+        let Ok(first) = waiting.recv() else { return };
+        let mut lines = String::new();
+        for line in std::iter::once(first).chain(waiting.try_iter().take(1000)) {
+            match line {
+                Line::Text(line) => {
+                    lines.push_str(&line);
+                    lines.push('\n');
+                }
+                Line::End => ended = true,
+            }
+        }
+        match file.write(&lines) {
+            Ok(()) => failed = false,
+            // Said once until it works again: a full disk must not flood the other log too.
+            Err(error) if !failed => {
+                failed = true;
+                tracing::error!(reason = %error, "the outcome log cannot be written");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// One line of the outcome log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeEvent {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub at: u64,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// What happened, a constant text.
+    pub message: String,
+    /// To what and why.
+    #[serde(flatten)]
+    pub fields: BTreeMap<String, Value>,
+}
+
+impl OutcomeEvent {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).and_then(Value::as_str)
+    }
+}
+
+/// Why the outcome log could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the outcome log {path}")]
+pub struct ReadError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// All events of a message or a session, oldest first; the events of a message's session and of a
+/// session's messages are among them. Damaged lines are skipped.
+///
+/// # Errors
+/// When a file of the log is there and cannot be read.
+pub fn read_outcomes(folder: &Path, id: &str) -> Result<Vec<OutcomeEvent>, ReadError> {
+    let mut ids = vec![id.to_owned()];
+    let found = events_of(folder, &ids)?;
+    for event in &found {
+        for name in ["queue_id", "session"] {
+            let linked =
+                event.field(name).filter(|&linked| !ids.iter().any(|known| known == linked));
+            ids.extend(linked.map(str::to_owned));
+        }
+    }
+    if ids.len() == 1 {
+        return Ok(found);
+    }
+    let asked_for_message = found.iter().any(|event| event.field("queue_id") == Some(id));
+    let mut found = events_of(folder, &ids)?;
+    // A session may have brought other messages: they are no part of this one's story.
+    found.retain(|event| {
+        !asked_for_message || event.field("queue_id").is_none_or(|queue_id| queue_id == id)
+    });
+    Ok(found)
+}
+
+fn events_of(folder: &Path, ids: &[String]) -> Result<Vec<OutcomeEvent>, ReadError> {
+    let mut found = Vec::new();
+    for age in (0..FILES_MAX).rev() {
+        let path = path_of(folder, age);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(ReadError { path, source }),
+        };
+        scan(file, ids, &mut found).map_err(|source| ReadError { path, source })?;
+    }
+    Ok(found)
+}
+
+fn scan(file: File, ids: &[String], found: &mut Vec<OutcomeEvent>) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(1024 * 1024, file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let named = ids.iter().any(|id| memchr::memmem::find(&line, id.as_bytes()).is_some());
+        if named
+            && line.len() <= LINE_BYTES_MAX
+            && let Ok(event) = serde_json::from_slice::<OutcomeEvent>(&line)
+            && ["queue_id", "session"]
+                .iter()
+                .any(|name| event.field(name).is_some_and(|value| ids.iter().any(|id| id == value)))
+        {
+            found.push(event);
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    fn messages(folder: &Path, id: &str) -> Vec<String> {
+        read_outcomes(folder, id).unwrap().into_iter().map(|event| event.message).collect()
+    }
+
+    #[test]
+    fn a_message_and_its_session_are_found_by_either_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let (layer, writer) = Outcomes::open(folder.path()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(session = "s1", "recipient deferred");
+            tracing::info!(session = "s1", queue_id = "q1", "message accepted");
+            tracing::info!(queue_id = "q1", to = "a@b.test", "message delivered");
+            tracing::info!(session = "s1", queue_id = "q2", "message accepted");
+            tracing::info!(session = "s10", "recipient refused");
+            tracing::info!("something else");
+        });
+        drop(writer);
+        assert_eq!(
+            messages(folder.path(), "q1"),
+            ["recipient deferred", "message accepted", "message delivered"]
+        );
+        assert_eq!(messages(folder.path(), "s1").len(), 4);
+        assert_eq!(messages(folder.path(), "s10"), ["recipient refused"]);
+        assert!(messages(folder.path(), "nothing").is_empty());
+    }
+
+    #[test]
+    fn damaged_lines_are_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = r#"{"at":1,"level":"info","message":"m","queue_id":"q1"}"#;
+        let text = format!("q1 garbage\n{good}\n{{\"queue_id\":\"q1\"\n");
+        std::fs::write(path_of(folder.path(), 0), text).unwrap();
+        assert_eq!(messages(folder.path(), "q1"), ["m"]);
+    }
+
+    #[test]
+    fn a_full_file_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut current = Current::open(folder.path()).unwrap();
+        current.size = FILE_BYTES_MAX + 1;
+        current.write("{}\n").unwrap();
+        assert!(path_of(folder.path(), 1).exists());
+        assert_eq!(std::fs::read_to_string(path_of(folder.path(), 0)).unwrap(), "{}\n");
+    }
+}

@@ -1,0 +1,191 @@
+//! account add, list, passwd, delete: on the state database itself, whether the program runs or not.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use lamppost_accounts::{AccountError, Accounts, Settings};
+use lamppost_database::{Database, Survives};
+use lamppost_smtp::{Address, Secret};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use super::out;
+use crate::exit::{Code, Failure};
+use crate::place::{Opened, Place};
+
+/// Bytes of a password.
+const PASSWORD_BYTES_MAX: u64 = 1024;
+
+/// Manage the accounts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Add an account; its password is asked for, read, or made and printed
+    Add {
+        /// Its address
+        address: Address,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// List the accounts
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give an account another password
+    Passwd {
+        /// Its address
+        address: Address,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Delete an account; its Maildir stays
+    Delete {
+        /// Its address
+        address: Address,
+    },
+}
+
+/// Where a password comes from. Never the command line, which everybody can see.
+#[derive(Args, Debug)]
+pub(crate) struct PasswordSource {
+    /// Read the password from the first line of this file; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "generate")]
+    password_file: Option<PathBuf>,
+    /// Make a password and print it
+    #[arg(long)]
+    generate: bool,
+}
+
+impl AccountCommand {
+    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        let opened = place.open()?;
+        let accounts = open(&opened).await?;
+        match self {
+            Self::Add { address, password } => {
+                check_domain(&opened, &address)?;
+                let (password, made) = password.read()?;
+                accounts.add(&address, &password).await.map_err(|error| failure(&error))?;
+                tell_password(&address, &password, made, "added")
+            }
+            Self::List { json } => {
+                let accounts = accounts.list().await;
+                let accounts = accounts.map_err(|error| Failure::of(Code::Io, &error))?;
+                if json {
+                    return out::json(&accounts);
+                }
+                let names: Vec<_> = accounts.iter().map(Address::as_str).collect();
+                out::print(&format!(
+                    "{}{}",
+                    names.join("\n"),
+                    if names.is_empty() { "" } else { "\n" }
+                ))
+            }
+            Self::Passwd { address, password } => {
+                let (password, made) = password.read()?;
+                accounts
+                    .set_password(&address, &password)
+                    .await
+                    .map_err(|error| failure(&error))?;
+                tell_password(&address, &password, made, "changed")
+            }
+            Self::Delete { address } => {
+                accounts.delete(&address).await.map_err(|error| failure(&error))?;
+                out::print(&format!("{address} is deleted; its Maildir stays.\n"))
+            }
+        }
+    }
+}
+
+async fn open(opened: &Opened) -> Result<Accounts, Failure> {
+    opened.make_state()?;
+    let database = Database::open(&opened.accounts(), Survives::PowerCut);
+    let database = database.map_err(|error| Failure::of(Code::Io, &error))?;
+    let accounts = Accounts::open(database, Settings::default()).await;
+    accounts.map_err(|error| Failure::of(Code::Io, &error))
+}
+
+fn failure(error: &AccountError) -> Failure {
+    let code = match error {
+        AccountError::Database(_) => Code::Io,
+        AccountError::Hash(_) => Code::Software,
+        AccountError::Exists(_) | AccountError::Unknown(_) | AccountError::EmptyPassword => {
+            Code::Data
+        }
+    };
+    let failure = Failure::of(code, error);
+    match error {
+        AccountError::Exists(address) => {
+            failure.cure(format!("`lamppost account passwd {address}` changes its password"))
+        }
+        AccountError::Unknown(_) => failure.cure("`lamppost account list` lists them"),
+        _ => failure,
+    }
+}
+
+/// An account in a domain that is not served would never get mail.
+fn check_domain(opened: &Opened, address: &Address) -> Result<(), Failure> {
+    let domain = address.domain().to_lowercase();
+    if opened.config.mail.domains.contains(&domain) {
+        return Ok(());
+    }
+    let file =
+        opened.file.as_ref().map_or("the built-in demo".into(), |file| file.display().to_string());
+    Err(Failure::new(Code::Data, format!("{domain} is not in mail.domains of {file}"))
+        .cure(format!("add it: `domains = [\"{domain}\"]` in [mail]")))
+}
+
+fn tell_password(
+    address: &Address,
+    password: &Secret,
+    made: bool,
+    done: &str,
+) -> Result<(), Failure> {
+    if made {
+        return out::print(&format!(
+            "{address} is {done}; its password is {}\n",
+            password.expose()
+        ));
+    }
+    out::print(&format!("{address} is {done}.\n"))
+}
+
+impl PasswordSource {
+    /// The password, and whether it was made here.
+    fn read(&self) -> Result<(Secret, bool), Failure> {
+        let failed = |error: io::Error| Failure::at(Code::Io, "cannot read the password", &error);
+        match &self.password_file {
+            Some(path) if path.as_os_str() == "-" => first_line(io::stdin().lock()).map_err(failed),
+            Some(path) => std::fs::File::open(path).and_then(first_line).map_err(failed),
+            None if self.generate => {
+                let made = lamppost_accounts::generate_password();
+                let made = made.map_err(|error| Failure::of(Code::System, &error))?;
+                return Ok((made, true));
+            }
+            None if io::stdin().is_terminal() => ask().map_err(failed),
+            None => Err(Failure::new(Code::Usage, "no password is given")
+                .cure("use --password-file FILE, --password-file - or --generate")),
+        }
+        .map(|password| (password, false))
+    }
+}
+
+fn first_line(from: impl Read) -> io::Result<Secret> {
+    let mut line = String::new();
+    io::BufReader::new(from.take(PASSWORD_BYTES_MAX)).read_line(&mut line)?;
+    Ok(Secret::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Asks on the terminal, which shows nothing of what is typed.
+fn ask() -> io::Result<Secret> {
+    let terminal = io::stdin();
+    let before = tcgetattr(&terminal)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    write!(io::stderr(), "Password: ")?;
+    tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
+    let line = first_line(terminal.lock());
+    tcsetattr(&terminal, OptionalActions::Flush, &before)?;
+    writeln!(io::stderr())?;
+    line
+}

@@ -1,0 +1,91 @@
+//! The command line.
+
+mod account;
+mod config;
+mod log;
+pub(crate) mod out;
+mod queue;
+mod status;
+
+use clap::{Parser, Subcommand};
+use lamppost_console::{Client, ClientError};
+
+use crate::exit::{Code, Failure};
+use crate::place::Place;
+
+/// The services around a LAMP server, in one program
+#[derive(Debug, Parser)]
+#[command(name = "lamppost", version, disable_help_subcommand = false, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the services; without a configuration file, a demo on loopback
+    Run,
+    /// Check a configuration file and tell everything that is wrong with it
+    Check(config::Check),
+    /// Write a configuration file to begin with, all keys explained
+    Init(config::Init),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Explain a key of the configuration file
+    Explain(config::Explain),
+    /// Manage the accounts: mailboxes and their passwords
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Look at the queue and change what is in it
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Show what runs and how it is
+    Status(status::Status),
+    /// Tell what became of a message or a session
+    Log(log::Log),
+    /// Make the running program read its configuration file again
+    Reload,
+}
+
+/// Does what the command line says.
+pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { place, command } = arguments;
+    match command {
+        Command::Run => crate::run::run(&place),
+        Command::Check(check) => check.execute(&place),
+        Command::Init(init) => init.execute(),
+        Command::Config(command) => command.execute(&place),
+        Command::Explain(explain) => explain.execute(),
+        Command::Account(command) => wait(command.execute(&place)),
+        Command::Queue(command) => wait(command.execute(&place)),
+        Command::Status(status) => wait(status.execute(&place)),
+        Command::Log(log) => log.execute(&place),
+        Command::Reload => wait(status::reload(&place)),
+    }
+}
+
+/// Runs a command that talks to the program or to the database.
+fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
+    runtime.block_on(command)
+}
+
+/// A way to ask the running program.
+fn client(place: &Place) -> Result<Client, Failure> {
+    Ok(Client::new(&place.open()?.control_socket))
+}
+
+/// What to tell when the running program does not do what was asked.
+fn unanswered(error: &ClientError) -> Failure {
+    match error {
+        ClientError::NotRunning { .. } => Failure::of(Code::Unavailable, error).cure(
+            "start it with `lamppost run`; name the same --state or --config if it runs with one",
+        ),
+        ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
+        ClientError::Broken(_) => Failure::of(Code::Software, error),
+    }
+}

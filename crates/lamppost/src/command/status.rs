@@ -1,0 +1,83 @@
+//! status and reload.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::Args;
+use lamppost_console::{ClientError, Status as Shown};
+use lamppost_telemetry::State;
+
+use super::{client, out, unanswered};
+use crate::exit::{Code, Failure};
+use crate::place::Place;
+
+/// Show what runs and how it is.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        let status: Shown =
+            client(place)?.get("/v1/status").await.map_err(|error| unanswered(&error))?;
+        if self.json { out::json(&status) } else { out::print(&text(&status)) }
+    }
+}
+
+fn text(status: &Shown) -> String {
+    let Shown { host, queue } = status;
+    let mut text = format!(
+        "lamppost {}, process {}, up {}\nstate     {}\n\n",
+        host.version,
+        host.pid,
+        out::age(Duration::from_secs(host.uptime_s)),
+        host.state.display()
+    );
+    let listeners: Vec<_> = host
+        .listeners
+        .iter()
+        .map(|one| {
+            let state = if one.listening { "listening" } else { "waiting for the address" };
+            [one.address.clone(), one.kind.clone(), one.tls.clone(), state.to_owned()]
+        })
+        .collect();
+    text.push_str(&out::table(["LISTENER", "FOR", "TLS", "STATE"], &listeners));
+    let _infallible = write!(
+        text,
+        "\nsessions  {} open\nqueue     {} messages ({} held), {} recipients waiting, {} failed\n\
+         spool     {}, {} accepted, {} delivered, {} syncs since the start\n",
+        host.sessions,
+        queue.messages,
+        queue.held,
+        queue.waiting,
+        queue.failed,
+        out::size(queue.spool_bytes),
+        queue.accepted,
+        queue.delivered,
+        queue.syncs
+    );
+    if let Some(fault) = &queue.fault {
+        let _infallible = writeln!(text, "FAIL      spool: {fault}");
+    }
+    for fact in &host.health {
+        let word = match fact.state {
+            State::Ok => "ok",
+            State::Warn => "WARN",
+            State::Fail => "FAIL",
+        };
+        let _infallible = writeln!(text, "{word:8}  {}: {}", fact.component, fact.text);
+    }
+    text
+}
+
+/// Make the running program read its file again.
+pub(crate) async fn reload(place: &Place) -> Result<(), Failure> {
+    match client(place)?.post::<serde_json::Value>("/v1/reload", &()).await {
+        Ok(done) => out::print(&format!("{}\n", done["done"].as_str().unwrap_or("reloaded"))),
+        Err(ClientError::Refused(text)) => Err(Failure::new(Code::Config, text)),
+        Err(error) => Err(unanswered(&error)),
+    }
+}

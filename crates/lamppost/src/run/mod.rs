@@ -1,0 +1,344 @@
+//! `lamppost run`: the one place where the services are wired together.
+
+mod demo;
+mod listeners;
+mod program;
+mod settings;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use lamppost_accounts::Accounts;
+use lamppost_config::{Config, Level, LogFormat, TlsMode};
+use lamppost_console::{Control, ControlSocket, serve_metrics};
+use lamppost_database::{Database, Survives};
+use lamppost_greylist::{Greylist, SqliteStore};
+use lamppost_mail::policy::Policy;
+use lamppost_mail::{Front, FrontEnds};
+use lamppost_net::link::{Port, link};
+use lamppost_net::{Clock, Drain, KeyPair, Listener, ServerTls, SystemClock, demo_ca};
+use lamppost_queue::{Ends, Queue};
+use lamppost_roles::{ControlAnswer, ControlRequest};
+use lamppost_smtp::Secret;
+use lamppost_telemetry::{Format, Guard, Health, Metrics};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{Level as LogLevel, info, warn};
+
+use self::listeners::Bound;
+use self::program::Program;
+use crate::command::out;
+use crate::exit::{Code, Failure};
+use crate::place::{Opened, Place};
+
+/// Runs the services until told to stop.
+pub(crate) fn run(place: &Place) -> Result<(), Failure> {
+    let opened = place.open()?;
+    if opened.config.mail.listen.is_empty() {
+        return Err(Failure::new(
+            Code::Config,
+            "the configuration names no listener: nothing would run",
+        )
+        .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
+    }
+    opened.make_state()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
+    runtime.block_on(serve(opened))
+}
+
+async fn serve(opened: Opened) -> Result<(), Failure> {
+    let config = &opened.config;
+    // Taken before anything begins, so that no early signal is missed.
+    let mut signals = Signals::new()?;
+    let (mail, metrics_listeners) = listeners::bind(config)?;
+    let _log = start_log(&opened)?;
+    let hostname = config.server.hostname.clone().unwrap_or_else(machine_name);
+    let tls = tls(&opened, &hostname)?;
+    let metrics = Metrics::new();
+    let Roles { front, queue, policy, greylist, control, drain, password } =
+        wire(&opened, &hostname, &metrics).await?;
+    let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
+    let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
+    for listener in metrics_listeners {
+        tokio::spawn(serve_metrics(listener, metrics.clone()));
+    }
+
+    let program = Arc::new(Program {
+        file: opened.file.clone(),
+        state: opened.state.clone(),
+        hostname,
+        config: parking_lot::Mutex::new(config.clone()),
+        begun: Instant::now(),
+        listeners: listening,
+        metrics,
+        health: Health::default(),
+        policy,
+        greylist,
+        tls,
+    });
+    serve_control(&opened, control, &program)?;
+    tokio::spawn(watch_certificate(program.clone()));
+    let welcome = match opened.file {
+        None => demo::welcome(password.as_ref(), &opened.state),
+        Some(_) => String::new(),
+    };
+    out::print(&format!("{banner}{welcome}\nLamppost is ready.\n"))?;
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+
+    signals.stop(&program).await;
+    let grace = config.server.stop_grace;
+    info!(grace_s = grace.as_secs(), "stopping");
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    let left = drain.finish(grace).await;
+    if left > 0 {
+        warn!(left, "sessions cut short");
+    }
+    queue.stop(grace).await;
+    info!("stopped");
+    drop(std::fs::remove_file(&opened.control_socket));
+    Ok(())
+}
+
+/// The roles of the mail service, joined by their links.
+struct Roles {
+    front: Arc<Front>,
+    queue: Queue,
+    policy: Policy,
+    greylist: Arc<Greylist>,
+    control: Port<ControlRequest, ControlAnswer>,
+    drain: Drain,
+    /// The password of the demo's account, if it was made just now.
+    password: Option<Secret>,
+}
+
+async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result<Roles, Failure> {
+    let config = &opened.config;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let accounts = open_accounts(opened).await?;
+    let greylist = Arc::new(open_greylist(opened).await?);
+    let password = match opened.file {
+        None => demo::account(&accounts).await?,
+        Some(_) => None,
+    };
+    let (intake_port, intake) = link();
+    let (control_port, control) = link();
+    let (content_port, content) = link();
+    let (delivery_port, delivery) = link();
+    let (policy_port, policy_inbox) = link();
+
+    let delivery_settings = settings::delivery(config, &opened.state, hostname)
+        .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
+    tokio::spawn(lamppost_delivery::run(
+        delivery_settings,
+        metrics.clone(),
+        delivery,
+        content_port,
+    ));
+    let ends = Ends { intake, control, content, delivery: delivery_port };
+    let settings = settings::queue(config, &opened.state);
+    let queue = Queue::start(settings, clock.clone(), metrics.clone(), ends).await;
+    let queue = queue.map_err(|error| Failure::of(Code::Unavailable, &error))?;
+    let settings = settings::policy(config, hostname);
+    let policy = Policy::new(settings, accounts, greylist.clone(), clock.clone());
+    tokio::spawn(policy.clone().run(policy_inbox));
+
+    let drain = Drain::default();
+    let ends = FrontEnds { policy: policy_port, intake: intake_port };
+    let settings = settings::front(config, hostname);
+    let front = Arc::new(Front::new(settings, ends, (clock, metrics.clone()), drain.clone()));
+    Ok(Roles { front, queue, policy, greylist, control: control_port, drain, password })
+}
+
+/// The signals that end the program or make it read its file again.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let take = |kind| {
+            signal(kind).map_err(|error| Failure::at(Code::System, "cannot take signals", &error))
+        };
+        Ok(Self {
+            term: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hangup: take(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the end; SIGHUP reloads meanwhile.
+    async fn stop(&mut self, program: &Program) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    if let Err(error) = program.reload_now() {
+                        tracing::error!(reason = error.0, "the configuration file is wrong; the old one stays in force");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn start_log(opened: &Opened) -> Result<Guard, Failure> {
+    let outcomes = opened.outcomes();
+    std::fs::create_dir_all(&outcomes).map_err(|error| {
+        Failure::at(Code::Io, &format!("cannot make {}", outcomes.display()), &error)
+    })?;
+    let format = match opened.config.log.format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+        LogFormat::Journal => Format::Journal,
+    };
+    let level = match opened.config.log.level {
+        Level::Error => LogLevel::ERROR,
+        Level::Warn => LogLevel::WARN,
+        Level::Info => LogLevel::INFO,
+        Level::Debug => LogLevel::DEBUG,
+        Level::Trace => LogLevel::TRACE,
+    };
+    let settings = lamppost_telemetry::Settings { format, level, outcomes };
+    lamppost_telemetry::start(&settings).map_err(|error| Failure::of(Code::System, &error))
+}
+
+/// The machine's own name (uname(2)).
+fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() || name == "(none)" { "localhost".into() } else { name }
+}
+
+/// The certificate, if any listener needs one.
+fn tls(opened: &Opened, hostname: &str) -> Result<Option<Arc<ServerTls>>, Failure> {
+    let config = &opened.config;
+    if config.mail.listen.iter().all(|listen| listen.tls == TlsMode::Off) {
+        return Ok(None);
+    }
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Config, error);
+    let files = if let Some((certificate, key)) = &config.tls.files {
+        KeyPair { certificate: secret_path(certificate)?, key: secret_path(key)? }
+    } else {
+        let made = demo_ca::ensure(&opened.state.join("tls"), hostname, SystemClock.now());
+        made.map_err(|error| failed(&error))?.files
+    };
+    ServerTls::load(files).map(|tls| Some(Arc::new(tls))).map_err(|error| failed(&error))
+}
+
+fn secret_path(secret: &lamppost_config::Secret) -> Result<PathBuf, Failure> {
+    secret.path().ok_or_else(|| {
+        Failure::new(Code::Config, "[tls] names a credential, and systemd gave none")
+            .cure("start the program by a unit with LoadCredential=, or name a file")
+    })
+}
+
+async fn open_accounts(opened: &Opened) -> Result<Accounts, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
+    let database =
+        Database::open(&opened.accounts(), Survives::PowerCut).map_err(|e| failed(&e))?;
+    Accounts::open(database, settings::accounts(&opened.config)).await.map_err(|e| failed(&e))
+}
+
+async fn open_greylist(opened: &Opened) -> Result<Greylist, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
+    // A file of its own: a power cut may cost the last triplets, which only come back later.
+    let path = opened.state.join("greylist.db");
+    let database = Database::open(&path, Survives::Kill).map_err(|e| failed(&e))?;
+    let store = SqliteStore::open(database).await.map_err(|e| failed(&e))?;
+    Ok(Greylist::new(settings::greylist(&opened.config), Box::new(store)))
+}
+
+/// What listens, and whether it does already.
+type Listening = Vec<(lamppost_console::ListenerStatus, Arc<AtomicBool>)>;
+
+/// Serves each listener, those of absent addresses once they appear.
+fn listen(
+    front: &Arc<Front>,
+    mail: Vec<Bound>,
+    config: &Config,
+    (hostname, tls): (&str, Option<&Arc<ServerTls>>),
+) -> Listening {
+    let mut listening = Vec::new();
+    for bound in mail {
+        let flag = Arc::new(AtomicBool::new(bound.listener.is_some()));
+        listening.push((bound.status(), flag.clone()));
+        let name = bound.address.to_string();
+        let settings = Arc::new(settings::listener(config, &bound.listen, &name, hostname));
+        let tls = tls.filter(|_| bound.listen.tls != TlsMode::Off).cloned();
+        let front = front.clone();
+        tokio::spawn(async move {
+            let listener = match bound.listener {
+                Some(listener) => listener,
+                None => listeners::appear(bound.address).await,
+            };
+            flag.store(true, Ordering::Relaxed);
+            front.listen(listener, settings, tls).await;
+        });
+    }
+    listening
+}
+
+fn serve_control(
+    opened: &Opened,
+    queue: Port<ControlRequest, ControlAnswer>,
+    program: &Arc<Program>,
+) -> Result<(), Failure> {
+    let socket = ControlSocket::bind(&opened.control_socket);
+    let socket = socket.map_err(|error| Failure::of(Code::Unavailable, &error))?;
+    let control = Control::new(queue, program.clone(), opened.outcomes());
+    tokio::spawn(control.serve(socket));
+    Ok(())
+}
+
+/// Looks again and again whether the certificate's files changed.
+async fn watch_certificate(program: Arc<Program>) {
+    let every = program.config.lock().tls.reload_check;
+    loop {
+        tokio::time::sleep(every.max(std::time::Duration::from_secs(1))).await;
+        // It logs by itself, and once for each change.
+        drop(program.reload_tls());
+    }
+}
+
+/// What listens where.
+fn banner(
+    opened: &Opened,
+    mail: &[Bound],
+    metrics: &[Listener],
+    tls: Option<&ServerTls>,
+) -> String {
+    let mut text = format!("Lamppost {}\n\n", env!("CARGO_PKG_VERSION"));
+    let file = opened
+        .file
+        .as_ref()
+        .map_or("none (the built-in demo)".into(), |file| file.display().to_string());
+    let _infallible = writeln!(text, "  file      {file}\n  state     {}", opened.state.display());
+    for bound in mail {
+        let status = bound.status();
+        let waiting = if status.listening { "" } else { ", once the address appears" };
+        let _infallible = writeln!(
+            text,
+            "  smtp      {} for {}, TLS {}{waiting}",
+            status.address, status.kind, status.tls
+        );
+    }
+    for listener in metrics {
+        let _infallible = writeln!(text, "  metrics   http://{}/metrics", listener.address());
+    }
+    let _infallible = writeln!(text, "  control   {}", opened.control_socket.display());
+    if let Some(tls) = tls {
+        let _infallible = writeln!(text, "  TLS       {}", tls.files().certificate.display());
+    }
+    if opened.config.tls.self_signed && opened.config.tls.files.is_none() && tls.is_some() {
+        let ca = opened.state.join("tls/ca.pem");
+        let _infallible =
+            writeln!(text, "  CA        {} (self-made; for trying out only)", ca.display());
+    }
+    text
+}

@@ -1,0 +1,104 @@
+//! The running program as the control role sees it: its status, and reading the file again.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use lamppost_config::Config;
+use lamppost_console::{Host, HostStatus, ListenerStatus, ReloadError};
+use lamppost_greylist::Greylist;
+use lamppost_mail::policy::Policy;
+use lamppost_net::ServerTls;
+use lamppost_telemetry::{Health, Metrics, State};
+use parking_lot::Mutex;
+use tracing::{error, info};
+
+use super::settings;
+use crate::exit::chain;
+use crate::place;
+
+/// What runs.
+pub(super) struct Program {
+    pub(super) file: Option<PathBuf>,
+    pub(super) state: PathBuf,
+    pub(super) hostname: String,
+    /// The configuration in force.
+    pub(super) config: Mutex<Config>,
+    pub(super) begun: Instant,
+    pub(super) listeners: Vec<(ListenerStatus, Arc<AtomicBool>)>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: Health,
+    pub(super) policy: Policy,
+    pub(super) greylist: Arc<Greylist>,
+    pub(super) tls: Option<Arc<ServerTls>>,
+}
+
+impl Program {
+    /// Reads the file again and applies what can change while the program runs.
+    pub(super) fn reload_now(&self) -> Result<String, ReloadError> {
+        let Some(file) = &self.file else {
+            return Err(ReloadError("the built-in demo has no file to read again".into()));
+        };
+        let new = place::load(file).map_err(|failure| ReloadError(failure.text().to_owned()))?;
+        self.reload_tls().map_err(|text| ReloadError(format!("error: {text}")))?;
+        self.greylist.set_policy(settings::greylist(&new));
+        self.policy.set_settings(settings::policy(&new, &self.hostname));
+        let mut old = self.config.lock();
+        // What lives in listeners, sessions and the queue was settled at the start.
+        let mut settled = old.clone();
+        settled.mail.greylist = new.mail.greylist.clone();
+        settled.mail.domains.clone_from(&new.mail.domains);
+        settled.mail.postmaster.clone_from(&new.mail.postmaster);
+        let rest = settled != new;
+        *old = settled;
+        info!("configuration read again");
+        Ok(if rest {
+            "The greylist, the domains and the certificate are up to date; other changes need a restart.".into()
+        } else {
+            "The configuration is up to date.".into()
+        })
+    }
+
+    /// Reads the certificate again if its files changed.
+    pub(super) fn reload_tls(&self) -> Result<(), String> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        match tls.reload_if_changed() {
+            Ok(true) => {
+                info!(certificate = %tls.files().certificate.display(), "certificate read again");
+                self.health.set("certificate", State::Ok, "read again");
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(error) => {
+                let text = chain(&error);
+                error!(reason = text, "the new certificate cannot be used; the old one stays");
+                self.health.set("certificate", State::Fail, &text);
+                Err(text)
+            }
+        }
+    }
+}
+
+impl Host for Program {
+    fn status(&self) -> HostStatus {
+        let listeners = self.listeners.iter().map(|(status, listening)| ListenerStatus {
+            listening: listening.load(Ordering::Relaxed),
+            ..status.clone()
+        });
+        HostStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.begun.elapsed().as_secs(),
+            state: self.state.clone(),
+            listeners: listeners.collect(),
+            sessions: self.metrics.smtp_sessions_open.get(),
+            health: self.health.facts(),
+        }
+    }
+
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
+        Box::pin(async { self.reload_now() })
+    }
+}

@@ -1,0 +1,167 @@
+//! From the checked configuration to the settings of each service.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lamppost_config as config;
+use lamppost_config::Config;
+use lamppost_delivery::{MaildirTemplate, TemplateError};
+use lamppost_greylist::Policy as GreylistPolicy;
+use lamppost_mail::policy::{PolicySettings, StoreFailure};
+use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
+use lamppost_net::Network;
+use lamppost_queue::Durability;
+use lamppost_smtp::{AuthOffer, Kind, Limits};
+
+/// Threads that write Maildir files at once.
+const WRITERS_MAX: usize = 32;
+
+pub(super) fn greylist(config: &Config) -> GreylistPolicy {
+    let greylist = &config.mail.greylist;
+    GreylistPolicy {
+        enabled: greylist.enabled,
+        delay: greylist.delay,
+        retry_window: greylist.retry_window,
+        lifetime: greylist.lifetime,
+        ipv4_prefix: greylist.ipv4_prefix,
+        ipv6_prefix: greylist.ipv6_prefix,
+    }
+}
+
+pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
+    PolicySettings {
+        hostname: hostname.to_owned(),
+        domains: config.mail.domains.clone(),
+        // One that is no address at all finds no account either, and `check` tells so.
+        postmaster: config.mail.postmaster.as_deref().and_then(|address| address.parse().ok()),
+        when_store_fails: match config.mail.greylist.when_store_fails {
+            config::StoreFailure::Accept => StoreFailure::Accept,
+            config::StoreFailure::Defer => StoreFailure::Defer,
+        },
+    }
+}
+
+pub(super) fn accounts(config: &Config) -> lamppost_accounts::Settings {
+    let auth = &config.mail.auth;
+    lamppost_accounts::Settings {
+        failures_per_address_max: auth.failures_per_address_max,
+        failures_per_account_max: auth.failures_per_account_max,
+        failure_window: auth.failure_window,
+        hashes_at_once_max: auth.hashes_at_once_max,
+        messages_per_hour_max: auth.messages_per_hour_max,
+        recipients_per_hour_max: auth.recipients_per_hour_max,
+        ..lamppost_accounts::Settings::default()
+    }
+}
+
+pub(super) fn queue(config: &Config, state: &Path) -> lamppost_queue::Settings {
+    let queue = &config.mail.queue;
+    lamppost_queue::Settings {
+        directory: state.join("spool"),
+        durability: match queue.durability {
+            config::Durability::Each => Durability::Each,
+            config::Durability::Group => Durability::Group,
+            config::Durability::None => Durability::None,
+        },
+        segment_size: queue.segment_size.0,
+        memory_max: bytes(queue.memory_max),
+        free_space_min: queue.free_space_min.0,
+        lifetime: queue.lifetime,
+        retry_first: queue.retry_first,
+        retry_max: queue.retry_max,
+        deliveries_at_once_max: queue.deliveries_at_once_max,
+        ..lamppost_queue::Settings::default()
+    }
+}
+
+pub(super) fn delivery(
+    config: &Config,
+    state: &Path,
+    hostname: &str,
+) -> Result<lamppost_delivery::Settings, TemplateError> {
+    let template = config.mail.maildir.replace("{state}", &state.display().to_string());
+    Ok(lamppost_delivery::Settings {
+        maildir: MaildirTemplate::new(template)?,
+        hostname: hostname.to_owned(),
+        writers_max: WRITERS_MAX,
+    })
+}
+
+pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {
+    let limits = &config.mail.limits;
+    FrontSettings {
+        hostname: hostname.to_owned(),
+        limits: FrontLimits {
+            sessions_max: limits.sessions_max,
+            sessions_per_address_max: limits.sessions_per_address_max,
+            greeting_delay: limits.greeting_delay,
+            tls_handshake_timeout: limits.tls_handshake_timeout,
+            proxy_header_timeout: limits.proxy_header_timeout,
+            data_rate_min: limits.data_rate_min.0,
+            data_rate_grace: limits.data_rate_grace,
+            hops_max: limits.hops_max,
+            inline_max: bytes(config.mail.queue.body_aside_from),
+            content_memory_max: bytes(limits.content_memory_max),
+            auth_failure_delay: config.mail.auth.failure_delay,
+        },
+    }
+}
+
+pub(super) fn listener(
+    config: &Config,
+    listen: &config::Listen,
+    name: &str,
+    hostname: &str,
+) -> ListenerSettings {
+    let limits = &config.mail.limits;
+    let smtp = lamppost_smtp::Settings {
+        hostname: hostname.to_owned(),
+        kind: match listen.kind {
+            config::Kind::Mx => Kind::Mx,
+            config::Kind::Submission => Kind::Submission,
+        },
+        starttls: listen.tls == config::TlsMode::StartTls,
+        auth: match (listen.kind, listen.plaintext_auth) {
+            (config::Kind::Mx, _) => AuthOffer::Never,
+            (config::Kind::Submission, true) => AuthOffer::Always,
+            (config::Kind::Submission, false) => AuthOffer::UnderTls,
+        },
+        limits: Limits {
+            command_line_max: bytes(limits.command_line_max),
+            auth_line_max: bytes(limits.auth_line_max),
+            data_line_max: bytes(limits.data_line_max),
+            recipients_max: limits.recipients_max,
+            message_size_max: limits.message_size_max.0,
+            commands_max: limits.commands_max,
+            errors_max: limits.errors_max,
+            messages_max: limits.messages_max,
+            auth_tries_max: limits.auth_tries_max,
+            command_timeout: limits.command_timeout,
+            data_start_timeout: limits.data_start_timeout,
+            data_block_timeout: limits.data_block_timeout,
+        },
+    };
+    ListenerSettings {
+        name: name.to_owned(),
+        smtp: Arc::new(smtp),
+        tls: tls_mode(listen.tls),
+        proxy_from: networks(&listen.proxy_protocol_from),
+        fix_for: networks(&listen.bare_newline_fix_for),
+    }
+}
+
+fn tls_mode(mode: config::TlsMode) -> TlsMode {
+    match mode {
+        config::TlsMode::Off => TlsMode::Off,
+        config::TlsMode::StartTls => TlsMode::StartTls,
+        config::TlsMode::Implicit => TlsMode::Implicit,
+    }
+}
+
+fn networks(networks: &[config::Network]) -> Vec<Network> {
+    networks.iter().filter_map(|network| Network::new(network.address, network.prefix)).collect()
+}
+
+fn bytes(size: config::ByteSize) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,367 @@
+//! A private Lamppost for a test: its own ports, state and accounts, killed when the test ends.
+
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of this")]
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The password of every account.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// A server's configuration, as far as tests choose it.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Lines of `[mail.greylist]`.
+    pub greylist: &'static str,
+    /// Lines of `[mail.limits]`.
+    pub limits: &'static str,
+    /// Lines of `[mail.auth]`.
+    pub auth: &'static str,
+    /// Lines of the first `[[mail.listen]]`.
+    pub mx: &'static str,
+    /// Accounts to add.
+    pub accounts: &'static [&'static str],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            greylist: "enabled = false",
+            limits: "greeting-delay = \"0s\"",
+            auth: "failure-delay = \"0s\"",
+            mx: "",
+            accounts: &["demo@lamppost.test"],
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    child: Option<Child>,
+    directory: TempDir,
+    /// Where mail comes in.
+    pub mx: SocketAddr,
+    /// Submission with STARTTLS.
+    pub submission: SocketAddr,
+    /// Submission with TLS at once.
+    pub implicit: SocketAddr,
+    /// The metrics endpoint.
+    pub metrics: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server and waits until it is ready.
+    pub fn start(setup: &Setup) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [mx, submission, implicit, metrics] = free_addresses();
+        let mut server = Self { child: None, directory, mx, submission, implicit, metrics };
+        std::fs::create_dir(server.state()).unwrap();
+        std::fs::write(server.config(), server.config_text(setup)).unwrap();
+        for account in setup.accounts {
+            server.add_account(account);
+        }
+        server.launch();
+        server
+    }
+
+    fn config_text(&self, setup: &Setup) -> String {
+        let Setup { greylist, limits, auth, mx, .. } = setup;
+        format!(
+            "[server]\nhostname = \"mail.lamppost.test\"\n\
+             [metrics]\nlisten = [\"{}\"]\n\
+             [tls]\nself-signed = true\n\
+             [mail]\ndomains = [\"lamppost.test\"]\npostmaster = \"demo@lamppost.test\"\n\
+             [mail.greylist]\n{greylist}\n[mail.limits]\n{limits}\n[mail.auth]\n{auth}\n\
+             [[mail.listen]]\naddress = [\"{}\"]\nkind = \"mx\"\ntls = \"starttls\"\n{mx}\n\
+             [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"starttls\"\n\
+             [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"implicit\"\n",
+            self.metrics, self.mx, self.submission, self.implicit
+        )
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("lamppost.toml")
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// The certificate of the authority that signed the server's.
+    pub fn ca(&self) -> PathBuf {
+        self.state().join("tls/ca.pem")
+    }
+
+    /// The Maildir of an account.
+    pub fn maildir(&self, account: &str) -> PathBuf {
+        let (local, domain) = account.split_once('@').unwrap();
+        self.state().join("mail").join(domain).join(local).join("Maildir")
+    }
+
+    /// Starts the process and waits until it says that it is ready.
+    pub fn launch(&mut self) {
+        let mut child = lamppost()
+            .args(["--config".as_ref(), self.config().as_os_str()])
+            .args(["--state".as_ref(), self.state().as_os_str()])
+            .arg("run")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(
+                std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(self.directory.path().join("log"))
+                    .unwrap(),
+            ))
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
+        assert!(ready, "the server did not become ready:\n{}", self.log());
+        self.child = Some(child);
+    }
+
+    /// The id of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Kills the process as `kill -9` does.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ends the process as `kill` does; returns its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        signal(child.id(), "TERM");
+        child.wait().unwrap().code()
+    }
+
+    /// Waits until the process has ended, and starts it again.
+    pub fn launch_after_exit(&mut self) {
+        self.child.take().unwrap().wait().unwrap();
+        self.launch();
+    }
+
+    /// What the process wrote to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Runs a command of the program against this server.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        self.command_with_input(arguments, "")
+    }
+
+    /// Runs a command of the program against this server with standard input.
+    pub fn command_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = lamppost()
+            .args(["--config".as_ref(), self.config().as_os_str()])
+            .args(["--state".as_ref(), self.state().as_os_str()])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    #[track_caller]
+    pub fn must(&self, arguments: &[&str]) -> String {
+        succeeded(&self.command(arguments))
+    }
+
+    fn add_account(&self, account: &str) {
+        let arguments = ["account", "add", account, "--password-file", "-"];
+        succeeded(&self.command_with_input(&arguments, PASSWORD));
+    }
+
+    /// The files in `new/` of an account, once there are as many as expected.
+    #[track_caller]
+    pub fn delivered(&self, account: &str, count: usize) -> Vec<PathBuf> {
+        let new = self.maildir(account).join("new");
+        let mut found = Vec::new();
+        let came = until(|| {
+            found = files(&new);
+            found.len() >= count
+        });
+        assert!(came, "{} of {count} messages came:\n{}", found.len(), self.log());
+        assert_eq!(found.len(), count, "more messages than expected in {}", new.display());
+        found
+    }
+
+    /// The content of the only message of an account.
+    #[track_caller]
+    pub fn only_message(&self, account: &str) -> String {
+        let bytes = std::fs::read(&self.delivered(account, 1)[0]).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What the metrics endpoint tells.
+    pub fn metrics_text(&self) -> String {
+        let mut stream = TcpStream::connect(self.metrics).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.len().saturating_sub(4000);
+            println!("the server's log ends so:\n{}", log.get(tail..).unwrap_or(&log));
+        }
+    }
+}
+
+/// The program under test.
+pub fn lamppost() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_lamppost"))
+}
+
+/// A script or data file of the tests with real clients.
+pub fn peer(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
+
+/// The folder into which `cargo xtask setup` unpacked what the tests need.
+pub fn unpacked() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers")
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// What a command printed; fails the test when the command failed.
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{printed}\n{complained}", output.status);
+    printed
+}
+
+/// Looks again and again until the condition holds; false when patience ends.
+pub fn until(mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if holds() {
+            return true;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    holds()
+}
+
+/// The files in a folder, sorted; none when there is no folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// Loopback addresses whose ports are free.
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    #[expect(clippy::disallowed_methods, reason = "only to learn which ports are free")]
+    let listeners: [_; N] =
+        std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
+/// A bare SMTP client that sends exactly the bytes that a test gives.
+pub struct Wire {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Wire {
+    /// Connects without reading the greeting.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, lines }
+    }
+
+    /// Connects, and says EHLO.
+    pub fn greeted(address: SocketAddr) -> Self {
+        let mut wire = Self::connect(address);
+        assert!(wire.reply().starts_with("220 "));
+        assert!(wire.ask("EHLO client.test\r\n").starts_with("250"));
+        wire
+    }
+
+    /// Sends bytes; false when the server no longer takes any.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// The next reply with all its lines; empty when the connection is closed.
+    pub fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).unwrap_or(0) == 0 {
+                return reply;
+            }
+            let last = line.as_bytes().get(3) != Some(&b'-');
+            write!(reply, "{}", line.replace("\r\n", "\n")).unwrap();
+            if last {
+                return reply;
+            }
+        }
+    }
+
+    /// Sends bytes and returns the reply.
+    pub fn ask(&mut self, bytes: impl AsRef<[u8]>) -> String {
+        self.send(bytes);
+        self.reply()
+    }
+
+    /// Names sender and recipient and asks to send content.
+    pub fn begin_content(&mut self, to: &str) {
+        assert!(self.ask("MAIL FROM:<sender@elsewhere.test>\r\n").starts_with("250"));
+        assert!(self.ask(format!("RCPT TO:<{to}>\r\n")).starts_with("250"));
+        assert!(self.ask("DATA\r\n").starts_with("354"));
+    }
+
+    /// Sends a message; returns the reply to its content.
+    pub fn deliver(&mut self, to: &str, content: &str) -> String {
+        self.begin_content(to);
+        self.ask(format!("{content}\r\n.\r\n"))
+    }
+
+    /// Whether the server closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        self.reply().is_empty()
+    }
+}
