@@ -1,1 +1,59 @@
-fn main() {}
+//! Set-up, checks, tests and benchmarks of the project: `cargo xtask --help`.
+#![expect(clippy::print_stdout, reason = "a tool for people prints")]
+
+mod bench;
+mod check;
+mod machine;
+mod setup;
+mod steps;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, checks, tests and benchmarks of the project")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the tests need, or print the command that does
+    Setup,
+    /// Check quickly what a change needs: format, lints, unit tests, tidy
+    Check,
+    /// Set up and run everything
+    Test,
+    /// Run the tests with many more random cases, again and again
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+    },
+    /// Compare with a peer, both in one run
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Check what the compiler does not: the crate graph, file sizes, docs
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Check => check::check(),
+        Command::Test => check::test(),
+        Command::Soak { minutes } => check::soak(minutes),
+        Command::Bench(bench) => bench.run(),
+        Command::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

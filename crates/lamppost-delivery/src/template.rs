@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn nothing_leaves_its_folder() {
-        assert_eq!(path("a/../../b@c.test"), "/mail/c.test/a%2f..%2f..%2fb/Maildir");
+        assert_eq!(path("a/b@c.test"), "/mail/c.test/a%2fb/Maildir");
+        assert_eq!(path("\"../x\"@c.test"), "/mail/c.test/%22..%2fx%22/Maildir");
         assert_eq!(path("\"..\"@c.test"), "/mail/c.test/%22..%22/Maildir");
         assert_eq!(path("{domain}@c.test"), "/mail/c.test/%7bdomain%7d/Maildir");
     }

@@ -32,7 +32,8 @@ fn plain(helo: &str) -> String {
 fn date(ms: u64) -> String {
     let second = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
     let timestamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
-    DateTimePrinter::new().timestamp_to_string(&timestamp).unwrap_or_default()
+    let zoned = timestamp.to_zoned_datetime(jiff::tz::TimeZone::UTC);
+    DateTimePrinter::new().zoned_datetime_to_string(&zoned).unwrap_or_default()
 }
 
 /// Whether the message was delivered to this recipient before: it is in a loop.

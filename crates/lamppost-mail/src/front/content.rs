@@ -84,7 +84,9 @@ impl Content {
         let question = match self.upload {
             None => IntakeRequest::Submit { envelope, content: self.waiting.split().freeze() },
             Some(upload) => {
-                self.spill(inflow).await;
+                if !self.waiting.is_empty() {
+                    self.spill(inflow).await;
+                }
                 if let Some(refusal) = self.refused {
                     return Err(refusal);
                 }

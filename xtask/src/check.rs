@@ -1,0 +1,92 @@
+//! check, test and soak.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::machine::{cargo, must, works};
+use crate::steps::Steps;
+use crate::{setup, tidy};
+
+/// The inner loop.
+pub(crate) fn check() -> Result<()> {
+    let mut steps = Steps::default();
+    lints(&mut steps);
+    steps.run("tests without real clients", || tests(&[]));
+    steps.finish()
+}
+
+/// Everything.
+pub(crate) fn test() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("set-up", setup::run);
+    lints(&mut steps);
+    steps.run("documentation", || {
+        must(
+            cargo(&["doc", "--workspace", "--no-deps", "--quiet"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )
+    });
+    steps.run("fuzz targets compile", || {
+        must(&mut cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]))
+    });
+    if works(&mut cargo(&["deny", "--version"])) {
+        steps.run("dependencies", || {
+            must(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
+        });
+    } else {
+        println!("\n== dependencies: skipped, `cargo install cargo-deny` brings the tool");
+    }
+    steps.run("tests", || tests(&["--features", "lamppost/peers"]));
+    steps.finish()
+}
+
+/// The tests with many more random cases, again and again.
+pub(crate) fn soak(minutes: u64) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut round = 0;
+    while Instant::now() < end {
+        round += 1;
+        println!(
+            "\n== round {round}; a property that fails prints its smallest case and keeps its seed"
+        );
+        let mut command = runner(&["--features", "lamppost/peers"]);
+        must(command.env("PROPTEST_CASES", "20000"))?;
+    }
+    println!("\n{round} rounds passed");
+    Ok(())
+}
+
+fn lints(steps: &mut Steps) {
+    steps.run("format", || must(&mut cargo(&["fmt", "--all", "--check"])));
+    steps.run("tidy", tidy::run);
+    steps.run("lints", || {
+        must(&mut cargo(&[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "lamppost/peers",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    });
+}
+
+fn tests(more: &[&str]) -> Result<()> {
+    must(&mut runner(more))
+}
+
+/// nextest where it is installed, otherwise cargo's own runner.
+fn runner(more: &[&str]) -> std::process::Command {
+    let runner: &[&str] = if works(&mut cargo(&["nextest", "--version"])) {
+        &["nextest", "run", "--no-fail-fast", "--workspace"]
+    } else {
+        &["test", "--no-fail-fast", "--workspace"]
+    };
+    let mut command = cargo(runner);
+    command.args(more);
+    command
+}

@@ -1,0 +1,124 @@
+//! What the tests need beside Rust: installed where that is allowed, otherwise told.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::machine::{must, output, root, unpacked, works};
+
+/// Programs that the tests call, each with the Debian package that brings it and a command that
+/// works once it is there.
+const PROGRAMS: [(&str, &[&str]); 6] = [
+    ("swaks", &["swaks", "--version"]),
+    ("libnet-ssleay-perl", &["perl", "-MNet::SSLeay", "-e", "1"]),
+    ("curl", &["curl", "--version"]),
+    ("python3", &["python3", "--version"]),
+    ("nodejs", &["node", "--version"]),
+    ("strace", &["strace", "--version"]),
+];
+
+/// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
+/// machine's mail server, and of the others only some files are wanted. Each has a folder and a file
+/// in it that tells that it is there.
+const UNPACKED: [(&str, &[&str], &str); 4] = [
+    (
+        "postfix",
+        &["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"],
+        "usr/sbin/smtp-source",
+    ),
+    ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
+    ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
+    ("python", &["libpython3.11-testsuite"], "usr/lib/python3.11/test/test_email/data/msg_01.txt"),
+];
+
+/// Installs and unpacks what is missing.
+pub(crate) fn run() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(_, command)| !works(Command::new(command[0]).args(&command[1..])))
+        .map(|(package, _)| *package)
+        .collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    for (folder, packages, proof) in UNPACKED {
+        if !unpacked().join(folder).join(proof).exists() {
+            unpack(folder, packages, proof)?;
+        }
+    }
+    gather_samples()?;
+    println!("everything that the tests need is there");
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    println!("installing {}", packages.join(" "));
+    let script = format!(
+        "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {}",
+        packages.join(" ")
+    );
+    let is_root = output(Command::new("id").arg("-u"))?.trim() == "0";
+    if is_root {
+        return must(Command::new("sh").args(["-c", &script]));
+    }
+    if works(Command::new("sudo").args(["-n", "true"])) {
+        return must(Command::new("sudo").args(["-n", "sh", "-c", &script]));
+    }
+    bail!(
+        "the tests need packages that only root may install; run this, then try again:\n  sudo sh -c '{script}'"
+    )
+}
+
+/// Downloads packages, which needs no root, and unpacks them into a folder of the checkout.
+fn unpack(folder: &str, packages: &[&str], proof: &str) -> Result<()> {
+    println!("unpacking {} into target/peers/{folder}", packages.join(" "));
+    let target = unpacked().join(folder);
+    let downloads = target.join("packages");
+    fs::create_dir_all(&downloads)
+        .with_context(|| format!("cannot make {}", downloads.display()))?;
+    let mut download = Command::new("apt-get");
+    download.args(["-qq", "download"]).args(packages).current_dir(&downloads);
+    if output(&mut download).is_err() {
+        // Without package lists nothing can be downloaded.
+        install(&[])?;
+        output(&mut download)?;
+    }
+    for entry in fs::read_dir(&downloads)? {
+        let package = entry?.path();
+        must(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&target))?;
+    }
+    fs::remove_dir_all(&downloads)?;
+    let proof = target.join(proof);
+    ensure!(proof.exists(), "{} is not in the package", proof.display());
+    Ok(())
+}
+
+/// Copies the sample messages of Python's email tests and of spamassassin into one folder.
+fn gather_samples() -> Result<()> {
+    let target = unpacked().join("samples");
+    fs::create_dir_all(&target)?;
+    let python = unpacked().join("python/usr/lib/python3.11/test/test_email/data");
+    let spamassassin = unpacked().join("spamassassin/usr/share/doc/spamassassin/examples");
+    for (prefix, folder) in [("python", python), ("spamassassin", spamassassin)] {
+        for sample in texts(&folder)? {
+            let name = sample.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            fs::copy(&sample, target.join(format!("{prefix}-{name}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn texts(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|end| end == "txt")).collect())
+}
+
+/// Postfix as it was unpacked.
+pub(crate) fn postfix() -> PathBuf {
+    root().join("target/peers/postfix")
+}
