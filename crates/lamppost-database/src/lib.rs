@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,7 +38,16 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Clone, Debug)]
 pub struct Database {
     path: Arc<Path>,
-    work: mpsc::Sender<Work>,
+    worker: Worker,
+}
+
+/// Who does the work.
+#[derive(Clone, Debug)]
+enum Worker {
+    /// The connection's own thread.
+    Thread(mpsc::Sender<Work>),
+    /// Whoever asks, at once: in simulations no real time may pass.
+    Inline(Arc<Mutex<Connection>>),
 }
 
 /// Why the database could not do what was asked.
@@ -101,7 +111,19 @@ impl Database {
                 path: path.to_owned(),
                 source: source.into(),
             })?;
-        Ok(Self { path: path.into(), work })
+        Ok(Self { path: path.into(), worker: Worker::Thread(work) })
+    }
+
+    /// Opens the file for a simulation: work is done at once by whoever asks, so that it takes no
+    /// simulated time and comes in the same order each time.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is no database.
+    pub fn open_inline(path: &Path) -> Result<Self, DatabaseError> {
+        let connection = connect(path, Survives::Kill)
+            .map_err(|source| DatabaseError::Open { path: path.to_owned(), source })?;
+        let worker = Worker::Inline(Arc::new(Mutex::new(connection)));
+        Ok(Self { path: path.into(), worker })
     }
 
     /// Does work on the connection's thread; `what` completes the sentence "cannot …".
@@ -113,15 +135,17 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (to, done) = oneshot::channel();
-        let work: Work = Box::new(move |connection| drop(to.send(job(connection))));
-        self.work.send(work).await.map_err(|_| self.closed())?;
-        let done = done.await.map_err(|_| self.closed())?;
-        done.map_err(|source| DatabaseError::Statement {
-            path: self.path.to_path_buf(),
-            what,
-            source,
-        })
+        let failed =
+            |source| DatabaseError::Statement { path: self.path.to_path_buf(), what, source };
+        match &self.worker {
+            Worker::Inline(connection) => job(&mut connection.lock()).map_err(failed),
+            Worker::Thread(orders) => {
+                let (to, done) = oneshot::channel();
+                let work: Work = Box::new(move |connection| drop(to.send(job(connection))));
+                orders.send(work).await.map_err(|_| self.closed())?;
+                done.await.map_err(|_| self.closed())?.map_err(failed)
+            }
+        }
     }
 
     /// Brings a component's tables up to date.

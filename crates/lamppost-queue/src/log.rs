@@ -77,6 +77,7 @@ impl Log {
             self.rotate()?;
         }
         let first = self.next.sequence;
+        let segment = self.current.as_ref().map(|current| current.id.number);
         let appended = self.write(drafts).and_then(|written| {
             if sync {
                 self.sync()?;
@@ -84,10 +85,9 @@ impl Log {
             Ok(written)
         });
         if appended.is_err() {
+            self.current = None;
             let last = self.next.sequence.saturating_sub(1);
-            if let Some(current) = self.current.take() {
-                self.voids.push(Record::Void { segment: current.id.number, first, last });
-            }
+            self.voids.extend(segment.map(|segment| Record::Void { segment, first, last }));
         }
         appended
     }

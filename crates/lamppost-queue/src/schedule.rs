@@ -61,10 +61,14 @@ pub(crate) async fn run(
                 () = stop.cancelled() => return,
             }
         };
-        let (spool, delivery) = (spool.clone(), delivery.clone());
+        let (spool, delivery, end) = (spool.clone(), delivery.clone(), batches.clone());
         batches.spawn(async move {
             let (mailbox, items) = batch;
-            deliver(&spool, &delivery, &items).await;
+            // A batch that is cut short is repeated at the next start, as after a crash.
+            tokio::select! {
+                () = deliver(&spool, &delivery, &items) => {}
+                () = end.overdue() => return,
+            }
             spool.index.lock().batch_over(&mailbox);
             spool.due.notify_one();
             drop(place);

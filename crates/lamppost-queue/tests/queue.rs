@@ -1,0 +1,291 @@
+//! What the queue promises: nothing acknowledged is lost, nothing delivered comes back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lamppost_net::link::{carry_answers, carry_questions, link};
+use lamppost_roles::{
+    Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest,
+    IntakeAnswer, IntakeRequest, Outcome, QueueId, Selection, Verb,
+};
+use lamppost_smtp::Refusal;
+use proptest::prelude::*;
+use support::{Around, MemoryDisk, deliver, envelope, listed, start, stored, submit, until};
+
+async fn change(around: &Around, verb: Verb, id: QueueId) {
+    let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
+    assert_eq!(around.control.ask(request).await.unwrap(), ControlAnswer::Changed(1));
+}
+
+#[tokio::test]
+async fn a_message_goes_through_prepare_intent_and_publish() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let mut around = start(&disk, folder.path(), |_| {}).await;
+    let id = stored(&submit(&around, "demo", "hello\n").await);
+    let DeliveryRequest::Prepare(jobs) = deliver(&mut around, &Outcome::Done).await else {
+        panic!()
+    };
+    assert_eq!(jobs[0].placement.id, id);
+    assert_eq!(jobs[0].content, Content::Inline(Bytes::from_static(b"hello\n")));
+    // The intent is durable before the file is renamed: after a power cut now, it is published and
+    // not prepared again.
+    let (request, reply) = around.delivery.next().await.unwrap();
+    let DeliveryRequest::Publish(placements) = request else { panic!("{request:?}") };
+    assert_eq!(placements[0].id, id);
+    let after = disk.after_power_cut(0);
+    drop(reply);
+    let mut around = restart(around, &after, folder.path()).await;
+    let redo = deliver(&mut around, &Outcome::Done).await;
+    assert!(matches!(redo, DeliveryRequest::Publish(_)), "{redo:?}");
+    until(async || listed(&around).await.is_empty()).await;
+}
+
+#[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "it holds up the committer's thread, not this one")]
+async fn messages_that_arrive_together_share_a_sync() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let around = start(&disk, folder.path(), |_| {}).await;
+    let before = disk.syncs();
+    let gate = disk.gate.clone();
+    let held = gate.lock();
+    let mut submits = Box::pin(futures_util::future::join_all(
+        (0..200).map(|_| submit(&around, "demo", "hello\n")),
+    ));
+    // All are handed in while the first sync is held up, and share the next.
+    for _ in 0..1000 {
+        let polled = futures_util::poll!(&mut submits);
+        assert!(polled.is_pending(), "answered before its sync");
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    let answers = submits.await;
+    assert_eq!(answers.iter().map(stored).collect::<BTreeSet<_>>().len(), 200);
+    assert!(disk.syncs() - before <= 3, "{} syncs", disk.syncs() - before);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_refuses_and_what_was_refused_never_comes() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let around = start(&disk, folder.path(), |_| {}).await;
+    let first = stored(&submit(&around, "held", "first\n").await);
+    // The write succeeds and the sync fails: the record is there, and must be voided.
+    disk.fail_after(1);
+    let refused = submit(&around, "held", "second\n").await;
+    assert_eq!(refused, IntakeAnswer::Refused(Refusal::SpoolFailed));
+    let status = around.control.ask(ControlRequest::Status).await.unwrap();
+    assert!(matches!(status, ControlAnswer::Status(status) if status.fault.is_some()));
+    disk.mend();
+    let third = stored(&submit(&around, "held", "third\n").await);
+    assert_eq!(listed(&around).await, [first, third]);
+    let after = disk.after_power_cut(255);
+    let around = restart(around, &after, folder.path()).await;
+    assert_eq!(listed(&around).await, [first, third]);
+}
+
+/// Ends the queue without a word, as a kill does, and starts another on what is left of the disk.
+async fn restart(around: Around, disk: &MemoryDisk, folder: &std::path::Path) -> Around {
+    let Around { queue, .. } = around;
+    // The lock goes with the process; within one process it must be given back.
+    queue.stop(Duration::ZERO).await;
+    start(disk, folder, |_| {}).await
+}
+
+#[tokio::test]
+async fn large_messages_go_aside_and_are_read_in_pieces() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let mut around = start(&disk, folder.path(), |_| {}).await;
+    let IntakeAnswer::Upload(upload) = around.intake.ask(IntakeRequest::Begin).await.unwrap()
+    else {
+        panic!()
+    };
+    for piece in ["one ", "two "] {
+        let request = IntakeRequest::Append { upload, piece: piece.into() };
+        assert_eq!(around.intake.ask(request).await.unwrap(), IntakeAnswer::Proceed);
+    }
+    let finish = IntakeRequest::Finish { upload, envelope: envelope(&["demo"]) };
+    let id = stored(&around.intake.ask(finish).await.unwrap());
+    let DeliveryRequest::Prepare(jobs) = deliver(&mut around, &Outcome::Done).await else {
+        panic!()
+    };
+    assert_eq!(jobs[0].content, Content::Aside { length: 8 });
+    let request = ContentRequest { id, offset: 4, length_max: 100 };
+    let piece = around.content.ask(request).await.unwrap();
+    assert_eq!(piece, ContentAnswer::Piece("two ".into()));
+    assert_eq!(disk.after_power_cut(0).files("bodies").len(), 1);
+    deliver(&mut around, &Outcome::Done).await;
+    until(async || disk.files("bodies").is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_leaves_nothing() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let around = start(&disk, folder.path(), |settings| settings.uploads_max = 1).await;
+    let IntakeAnswer::Upload(upload) = around.intake.ask(IntakeRequest::Begin).await.unwrap()
+    else {
+        panic!()
+    };
+    let second = around.intake.ask(IntakeRequest::Begin).await.unwrap();
+    assert_eq!(second, IntakeAnswer::Refused(Refusal::SpoolFull));
+    around.intake.ask(IntakeRequest::Abort { upload }).await.unwrap();
+    assert!(disk.files("bodies").is_empty());
+    assert!(matches!(
+        around.intake.ask(IntakeRequest::Begin).await.unwrap(),
+        IntakeAnswer::Upload(_)
+    ));
+}
+
+#[tokio::test]
+async fn what_an_administrator_decides_is_durable() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let mut around = start(&disk, folder.path(), |_| {}).await;
+    let [held, deleted] = [submit(&around, "a", "x").await, submit(&around, "b", "y").await];
+    let (held, deleted) = (stored(&held), stored(&deleted));
+    deliver(&mut around, &Outcome::Deferred("later".into())).await;
+    deliver(&mut around, &Outcome::Deferred("later".into())).await;
+    change(&around, Verb::Hold, held).await;
+    change(&around, Verb::Delete, deleted).await;
+    let around = restart(around, &disk.after_power_cut(0), folder.path()).await;
+    assert_eq!(listed(&around).await, [held]);
+    let ControlAnswer::Message(message) =
+        around.control.ask(ControlRequest::Show(held)).await.unwrap()
+    else {
+        panic!()
+    };
+    assert!(message.held);
+    change(&around, Verb::Release, held).await;
+}
+
+#[tokio::test]
+async fn old_segments_go_and_a_message_that_stays_is_written_again() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let mut around = start(&disk, folder.path(), |settings| settings.segment_size = 4096).await;
+    let stays = stored(&submit(&around, "stays", "stays\n").await);
+    let prepare = deliver(&mut around, &Outcome::Deferred("not now".into())).await;
+    assert!(matches!(prepare, DeliveryRequest::Prepare(_)));
+    for _ in 0..100 {
+        stored(&submit(&around, "demo", &"x".repeat(500)).await);
+        deliver(&mut around, &Outcome::Done).await;
+        deliver(&mut around, &Outcome::Done).await;
+    }
+    until(async || listed(&around).await == [stays]).await;
+    assert!(disk.files(".seg").len() < 10, "{:?}", disk.files(".seg"));
+    let around = restart(around, &disk.after_power_cut(0), folder.path()).await;
+    assert!(listed(&around).await.contains(&stays));
+    let read = ControlRequest::Read { id: stays, offset: 0, length_max: 100 };
+    assert_eq!(around.control.ask(read).await.unwrap(), ControlAnswer::Piece("stays\n".into()));
+}
+
+#[tokio::test]
+async fn the_queue_answers_over_a_socket_as_over_a_channel() {
+    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let around = start(&disk, folder.path(), |_| {}).await;
+    let (port, asked) = link();
+    let (here, there) = tokio::net::UnixStream::pair().unwrap();
+    tokio::spawn(carry_questions(asked, here));
+    tokio::spawn(carry_answers(around.intake.clone(), there));
+    let content = Bytes::from_static(b"over a socket\n");
+    let submits = (0..50).map(|_| {
+        port.ask(IntakeRequest::Submit { envelope: envelope(&["demo"]), content: content.clone() })
+    });
+    let answers = futures_util::future::join_all(submits).await;
+    let ids: BTreeSet<_> = answers.iter().map(|answer| stored(answer.as_ref().unwrap())).collect();
+    assert_eq!(ids.into_iter().collect::<Vec<_>>(), listed(&around).await);
+}
+
+/// What happens to a queue in a random story.
+#[derive(Clone, Debug)]
+enum Event {
+    Submit(u8),
+    Deliver(bool),
+    PowerCut(u8),
+    DiskFails(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        5 => (0_u8..4).prop_map(Event::Submit),
+        4 => any::<bool>().prop_map(Event::Deliver),
+        1 => any::<u8>().prop_map(Event::PowerCut),
+        1 => (0_u64..4).prop_map(Event::DiskFails),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever is cut off and whatever fails: each acknowledged message is in the queue or was
+    /// published, and none that was refused is there.
+    #[test]
+    fn what_was_acknowledged_is_never_lost(events in proptest::collection::vec(event(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(story(events));
+    }
+}
+
+async fn story(events: Vec<Event>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = MemoryDisk::default();
+    let small = |settings: &mut lamppost_queue::Settings| settings.segment_size = 2000;
+    let mut around = start(&disk, folder.path(), small).await;
+    let (mut acknowledged, mut published) = (BTreeSet::new(), BTreeSet::new());
+    for event in events {
+        match event {
+            Event::Submit(mailbox) => {
+                let answer = submit(&around, &format!("m{mailbox}"), &"x".repeat(300)).await;
+                if let IntakeAnswer::Stored(id) = answer {
+                    acknowledged.insert(id);
+                }
+            }
+            Event::Deliver(done) => {
+                let waiting =
+                    tokio::time::timeout(Duration::from_millis(5), around.delivery.next());
+                let Ok(Some((request, reply))) = waiting.await else { continue };
+                let (ids, publishes): (Vec<_>, _) = match &request {
+                    DeliveryRequest::Prepare(jobs) => {
+                        (jobs.iter().map(|j| j.placement.id).collect(), false)
+                    }
+                    DeliveryRequest::Publish(places) => {
+                        (places.iter().map(|p| p.id).collect(), true)
+                    }
+                };
+                if done && publishes {
+                    published.extend(ids.iter().copied());
+                }
+                let outcome = if done { Outcome::Done } else { Outcome::Deferred("later".into()) };
+                reply.send(lamppost_roles::DeliveryAnswer(vec![outcome; ids.len()]));
+            }
+            Event::PowerCut(tear) => {
+                disk = disk.after_power_cut(tear);
+                let Around { queue, delivery, .. } = around;
+                drop(delivery);
+                queue.stop(Duration::ZERO).await;
+                around = start(&disk, folder.path(), small).await;
+            }
+            Event::DiskFails(good) => {
+                disk.fail_after(good);
+                let refused = submit(&around, "m0", "y").await;
+                if let IntakeAnswer::Stored(id) = refused {
+                    acknowledged.insert(id);
+                }
+                disk.mend();
+            }
+        }
+        let there: BTreeSet<_> = listed(&around).await.into_iter().collect();
+        let lost: Vec<_> = acknowledged
+            .iter()
+            .filter(|id| !there.contains(id) && !published.contains(id))
+            .collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        let risen: Vec<_> = there.difference(&acknowledged).collect();
+        assert!(risen.is_empty(), "never acknowledged: {risen:?}");
+    }
+}
