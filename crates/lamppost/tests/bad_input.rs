@@ -30,7 +30,7 @@ fn garbage_is_refused_and_the_connection_ends() {
     let mut wire = Wire::connect(server.mx);
     wire.reply();
     let garbage: Vec<u8> =
-        (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        (0..200_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
     wire.send(garbage);
     let replies = std::iter::from_fn(|| Some(wire.reply()).filter(|reply| !reply.is_empty()));
     let replies: Vec<_> = replies.take(1000).collect();

@@ -47,9 +47,8 @@ fn send_until_cut(address: std::net::SocketAddr, round: usize, sender: usize) ->
     let mut wire = Wire::greeted(address);
     for number in 0..100_000 {
         let token = format!("token-{round}-{sender}-{number}");
-        let sent = wire.send(format!(
-            "MAIL FROM:<s@elsewhere.test>\r\nRCPT TO:<demo@lamppost.test>\r\nDATA\r\n"
-        ));
+        let sent =
+            wire.send("MAIL FROM:<s@elsewhere.test>\r\nRCPT TO:<demo@lamppost.test>\r\nDATA\r\n");
         let replies = [wire.reply(), wire.reply(), wire.reply()];
         if !sent || !replies[2].starts_with("354") {
             break;

@@ -34,14 +34,14 @@ fn the_demo_runs_as_the_readme_says() {
         "127.0.0.1:2587",
         "127.0.0.1:2465",
         "demo@lamppost.test",
-        "curl smtp://",
+        "curl -sS smtp://",
         "swaks ",
         "ca.pem",
         state.path().to_str().unwrap(),
     ] {
         assert!(banner.contains(expected), "no {expected} in:\n{banner}");
     }
-    let pasted = banner.lines().find(|line| line.contains("curl smtp://")).unwrap().trim();
+    let pasted = banner.lines().find(|line| line.contains("curl -sS smtp://")).unwrap().trim();
     let send = || Command::new("sh").args(["-c", pasted]).output().unwrap();
     let first = send();
     assert!(!first.status.success());

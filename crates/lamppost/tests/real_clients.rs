@@ -138,6 +138,62 @@ fn smtplib_submits_and_missing_fields_are_added() {
 }
 
 #[test]
+fn an_account_sends_so_much_an_hour_and_no_more() {
+    let server = Server::start(&Setup {
+        auth: "failure-delay = \"0s\"\nmessages-per-hour-max = 2",
+        ..Setup::default()
+    });
+    let message = server.state().join("message");
+    std::fs::write(&message, "Subject: many\n\nHello.\n").unwrap();
+    for _ in 0..2 {
+        succeeded(&smtplib(&server, &message, "demo@lamppost.test"));
+    }
+    let third = smtplib(&server, &message, "demo@lamppost.test");
+    assert!(!third.status.success());
+    let told = String::from_utf8_lossy(&third.stdout);
+    assert!(told.contains("452") && told.contains("as much as an hour allows"), "{told}");
+    server.delivered("demo@lamppost.test", 2);
+}
+
+#[test]
+fn guessing_passwords_is_stopped() {
+    let server = Server::start(&Setup {
+        auth: "failure-delay = \"0s\"\nfailures-per-address-max = 2",
+        ..Setup::default()
+    });
+    let guess = |password: &str| {
+        let mut command = swaks(server.submission);
+        command.args(["--tls", "--auth", "PLAIN", "--auth-user", "demo@lamppost.test"]);
+        let output = command.args(["--auth-password", password]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(guess("wrong").contains("535 5.7.8"));
+    assert!(guess("wrong again").contains("535 5.7.8"));
+    assert!(guess(PASSWORD).contains("454 4.7.0"));
+}
+
+#[test]
+fn no_level_of_the_log_shows_a_password() {
+    let server =
+        Server::start(&Setup { log: "level = \"trace\"\nformat = \"json\"", ..Setup::default() });
+    let message = server.state().join("message");
+    std::fs::write(&message, "Subject: secret\n\nHello.\n").unwrap();
+    succeeded(&smtplib(&server, &message, "demo@lamppost.test"));
+    server.delivered("demo@lamppost.test", 1);
+    let log = server.log();
+    assert!(log.lines().count() > 5);
+    for line in log.lines() {
+        let _json: serde_json::Value = serde_json::from_str(line).unwrap();
+    }
+    // The password, and the base64 of what AUTH PLAIN and the password alone are.
+    for secret in
+        [PASSWORD, "Y29ycmVjdCBob3JzZSBiYXR0", "NvcnJlY3QgaG9yc2UgYmF0", "jb3JyZWN0IGhvcnNlIGJhd"]
+    {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[test]
 fn nodemailer_submits() {
     let server = Server::start(&Setup::default());
     let message = server.state().join("message");
@@ -192,16 +248,17 @@ fn real_messages_arrive_byte_for_byte() {
         }
         assert!(delivered.ends_with(&expected), "{} was changed", sample.display());
         let trace = &delivered[..delivered.len() - expected.len()];
-        assert_eq!(trace.iter().filter(|&&byte| byte == b'\n').count(), trace_lines(trace));
+        check_trace(trace);
     }
 }
 
-/// The lines that delivery puts before a message: Return-Path, Delivered-To and a folded Received.
-fn trace_lines(trace: &[u8]) -> usize {
+/// Delivery puts Return-Path, Delivered-To and a folded Received before a message.
+#[track_caller]
+fn check_trace(trace: &[u8]) {
     let text = std::str::from_utf8(trace).unwrap();
     let mut lines = text.lines();
-    assert!(lines.next().unwrap().starts_with("Return-Path: "));
-    assert!(lines.next().unwrap().starts_with("Delivered-To: "));
-    assert!(lines.next().unwrap().starts_with("Received: "));
-    3 + lines.inspect(|line| assert!(line.starts_with([' ', '\t']), "{line}")).count()
+    for field in ["Return-Path: ", "Delivered-To: ", "Received: "] {
+        assert!(lines.next().unwrap().starts_with(field), "{text}");
+    }
+    assert!(lines.all(|line| line.starts_with([' ', '\t'])), "{text}");
 }

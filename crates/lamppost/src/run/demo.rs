@@ -41,7 +41,7 @@ pub(super) fn welcome(password: Option<&Secret>, state: &Path) -> String {
     let _infallible = writeln!(text, "  Maildir   {}", maildir.display());
     text.push_str(
         "\nSend a message. The first try is told to come back; the same line 10 seconds later gets through:\n\n  \
-         printf 'Subject: hello\\r\\n\\r\\nHello.\\r\\n' | curl smtp://127.0.0.1:2525/client.example \
+         printf 'Subject: hello\\r\\n\\r\\nHello.\\r\\n' | curl -sS smtp://127.0.0.1:2525/client.example \
          --mail-from you@example.com --mail-rcpt demo@lamppost.test --upload-file -\n  \
          swaks --server 127.0.0.1:2525 --from you@example.com --to demo@lamppost.test\n\n\
          What became of it: `lamppost queue list`, `lamppost status`, `lamppost log ID`.\n",

@@ -324,7 +324,7 @@ fn banner(
         let waiting = if status.listening { "" } else { ", once the address appears" };
         let _infallible = writeln!(
             text,
-            "  smtp      {} for {}, TLS {}{waiting}",
+            "  smtp      {} for {}, TLS: {}{waiting}",
             status.address, status.kind, status.tls
         );
     }

@@ -1,6 +1,11 @@
 //! A private Lamppost for a test: its own ports, state and accounts, killed when the test ends.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of this")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::print_stdout,
+    reason = "each test file uses a part of this, and a failed test shows the log"
+)]
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,28 +17,31 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The password of every account.
-pub const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// A server's configuration, as far as tests choose it.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
+    /// Lines of `[log]`.
+    pub(crate) log: &'static str,
     /// Lines of `[mail.greylist]`.
-    pub greylist: &'static str,
+    pub(crate) greylist: &'static str,
     /// Lines of `[mail.limits]`.
-    pub limits: &'static str,
+    pub(crate) limits: &'static str,
     /// Lines of `[mail.auth]`.
-    pub auth: &'static str,
+    pub(crate) auth: &'static str,
     /// Lines of the first `[[mail.listen]]`.
-    pub mx: &'static str,
+    pub(crate) mx: &'static str,
     /// Accounts to add.
-    pub accounts: &'static [&'static str],
+    pub(crate) accounts: &'static [&'static str],
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            log: "",
             greylist: "enabled = false",
             limits: "greeting-delay = \"0s\"",
             auth: "failure-delay = \"0s\"",
@@ -44,22 +52,22 @@ impl Default for Setup {
 }
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     child: Option<Child>,
     directory: TempDir,
     /// Where mail comes in.
-    pub mx: SocketAddr,
+    pub(crate) mx: SocketAddr,
     /// Submission with STARTTLS.
-    pub submission: SocketAddr,
+    pub(crate) submission: SocketAddr,
     /// Submission with TLS at once.
-    pub implicit: SocketAddr,
+    pub(crate) implicit: SocketAddr,
     /// The metrics endpoint.
-    pub metrics: SocketAddr,
+    pub(crate) metrics: SocketAddr,
 }
 
 impl Server {
     /// Starts a server and waits until it is ready.
-    pub fn start(setup: &Setup) -> Self {
+    pub(crate) fn start(setup: &Setup) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [mx, submission, implicit, metrics] = free_addresses();
         let mut server = Self { child: None, directory, mx, submission, implicit, metrics };
@@ -73,9 +81,9 @@ impl Server {
     }
 
     fn config_text(&self, setup: &Setup) -> String {
-        let Setup { greylist, limits, auth, mx, .. } = setup;
+        let Setup { log, greylist, limits, auth, mx, .. } = setup;
         format!(
-            "[server]\nhostname = \"mail.lamppost.test\"\n\
+            "[server]\nhostname = \"mail.lamppost.test\"\n[log]\n{log}\n\
              [metrics]\nlisten = [\"{}\"]\n\
              [tls]\nself-signed = true\n\
              [mail]\ndomains = [\"lamppost.test\"]\npostmaster = \"demo@lamppost.test\"\n\
@@ -88,28 +96,28 @@ impl Server {
     }
 
     /// The configuration file.
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("lamppost.toml")
     }
 
     /// The state directory.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
     /// The certificate of the authority that signed the server's.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.state().join("tls/ca.pem")
     }
 
     /// The Maildir of an account.
-    pub fn maildir(&self, account: &str) -> PathBuf {
+    pub(crate) fn maildir(&self, account: &str) -> PathBuf {
         let (local, domain) = account.split_once('@').unwrap();
         self.state().join("mail").join(domain).join(local).join("Maildir")
     }
 
     /// Starts the process and waits until it says that it is ready.
-    pub fn launch(&mut self) {
+    pub(crate) fn launch(&mut self) {
         let mut child = lamppost()
             .args(["--config".as_ref(), self.config().as_os_str()])
             .args(["--state".as_ref(), self.state().as_os_str()])
@@ -131,42 +139,42 @@ impl Server {
     }
 
     /// The id of the process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
 
     /// Kills the process as `kill -9` does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Ends the process as `kill` does; returns its exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         signal(child.id(), "TERM");
         child.wait().unwrap().code()
     }
 
     /// Waits until the process has ended, and starts it again.
-    pub fn launch_after_exit(&mut self) {
+    pub(crate) fn launch_after_exit(&mut self) {
         self.child.take().unwrap().wait().unwrap();
         self.launch();
     }
 
     /// What the process wrote to its log.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// Runs a command of the program against this server.
-    pub fn command(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
         self.command_with_input(arguments, "")
     }
 
     /// Runs a command of the program against this server with standard input.
-    pub fn command_with_input(&self, arguments: &[&str], input: &str) -> Output {
+    pub(crate) fn command_with_input(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = lamppost()
             .args(["--config".as_ref(), self.config().as_os_str()])
             .args(["--state".as_ref(), self.state().as_os_str()])
@@ -182,7 +190,7 @@ impl Server {
 
     /// Runs a command that must succeed; returns what it printed.
     #[track_caller]
-    pub fn must(&self, arguments: &[&str]) -> String {
+    pub(crate) fn must(&self, arguments: &[&str]) -> String {
         succeeded(&self.command(arguments))
     }
 
@@ -193,7 +201,7 @@ impl Server {
 
     /// The files in `new/` of an account, once there are as many as expected.
     #[track_caller]
-    pub fn delivered(&self, account: &str, count: usize) -> Vec<PathBuf> {
+    pub(crate) fn delivered(&self, account: &str, count: usize) -> Vec<PathBuf> {
         let new = self.maildir(account).join("new");
         let mut found = Vec::new();
         let came = until(|| {
@@ -207,13 +215,13 @@ impl Server {
 
     /// The content of the only message of an account.
     #[track_caller]
-    pub fn only_message(&self, account: &str) -> String {
+    pub(crate) fn only_message(&self, account: &str) -> String {
         let bytes = std::fs::read(&self.delivered(account, 1)[0]).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// What the metrics endpoint tells.
-    pub fn metrics_text(&self) -> String {
+    pub(crate) fn metrics_text(&self) -> String {
         let mut stream = TcpStream::connect(self.metrics).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
@@ -237,29 +245,29 @@ impl Drop for Server {
 }
 
 /// The program under test.
-pub fn lamppost() -> Command {
+pub(crate) fn lamppost() -> Command {
     Command::new(env!("CARGO_BIN_EXE_lamppost"))
 }
 
 /// A script or data file of the tests with real clients.
-pub fn peer(name: &str) -> PathBuf {
+pub(crate) fn peer(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
 }
 
 /// The folder into which `cargo xtask setup` unpacked what the tests need.
-pub fn unpacked() -> PathBuf {
+pub(crate) fn unpacked() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers")
 }
 
 /// Sends a signal to a process.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
 /// What a command printed; fails the test when the command failed.
 #[track_caller]
-pub fn succeeded(output: &Output) -> String {
+pub(crate) fn succeeded(output: &Output) -> String {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{printed}\n{complained}", output.status);
@@ -267,7 +275,7 @@ pub fn succeeded(output: &Output) -> String {
 }
 
 /// Looks again and again until the condition holds; false when patience ends.
-pub fn until(mut holds: impl FnMut() -> bool) -> bool {
+pub(crate) fn until(mut holds: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         if holds() {
@@ -279,7 +287,7 @@ pub fn until(mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// The files in a folder, sorted; none when there is no folder.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -289,7 +297,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Loopback addresses whose ports are free.
-pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     #[expect(clippy::disallowed_methods, reason = "only to learn which ports are free")]
     let listeners: [_; N] =
         std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
@@ -297,14 +305,14 @@ pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
 }
 
 /// A bare SMTP client that sends exactly the bytes that a test gives.
-pub struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     lines: BufReader<TcpStream>,
 }
 
 impl Wire {
     /// Connects without reading the greeting.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -313,7 +321,7 @@ impl Wire {
     }
 
     /// Connects, and says EHLO.
-    pub fn greeted(address: SocketAddr) -> Self {
+    pub(crate) fn greeted(address: SocketAddr) -> Self {
         let mut wire = Self::connect(address);
         assert!(wire.reply().starts_with("220 "));
         assert!(wire.ask("EHLO client.test\r\n").starts_with("250"));
@@ -321,12 +329,12 @@ impl Wire {
     }
 
     /// Sends bytes; false when the server no longer takes any.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
     /// The next reply with all its lines; empty when the connection is closed.
-    pub fn reply(&mut self) -> String {
+    pub(crate) fn reply(&mut self) -> String {
         let mut reply = String::new();
         loop {
             let mut line = String::new();
@@ -342,26 +350,26 @@ impl Wire {
     }
 
     /// Sends bytes and returns the reply.
-    pub fn ask(&mut self, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) fn ask(&mut self, bytes: impl AsRef<[u8]>) -> String {
         self.send(bytes);
         self.reply()
     }
 
     /// Names sender and recipient and asks to send content.
-    pub fn begin_content(&mut self, to: &str) {
+    pub(crate) fn begin_content(&mut self, to: &str) {
         assert!(self.ask("MAIL FROM:<sender@elsewhere.test>\r\n").starts_with("250"));
         assert!(self.ask(format!("RCPT TO:<{to}>\r\n")).starts_with("250"));
         assert!(self.ask("DATA\r\n").starts_with("354"));
     }
 
     /// Sends a message; returns the reply to its content.
-    pub fn deliver(&mut self, to: &str, content: &str) -> String {
+    pub(crate) fn deliver(&mut self, to: &str, content: &str) -> String {
         self.begin_content(to);
         self.ask(format!("{content}\r\n.\r\n"))
     }
 
     /// Whether the server closed the connection.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.reply().is_empty()
     }
 }
