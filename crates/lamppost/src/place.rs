@@ -86,6 +86,18 @@ impl Opened {
 
 /// Reads a file; what is wrong with it ends the program with `EX_CONFIG`.
 pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
+    let config = read(path)?;
+    // The file's own check knows no grammar of addresses.
+    if let Some(postmaster) = &config.mail.postmaster
+        && let Err(error) = postmaster.parse::<lamppost_smtp::Address>()
+    {
+        let what = format!("error: {}: mail.postmaster `{postmaster}` is {error}", path.display());
+        return Err(Failure::new(Code::Config, what));
+    }
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|error| match error {
         LoadError::Problems(problems) => {
             Failure::new(Code::Config, problems.render(std::io::stderr().is_terminal()))

@@ -56,6 +56,8 @@ struct Pace {
     deadline: Option<Instant>,
     /// How long content has been waited for.
     waited: Duration,
+    /// Bytes of content that came, also of one that is refused.
+    bytes: u64,
 }
 
 /// Why a connection ended before its session did.
@@ -84,7 +86,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             peer: client.peer,
             cipher: None,
             transaction: Transaction::default(),
-            pace: Pace { deadline: None, waited: Duration::ZERO },
+            pace: Pace { deadline: None, waited: Duration::ZERO, bytes: 0 },
         }
     }
 
@@ -167,7 +169,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let deadline = if in_content {
             begun + self.session.patience().min(self.patience_with_content())
         } else {
-            self.pace.waited = Duration::ZERO;
+            (self.pace.waited, self.pace.bytes) = (Duration::ZERO, 0);
             *self.pace.deadline.get_or_insert(begun + self.session.patience())
         };
         let busy = self.session.in_transaction();
@@ -180,7 +182,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         self.pace.waited += begun.elapsed();
         match read {
             Some(Ok(Ok(0))) => Err(Lost::Closed),
-            Some(Ok(Ok(_))) => Ok(()),
+            Some(Ok(Ok(count))) => {
+                self.pace.bytes += count as u64;
+                Ok(())
+            }
             Some(Ok(Err(error))) => Err(error.into()),
             Some(Err(_)) => {
                 let why = if in_content { Interrupt::TooSlow } else { Interrupt::Timeout };
@@ -198,7 +203,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// How much longer content may be waited for at the least rate that is allowed.
     fn patience_with_content(&self) -> Duration {
         let limits = &self.front.settings.limits;
-        let Some(earned) = self.transaction.content.size().checked_div(limits.data_rate_min) else {
+        let Some(earned) = self.pace.bytes.checked_div(limits.data_rate_min) else {
             return Duration::MAX / 4;
         };
         (limits.data_rate_grace + Duration::from_secs(earned)).saturating_sub(self.pace.waited)
@@ -316,7 +321,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
 
     /// Whether content may come: the account's quota and the spool's space allow it.
     async fn room(&mut self, size: u64) -> Answer {
-        self.pace.waited = Duration::ZERO;
+        (self.pace.waited, self.pace.bytes) = (Duration::ZERO, 0);
         if let Some(account) = self.session.account().cloned() {
             let recipients = u32::try_from(self.transaction.recipients.len()).unwrap_or(u32::MAX);
             match self.policy(PolicyRequest::Charge { account, recipients }).await {

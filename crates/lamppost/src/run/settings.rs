@@ -32,7 +32,7 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
     PolicySettings {
         hostname: hostname.to_owned(),
         domains: config.mail.domains.clone(),
-        // One that is no address at all finds no account either, and `check` tells so.
+        // What is no address was refused when the file was read.
         postmaster: config.mail.postmaster.as_deref().and_then(|address| address.parse().ok()),
         when_store_fails: match config.mail.greylist.when_store_fails {
             config::StoreFailure::Accept => StoreFailure::Accept,
