@@ -89,7 +89,7 @@ fn main_cf(folder: &Path, nobody: u32) -> String {
          command_directory = {root}/usr/sbin\ndaemon_directory = {root}/usr/lib/postfix/sbin\n\
          shlib_directory = {root}/usr/lib/postfix\nmeta_directory = {root}/etc/postfix\n\
          mail_owner = daemon\ndefault_privs = nobody\nsetgid_group = operator\n\
-         import_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH\nmaillog_file =\n\
+         import_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH\nmaillog_file = {folder}/mail.log\nmaillog_file_prefixes = /\n\
          myhostname = mail.lamppost.test\nmydestination =\nmynetworks = 127.0.0.0/8\n\
          inet_interfaces = loopback-only\ninet_protocols = ipv4\nalias_maps =\nlocal_recipient_maps =\n\
          virtual_mailbox_domains = lamppost.test\nvirtual_transport = virtual\n\
@@ -102,6 +102,7 @@ fn main_cf(folder: &Path, nobody: u32) -> String {
 
 fn master_cf() -> String {
     let mut text = format!("127.0.0.1:{PORT} inet n - n - 120 smtpd\n");
+    text.push_str("postlog unix-dgram n - n - 1 postlogd\n");
     for (name, kind, program) in SERVICES {
         let private = if ["pickup", "cleanup", "qmgr"].contains(&name) { "n" } else { "-" };
         let wakeup = match name {
@@ -110,7 +111,9 @@ fn master_cf() -> String {
             _ => "-",
         };
         let most = match name {
-            "qmgr" | "pickup" | "proxymap" | "anvil" => "1",
+            "qmgr" | "pickup" | "anvil" => "1",
+            // They insist on no limit.
+            "cleanup" | "bounce" | "defer" | "trace" => "0",
             _ => "-",
         };
         let unprivileged = if name == "virtual" { "n" } else { "-" };
