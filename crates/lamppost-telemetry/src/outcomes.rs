@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::UNIX_EPOCH;
@@ -33,6 +35,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 /// The layer that collects outcomes.
 pub(crate) struct Outcomes {
     lines: SyncSender<Line>,
+    /// Lines that were dropped and not told yet.
+    dropped: Arc<AtomicU64>,
 }
 
 /// What the writer's thread is told.
@@ -62,10 +66,12 @@ impl Outcomes {
     pub(crate) fn open(folder: &Path) -> io::Result<(Self, Writer)> {
         let file = Current::open(folder)?;
         let (lines, waiting) = sync_channel(WAITING_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let told = dropped.clone();
         let thread = std::thread::Builder::new()
             .name("outcomes".into())
-            .spawn(move || write_lines(file, &waiting))?;
-        Ok((Self { lines: lines.clone() }, Writer { thread: Some(thread), lines }))
+            .spawn(move || write_lines(file, &waiting, &told))?;
+        Ok((Self { lines: lines.clone(), dropped }, Writer { thread: Some(thread), lines }))
     }
 }
 
@@ -84,9 +90,8 @@ impl<S: Subscriber> Layer<S> for Outcomes {
         let Ok(line) = serde_json::to_string(&outcome) else {
             return;
         };
-        match self.lines.try_send(Line::Text(line)) {
-            // Dropped lines are rarer than lost mail; the log on standard error has them all.
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(line)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -161,7 +166,7 @@ impl Current {
 }
 
 /// Writes what waits, many lines at once when there are many.
-fn write_lines(mut file: Current, waiting: &Receiver<Line>) {
+fn write_lines(mut file: Current, waiting: &Receiver<Line>, dropped: &AtomicU64) {
     let mut failed = false;
     let mut ended = false;
     while !ended {
@@ -175,6 +180,10 @@ fn write_lines(mut file: Current, waiting: &Receiver<Line>) {
                 }
                 Line::End => ended = true,
             }
+        }
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::warn!(lost, "lines of the outcome log were dropped: the disk is too slow");
         }
         match file.write(&lines) {
             Ok(()) => failed = false,

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lamppost_accounts::Accounts;
 use lamppost_config::{Config, Level, LogFormat, TlsMode};
@@ -46,7 +46,10 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
     opened.make_state()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
-    runtime.block_on(serve(opened))
+    let served = runtime.block_on(serve(opened));
+    // A file operation that hangs, as on a dead network file system, must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
 async fn serve(opened: Opened) -> Result<(), Failure> {
@@ -300,7 +303,7 @@ fn serve_control(
 async fn watch_certificate(program: Arc<Program>) {
     let every = program.config.lock().tls.reload_check;
     loop {
-        tokio::time::sleep(every.max(std::time::Duration::from_secs(1))).await;
+        tokio::time::sleep(every.max(Duration::from_secs(1))).await;
         // It logs by itself, and once for each change.
         drop(program.reload_tls());
     }
