@@ -49,7 +49,7 @@ fn the_demo_runs_as_the_readme_says() {
     let new = state.path().join("mail/lamppost.test/demo/Maildir/new");
     assert!(until(|| support::files(&new).len() == 1));
     assert!(succeeded(&lamppost(&["status"]).output().unwrap()).contains("127.0.0.1:2525"));
-    succeeded(&lamppost(&["queue", "list"]).output().unwrap());
+    succeeded(&lamppost(&["queue"]).output().unwrap());
     let name = support::files(&new)[0].file_name().unwrap().to_str().unwrap().to_owned();
     let id = name.split(['.', '-']).nth(1).unwrap().to_owned();
     let log = succeeded(&lamppost(&["log", &id]).output().unwrap());

@@ -39,9 +39,11 @@ enum Command {
     /// Manage the accounts: mailboxes and their passwords
     #[command(subcommand)]
     Account(account::AccountCommand),
-    /// Look at the queue and change what is in it
-    #[command(subcommand)]
-    Queue(queue::QueueCommand),
+    /// Look at the queue and change what is in it; alone, list it
+    Queue {
+        #[command(subcommand)]
+        command: Option<queue::QueueCommand>,
+    },
     /// Show what runs and how it is
     Status(status::Status),
     /// Tell what became of a message or a session
@@ -60,7 +62,10 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Config(command) => command.execute(&place),
         Command::Explain(explain) => explain.execute(),
         Command::Account(command) => wait(command.execute(&place)),
-        Command::Queue(command) => wait(command.execute(&place)),
+        Command::Queue { command } => {
+            let list = queue::QueueCommand::List { json: false };
+            wait(command.unwrap_or(list).execute(&place))
+        }
         Command::Status(status) => wait(status.execute(&place)),
         Command::Log(log) => log.execute(&place),
         Command::Reload => wait(status::reload(&place)),

@@ -44,7 +44,7 @@ pub(super) fn welcome(password: Option<&Secret>, state: &Path) -> String {
          printf 'Subject: hello\\r\\n\\r\\nHello.\\r\\n' | curl -sS smtp://127.0.0.1:2525/client.example \
          --mail-from you@example.com --mail-rcpt demo@lamppost.test --upload-file -\n  \
          swaks --server 127.0.0.1:2525 --from you@example.com --to demo@lamppost.test\n\n\
-         What became of it: `lamppost queue list`, `lamppost status`, `lamppost log ID`.\n",
+         What became of it: `lamppost queue`, `lamppost status`, `lamppost log ID`.\n",
     );
     text
 }
