@@ -118,12 +118,17 @@ pub fn init_text() -> String {
         text.push('\n');
     }
     text.push_str(
-        "\n# Each listener is a section of its own; remove the # to begin.\n#[[mail.listen]]\n",
+        "\n# Each listener is a section of its own. This one is for trying out: loopback, no TLS.\n\
+         [[mail.listen]]\n",
     );
     for line in LISTEN.lines().skip(1) {
-        let line = line.replace("address = []", "address = [\"192.0.2.1:25\"]");
-        text.push_str(if line.starts_with('#') || line.is_empty() { "" } else { "#" });
-        text.push_str(&line);
+        let chosen = match line.split(" = ").next() {
+            Some("address") => "address = [\"127.0.0.1:2525\"]".to_owned(),
+            Some("tls") => "tls = \"off\"".to_owned(),
+            _ if line.starts_with('#') || line.is_empty() => line.to_owned(),
+            _ => format!("#{line}"),
+        };
+        text.push_str(&chosen);
         text.push('\n');
     }
     text

@@ -136,6 +136,8 @@ fn a_file_to_begin_with_is_written_once() {
     assert!(printed(&["init", file]).contains("is written"));
     let again = complained(&["init", file]);
     assert!(again.starts_with("74: ") && again.contains("move it away first"), "{again}");
-    // It has no listener yet, and says so.
-    assert!(complained(&["check", file]).starts_with("78: "));
+    assert!(printed(&["check", file]).ends_with("is good.\n"));
+    std::fs::write(file, "").unwrap();
+    assert!(printed(&["check", file]).ends_with("nothing would run.\n"));
+    assert!(complained(&["--config", file, "--state", "/nonexistent", "run"]).starts_with("78: "));
 }

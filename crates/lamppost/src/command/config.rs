@@ -42,19 +42,15 @@ impl Check {
                 Failure::at(Code::Config, &step, &error)
             })?;
         }
-        if config.mail.listen.is_empty() {
-            let what = format!(
-                "{} is well-formed, but has no listener: nothing would run",
-                file.display()
-            );
-            return Err(Failure::new(Code::Config, what)
-                .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
-        }
         if self.json {
-            out::print("{}\n")
-        } else {
-            out::print(&format!("{} is good.\n", file.display()))
+            return out::print("{}\n");
         }
+        let nothing = if config.mail.listen.is_empty() {
+            " But it has no [[mail.listen]]: nothing would run."
+        } else {
+            ""
+        };
+        out::print(&format!("{} is good.{nothing}\n", file.display()))
     }
 }
 
