@@ -260,14 +260,18 @@ fn conclude(spool: &Arc<Spool>, one: Try, outcome: Outcome) {
     record.attempts += 1;
     let (queue_id, session, to) = (id.to_string(), one.session.as_str(), &one.to);
     let delay = now.0.saturating_sub(one.received.0);
+    // A file that is in its Maildir's `tmp/` is only renamed: to give that up, and to prepare it
+    // again one day, could double it.
+    let is_prepared = matches!(record.progress, Progress::Intended { .. });
+    let young = Duration::from_millis(delay) < spool.settings.lifetime;
     match outcome {
         Outcome::Done => {
             record.progress = Progress::Delivered;
             spool.count_delivered();
             info!(queue_id, session, %to, delay_ms = delay, "message delivered");
         }
-        Outcome::Deferred(reason) if Duration::from_millis(delay) < spool.settings.lifetime => {
-            let due = Timestamp(now.0 + wait_ms(spool, id.0, record.attempts));
+        Outcome::Deferred(reason) if is_prepared || young => {
+            let due = Timestamp(now.0.saturating_add(wait_ms(spool, id.0, record.attempts)));
             record.progress = match record.progress {
                 Progress::Intended { .. } => Progress::Intended { due },
                 _ => Progress::Waiting { due },
@@ -293,5 +297,6 @@ fn wait_ms(spool: &Spool, id: u64, attempts: u32) -> u64 {
         first.saturating_mul(1_u128.checked_shl(attempts.saturating_sub(1)).unwrap_or(u128::MAX));
     let wait = u64::try_from(doubled.min(spool.settings.retry_max.as_millis())).unwrap_or(u64::MAX);
     let spread = (wait / 5).max(1);
-    wait + id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(attempts) % spread
+    let jitter = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(attempts) % spread;
+    wait.saturating_add(jitter)
 }
