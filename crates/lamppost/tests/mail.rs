@@ -175,6 +175,27 @@ fn a_message_larger_than_memory_allows_goes_aside() {
 }
 
 #[test]
+fn a_message_may_come_in_chunks() {
+    let server = Server::start(&Setup::default());
+    // Pipelined, cut within a line end, and with a dot alone that is content like any other.
+    let mut wire = Wire::greeted(server.mx);
+    wire.send("MAIL FROM:<sender@elsewhere.test>\r\nRCPT TO:<demo@lamppost.test>\r\n");
+    wire.send("BDAT 18\r\nSubject: chunks\r\n\rBDAT 7\r\n\n.\r\none");
+    wire.send("BDAT 5 LAST\r\n two\n");
+    let replies: Vec<_> = (0..5).map(|_| wire.reply()).collect();
+    assert!(replies[2].starts_with("250") && replies[3].starts_with("250"), "{replies:?}");
+    // The last chunk ends in a line feed alone.
+    assert!(replies[4].starts_with("550 5.6.0"), "{replies:?}");
+    let mut wire = Wire::greeted(server.mx);
+    wire.send("MAIL FROM:<sender@elsewhere.test>\r\nRCPT TO:<demo@lamppost.test>\r\n");
+    wire.send("BDAT 18\r\nSubject: chunks\r\n\rBDAT 7\r\n\n.\r\none");
+    wire.send("BDAT 6 LAST\r\n two\r\n");
+    let last = (0..5).map(|_| wire.reply()).last().unwrap();
+    assert!(last.starts_with("250 2.0.0"), "{last}");
+    assert!(server.only_message("demo@lamppost.test").ends_with("Subject: chunks\n\n.\none two\n"));
+}
+
+#[test]
 fn a_message_that_goes_round_in_circles_is_refused() {
     let server = Server::start(&Setup {
         limits: "greeting-delay = \"0s\"\nhops-max = 5",
