@@ -8,9 +8,9 @@ use std::sync::Arc;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
-    Placement,
+    Placement, Reason, RelayJob,
 };
-use lamppost_smtp::Address;
+use lamppost_smtp::{Address, Status};
 use lamppost_telemetry::Metrics;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -49,6 +49,7 @@ pub async fn run(
             let outcomes = match request {
                 DeliveryRequest::Prepare(jobs) => delivery.prepare(jobs).await,
                 DeliveryRequest::Publish(placements) => delivery.publish(placements).await,
+                DeliveryRequest::Relay(jobs) => not_relayed(&jobs),
             };
             reply.send(DeliveryAnswer(outcomes));
         });
@@ -147,7 +148,10 @@ impl Delivery {
         async move {
             match running.await {
                 Ok(Ok(outcomes)) => outcomes,
-                Ok(Err(error)) | Err(error) => vec![Outcome::Deferred(error.to_string()); count],
+                Ok(Err(error)) | Err(error) => {
+                    let reason = Reason::own(Status::SYSTEM, error.to_string());
+                    vec![Outcome::Deferred(reason); count]
+                }
             }
         }
     }
@@ -160,13 +164,12 @@ impl Delivery {
     fn write(&self, job: &DeliveryJob) -> Outcome {
         let first = match self.first_piece(job) {
             Ok(first) => first,
-            Err(reason) => return Outcome::Deferred(reason),
+            Err(reason) => return Outcome::Deferred(Reason::own(Status::SYSTEM, reason)),
         };
         if trace::is_loop(&first, &job.recipient) {
-            return Outcome::Failed(format!(
-                "the message was delivered to {} before: it is in a loop",
-                job.recipient
-            ));
+            let text =
+                format!("the message was delivered to {} before: it is in a loop", job.recipient);
+            return Outcome::Failed(Reason::own(Status::LOOP, text));
         }
         let maildir = self.maildir(&job.placement.mailbox);
         let name = name::file_name(&job.placement, &self.settings.hostname);
@@ -222,10 +225,16 @@ impl Delivery {
     }
 }
 
+/// No host takes mail for elsewhere.
+fn not_relayed(jobs: &[RelayJob]) -> Vec<Outcome> {
+    let reason = Reason::own(Status::NO_ROUTE, "no way out is configured (relay-to)");
+    jobs.iter().flat_map(|job| &job.recipients).map(|_| Outcome::Deferred(reason.clone())).collect()
+}
+
 fn done_or_deferred<E: std::fmt::Display>(result: Result<(), E>) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Deferred(error.to_string()),
+        Err(error) => Outcome::Deferred(Reason::own(Status::SYSTEM, error.to_string())),
     }
 }
 
@@ -341,7 +350,7 @@ mod tests {
         publish(&port, &[large(700_001)]).await;
         assert!(delivered(folder.path())[0].ends_with(&LARGE));
         let short = prepare(&port, vec![large(700_002)]).await;
-        assert!(matches!(&short[0], Outcome::Deferred(reason) if reason.contains("shorter")));
+        assert!(matches!(&short[0], Outcome::Deferred(reason) if reason.text.contains("shorter")));
     }
 
     #[tokio::test]
@@ -355,8 +364,10 @@ mod tests {
         let looping = job(3, b"Delivered-To: demo@lamppost.test\n\n");
         let outcomes = prepare(&port, vec![job(1, b"x\n"), blocked, looping]).await;
         assert_eq!(outcomes[0], Outcome::Done);
-        assert!(matches!(&outcomes[1], Outcome::Deferred(reason) if reason.contains("blocked")));
-        assert!(matches!(&outcomes[2], Outcome::Failed(reason) if reason.contains("loop")));
+        assert!(
+            matches!(&outcomes[1], Outcome::Deferred(reason) if reason.text.contains("blocked"))
+        );
+        assert!(matches!(&outcomes[2], Outcome::Failed(reason) if reason.text.contains("loop")));
         assert_eq!(QueueId(1), job(1, b"").placement.id);
     }
 }

@@ -278,7 +278,9 @@ impl Index {
         };
         let recipients = message.envelope.recipients.iter().zip(&message.recipients);
         let waiting = (0_u32..).zip(recipients).filter_map(|(index, (recipient, record))| {
-            let Route::Mailbox(mailbox) = &recipient.route;
+            let Route::Mailbox(mailbox) = &recipient.route else {
+                return None;
+            };
             match record.progress {
                 Progress::Waiting { due } | Progress::Intended { due }
                     if !message.busy.contains(&index) =>

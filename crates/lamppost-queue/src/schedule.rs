@@ -10,9 +10,10 @@ use std::time::Duration;
 use lamppost_net::Drain;
 use lamppost_net::link::Port;
 use lamppost_roles::{
-    Attempt, Content, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome, Placement, Timestamp,
+    Attempt, Content, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome, Placement, Reason,
+    Timestamp,
 };
-use lamppost_smtp::Address;
+use lamppost_smtp::{Address, Status};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -110,7 +111,9 @@ fn try_of(spool: &Spool, item: Item) -> Option<Try> {
     let queue = spool.index.lock();
     let message = queue.message(id)?;
     let recipient = message.envelope.recipients.get(index as usize)?;
-    let lamppost_roles::Route::Mailbox(mailbox) = &recipient.route;
+    let lamppost_roles::Route::Mailbox(mailbox) = &recipient.route else {
+        return None;
+    };
     Some(Try {
         item,
         placement: Placement { id, index, mailbox: mailbox.clone() },
@@ -143,7 +146,7 @@ async fn prepare(
             Ok(None) => {}
             Err(error) => {
                 let reason = format!("the message cannot be read from the spool: {error}");
-                conclude(spool, one, Outcome::Deferred(reason));
+                conclude(spool, one, Outcome::Deferred(Reason::own(Status::SYSTEM, reason)));
             }
         }
     }
@@ -194,7 +197,7 @@ async fn intend(spool: Arc<Spool>, mut one: Try) -> Option<Try> {
         Ok(()) => Some(one),
         Err(error) => {
             one.record.progress = Progress::Waiting { due };
-            conclude(&spool, one, Outcome::Deferred(error.to_string()));
+            conclude(&spool, one, deferred(error.to_string()));
             None
         }
     }
@@ -212,13 +215,17 @@ async fn publish(spool: &Arc<Spool>, delivery: &Delivery, tries: Vec<Try>) {
 async fn ask(delivery: &Delivery, request: DeliveryRequest, entries: usize) -> Vec<Outcome> {
     match delivery.ask(request).await {
         Ok(DeliveryAnswer(outcomes)) if outcomes.len() == entries => outcomes,
-        Ok(_) => vec![Outcome::Deferred("delivery answered nonsense".into()); entries],
+        Ok(_) => vec![deferred("delivery answered nonsense"); entries],
         Err(gone) => {
             warn!(reason = %gone, "delivery is gone");
             tokio::time::sleep(GONE_PAUSE).await;
-            vec![Outcome::Deferred(gone.to_string()); entries]
+            vec![deferred(gone.to_string()); entries]
         }
     }
+}
+
+fn deferred(text: impl Into<String>) -> Outcome {
+    Outcome::Deferred(Reason::own(Status::SYSTEM, text))
 }
 
 async fn job(spool: &Arc<Spool>, one: &Try) -> std::io::Result<Option<(DeliveryJob, u64)>> {
@@ -276,12 +283,12 @@ fn conclude(spool: &Arc<Spool>, one: Try, outcome: Outcome) {
                 Progress::Intended { .. } => Progress::Intended { due },
                 _ => Progress::Waiting { due },
             };
-            info!(queue_id, session, %to, reason, retry_in_ms = due.0 - now.0, "delivery deferred");
+            info!(queue_id, session, %to, reason = reason.text, retry_in_ms = due.0 - now.0, "delivery deferred");
             record.last = Some(Attempt { at: now, reason });
         }
         Outcome::Deferred(reason) | Outcome::Failed(reason) => {
             record.progress = Progress::Failed;
-            warn!(queue_id, session, %to, reason, "delivery failed");
+            warn!(queue_id, session, %to, reason = reason.text, "delivery failed");
             record.last = Some(Attempt { at: now, reason });
         }
     }

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use lamppost_net::link::{carry_answers, carry_questions, link};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest,
-    IntakeAnswer, IntakeRequest, Outcome, QueueId, Selection, Verb,
+    IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, Selection, Verb,
 };
-use lamppost_smtp::Refusal;
+use lamppost_smtp::{Refusal, Status};
 use proptest::prelude::*;
 use support::{Around, MemoryDisk, deliver, envelope, listed, start, stored, submit, until};
 
@@ -149,8 +149,8 @@ async fn what_an_administrator_decides_is_durable() {
     let mut around = start(&disk, folder.path(), |_| {}).await;
     let [held, deleted] = [submit(&around, "a", "x").await, submit(&around, "b", "y").await];
     let (held, deleted) = (stored(&held), stored(&deleted));
-    deliver(&mut around, &Outcome::Deferred("later".into())).await;
-    deliver(&mut around, &Outcome::Deferred("later".into())).await;
+    deliver(&mut around, &Outcome::Deferred(Reason::own(Status::SYSTEM, "later"))).await;
+    deliver(&mut around, &Outcome::Deferred(Reason::own(Status::SYSTEM, "later"))).await;
     change(&around, Verb::Hold, held).await;
     change(&around, Verb::Delete, deleted).await;
     let around = restart(around, &disk.after_power_cut(0), folder.path()).await;
@@ -169,7 +169,8 @@ async fn old_segments_go_and_a_message_that_stays_is_written_again() {
     let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
     let mut around = start(&disk, folder.path(), |settings| settings.segment_size = 4096).await;
     let stays = stored(&submit(&around, "stays", "stays\n").await);
-    let prepare = deliver(&mut around, &Outcome::Deferred("not now".into())).await;
+    let prepare =
+        deliver(&mut around, &Outcome::Deferred(Reason::own(Status::SYSTEM, "not now"))).await;
     assert!(matches!(prepare, DeliveryRequest::Prepare(_)));
     for _ in 0..100 {
         stored(&submit(&around, "demo", &"x".repeat(500)).await);
@@ -256,11 +257,16 @@ async fn story(events: Vec<Event>) {
                     DeliveryRequest::Publish(places) => {
                         (places.iter().map(|p| p.id).collect(), true)
                     }
+                    DeliveryRequest::Relay(_) => panic!("no message here goes elsewhere"),
                 };
                 if done && publishes {
                     published.extend(ids.iter().copied());
                 }
-                let outcome = if done { Outcome::Done } else { Outcome::Deferred("later".into()) };
+                let outcome = if done {
+                    Outcome::Done
+                } else {
+                    Outcome::Deferred(Reason::own(Status::SYSTEM, "later"))
+                };
                 reply.send(lamppost_roles::DeliveryAnswer(vec![outcome; ids.len()]));
             }
             Event::PowerCut(tear) => {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lamppost_smtp::{Address, ReversePath};
 use serde::{Deserialize, Serialize};
 
-use crate::{Origin, QueueId, Timestamp};
+use crate::{Origin, QueueId, Reason, Timestamp};
 
 /// What the control role asks of the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +170,6 @@ pub enum RecipientState {
 pub struct Attempt {
     /// When it was.
     pub at: Timestamp,
-    /// Why it did not succeed; for people.
-    pub reason: String,
+    /// Why it did not succeed.
+    pub reason: Reason,
 }

@@ -6,7 +6,7 @@
 //! was delivered, whatever the reader has done with it since.
 
 use bytes::Bytes;
-use lamppost_smtp::{Address, ReversePath};
+use lamppost_smtp::{Address, ReversePath, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::{Origin, QueueId};
@@ -18,6 +18,9 @@ pub enum DeliveryRequest {
     Prepare(Vec<DeliveryJob>),
     /// Rename these files from `tmp/` to `new/`, durably.
     Publish(Vec<Placement>),
+    /// Hand these messages to the host that takes all mail for elsewhere. The answer has an outcome
+    /// for each recipient of each message, in order.
+    Relay(Vec<RelayJob>),
 }
 
 /// One message for one recipient.
@@ -46,6 +49,21 @@ pub struct Placement {
     pub mailbox: Address,
 }
 
+/// One message for some of its recipients, who are elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayJob {
+    /// The message.
+    pub id: QueueId,
+    /// The address in MAIL FROM.
+    pub sender: ReversePath,
+    /// The addresses for RCPT TO; never empty.
+    pub recipients: Vec<Address>,
+    /// The session that the message came in by, for Received.
+    pub origin: Origin,
+    /// The message.
+    pub content: Content,
+}
+
 /// A message's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
@@ -63,10 +81,28 @@ pub enum Content {
 pub enum Outcome {
     /// It is done, durably.
     Done,
-    /// Not now; the reason is for people.
-    Deferred(String),
-    /// Never; the reason is for people.
-    Failed(String),
+    /// Not now.
+    Deferred(Reason),
+    /// Never.
+    Failed(Reason),
+}
+
+/// Why a delivery did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// For programs.
+    pub status: Status,
+    /// For people: one line.
+    pub text: String,
+    /// The host that said so; the text is its reply then.
+    pub remote: Option<String>,
+}
+
+impl Reason {
+    /// What this host itself found.
+    pub fn own(status: Status, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), remote: None }
+    }
 }
 
 /// What delivery answers.

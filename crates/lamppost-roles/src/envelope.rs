@@ -35,6 +35,10 @@ pub struct Recipient {
 pub enum Route {
     /// Into the Maildir of this account.
     Mailbox(Address),
+    /// To the host that takes all mail for elsewhere (`relay-to`).
+    Relay,
+    /// Policy must be asked when its turn comes: a bounce on its way to the sender.
+    Undecided,
 }
 
 /// The session that a message came in by (RFC 5321 §4.4, RFC 3848).

@@ -21,7 +21,7 @@ pub use control::{
 };
 pub use delivery::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
-    Placement,
+    Placement, Reason, RelayJob,
 };
 pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};

@@ -15,6 +15,7 @@ mod reply;
 mod secret;
 mod session;
 mod settings;
+mod status;
 mod transaction;
 
 pub use address::{Address, AddressError, ReversePath};
@@ -24,3 +25,4 @@ pub use reply::Reply;
 pub use secret::Secret;
 pub use session::{Action, Answer, Greeting, Interrupt, Question, Session};
 pub use settings::{AuthOffer, BareNewline, Kind, Limits, Link, Settings};
+pub use status::{Status, StatusError};

@@ -257,6 +257,7 @@ pub(crate) async fn deliver(around: &mut Around, outcome: &Outcome) -> DeliveryR
     let entries = match &request {
         DeliveryRequest::Prepare(jobs) => jobs.len(),
         DeliveryRequest::Publish(placements) => placements.len(),
+        DeliveryRequest::Relay(jobs) => jobs.iter().map(|job| job.recipients.len()).sum(),
     };
     reply.send(DeliveryAnswer(vec![outcome.clone(); entries]));
     request

@@ -147,7 +147,8 @@ fn state(recipient: &RecipientView, held: bool) -> String {
         RecipientState::Failed => "failed for good".to_owned(),
     };
     if let Some(last) = &recipient.last {
-        let _infallible = write!(text, " ({} tries, last: {})", recipient.attempts, last.reason);
+        let _infallible =
+            write!(text, " ({} tries, last: {})", recipient.attempts, last.reason.text);
     }
     text
 }
