@@ -10,7 +10,7 @@ use lamppost_accounts::Accounts;
 use lamppost_database::{Database, Survives};
 use lamppost_delivery::MaildirTemplate;
 use lamppost_greylist::{Greylist, MemoryStore, Policy as GreylistPolicy};
-use lamppost_mail::policy::{Policy, PolicySettings, StoreFailure};
+use lamppost_mail::policy::{Elsewhere, Policy, PolicySettings, StoreFailure};
 use lamppost_mail::{Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::link::{Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_net::{Clock, Drain, SystemClock};
@@ -61,6 +61,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         domains: vec!["lamppost.test".into()],
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
+        elsewhere: Elsewhere::Nowhere,
     };
     tokio::spawn(Policy::new(settings, accounts, greylist, clock.clone()).run(policy));
 

@@ -1,4 +1,4 @@
-//! Front to policy: who may do what.
+//! Front and queue to policy: who may do what, and the way to a recipient.
 
 use std::net::IpAddr;
 
@@ -57,4 +57,25 @@ pub enum PolicyAnswer {
     Allowed,
     /// It may not.
     Refused(Refusal),
+}
+
+/// What the queue asks of policy: the way to a recipient that nobody asked about yet, as that of a
+/// bounce. Nobody is asked to wait and nothing is refused: the mail is this host's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRequest {
+    /// The recipient.
+    pub address: Address,
+}
+
+/// What policy answers the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouteAnswer {
+    /// This is the way.
+    Route(Route),
+    /// The domain is here, and there is no such mailbox.
+    Unknown,
+    /// The recipient is elsewhere, and no way leads out.
+    Nowhere,
+    /// It cannot be told now.
+    Unavailable,
 }

@@ -1,4 +1,4 @@
-//! Policy: who may do what, asked by the front.
+//! Policy: who may do what, asked by the front; the way to a recipient, asked by the queue too.
 //!
 //! The order of the questions about a recipient is part of the policy: a mailbox that does not
 //! exist is refused for good before greylisting makes anyone wait for it.
@@ -13,11 +13,11 @@ use lamppost_accounts::Accounts;
 use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
 use lamppost_net::link::Inbox;
-use lamppost_roles::{PolicyAnswer, PolicyRequest, Route};
+use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest};
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error};
 
-pub use self::settings::{PolicySettings, StoreFailure};
+pub use self::settings::{Elsewhere, PolicySettings, StoreFailure};
 
 /// How often records that nobody needs any more are swept out of the greylist.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -72,6 +72,13 @@ impl Policy {
         }
     }
 
+    /// Tells the queue the way to recipients until it is gone.
+    pub async fn run_routes(self, mut inbox: Inbox<RouteRequest, RouteAnswer>) {
+        while let Some((question, reply)) = inbox.next().await {
+            reply.send(self.route(&question.address).await);
+        }
+    }
+
     async fn sweep(&self) {
         match self.greylist.expire(self.clock.now()).await {
             Ok(expired) => debug!(expired, "greylist swept"),
@@ -102,6 +109,21 @@ impl Policy {
         answer.unwrap_or_else(PolicyAnswer::Refused)
     }
 
+    async fn route(&self, address: &Address) -> RouteAnswer {
+        let settings = self.settings.load_full();
+        let Some(target) = settings.target(address) else {
+            return match settings.elsewhere {
+                Elsewhere::Nowhere => RouteAnswer::Nowhere,
+                Elsewhere::Relay => RouteAnswer::Route(Route::Relay),
+            };
+        };
+        match self.mailbox(&target, &settings).await {
+            Ok(account) => RouteAnswer::Route(Route::Mailbox(account)),
+            Err(Refusal::UnknownMailbox) => RouteAnswer::Unknown,
+            Err(_) => RouteAnswer::Unavailable,
+        }
+    }
+
     fn may_send_as(&self, account: &Address, sender: ReversePath) -> Result<(), Refusal> {
         if self.accounts.owns(account, &sender) {
             return Ok(());
@@ -117,10 +139,11 @@ impl Policy {
         let recipient = &candidate.recipient;
         let Some(target) = settings.target(recipient) else {
             let domain = recipient.domain().to_owned();
-            return Err(match candidate.account {
-                Some(_) => Refusal::NoWayOut { domain },
-                None => Refusal::RelayDenied,
-            });
+            return match (&candidate.account, settings.elsewhere) {
+                (None, _) => Err(Refusal::RelayDenied),
+                (Some(_), Elsewhere::Nowhere) => Err(Refusal::NoWayOut { domain }),
+                (Some(_), Elsewhere::Relay) => Ok(Route::Relay),
+            };
         };
         let mailbox = self.mailbox(&target, &settings).await?;
         if candidate.account.is_none() {

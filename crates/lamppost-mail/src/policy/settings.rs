@@ -13,6 +13,17 @@ pub struct PolicySettings {
     pub postmaster: Option<Address>,
     /// What happens to mail while the greylist cannot be asked.
     pub when_store_fails: StoreFailure,
+    /// Where mail for other domains goes.
+    pub elsewhere: Elsewhere,
+}
+
+/// Where mail for other domains goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Nowhere: it is refused.
+    Nowhere,
+    /// To the host that takes all of it.
+    Relay,
 }
 
 /// What happens to mail while the greylist cannot be asked.
@@ -45,6 +56,7 @@ mod tests {
             domains: vec!["lamppost.test".into()],
             postmaster: None,
             when_store_fails: StoreFailure::Defer,
+            elsewhere: Elsewhere::Nowhere,
         }
     }
 

@@ -7,7 +7,7 @@ use lamppost_config as config;
 use lamppost_config::Config;
 use lamppost_delivery::{MaildirTemplate, TemplateError};
 use lamppost_greylist::Policy as GreylistPolicy;
-use lamppost_mail::policy::{PolicySettings, StoreFailure};
+use lamppost_mail::policy::{Elsewhere, PolicySettings, StoreFailure};
 use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
@@ -38,6 +38,7 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
             config::StoreFailure::Accept => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
         },
+        elsewhere: Elsewhere::Nowhere,
     }
 }
 
