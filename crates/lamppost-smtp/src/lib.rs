@@ -3,10 +3,12 @@
 //! A [`Session`] is the server's side of one connection. Its owner gives it the bytes that arrive
 //! ([`Session::receive`]), does what it asks for ([`Session::next`]), answers its questions
 //! ([`Session::answer`]) and sends what it says ([`Session::take_output`]). It has no socket, no
-//! clock and no knowledge of mailboxes, so every dialogue can be replayed byte by byte.
+//! clock and no knowledge of mailboxes, so every dialogue can be replayed byte by byte. A [`Client`]
+//! is the other side, in the same manner.
 
 mod address;
 mod auth;
+mod client;
 mod command;
 mod content;
 mod line;
@@ -19,6 +21,10 @@ mod status;
 mod transaction;
 
 pub use address::{Address, AddressError, ReversePath};
+pub use client::{
+    Client, ClientAction, ClientInterrupt, ClientSettings, ClientTimeouts, ClientTls, Complaint,
+    Credentials, HeaderText, Outgoing, Speaker, Verdict,
+};
 pub use command::{Command, Forward, Mail, SyntaxError, parse_command};
 pub use refusal::Refusal;
 pub use reply::Reply;

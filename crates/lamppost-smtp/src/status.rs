@@ -36,9 +36,23 @@ impl Status {
     /// An administrator decided (RFC 3463 §3.8).
     pub const POLICY: Self = Self::new(5, 7, 0);
 
+    /// The message is larger than the other host takes (RFC 3463 §3.4).
+    pub const TOO_LARGE: Self = Self::new(5, 3, 4);
+    /// The other host broke the protocol (RFC 3463 §3.6).
+    pub const PROTOCOL: Self = Self::new(4, 5, 0);
+    /// There are more recipients than the other host takes (RFC 3463 §3.6).
+    pub const TOO_MANY: Self = Self::new(4, 5, 3);
+    /// Letters beyond ASCII are needed and not supported (RFC 6531 §3.5).
+    pub const NEEDS_UTF8: Self = Self::new(5, 6, 7);
+
     /// A code of its three numbers; the class is 2, 4 or 5.
     pub const fn new(class: u8, subject: u16, detail: u16) -> Self {
         Self { class, subject, detail }
+    }
+
+    /// Its first number: 2 for success, 4 for a failure for now, 5 for one for good.
+    pub const fn class(self) -> u8 {
+        self.class
     }
 
     /// The same subject and detail, for good or for now.

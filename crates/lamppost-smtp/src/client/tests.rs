@@ -1,0 +1,517 @@
+//! Dialogues of the client with hosts of all kinds.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{ReversePath, Secret};
+
+const GREETING: &str = "220 mx.elsewhere.test ESMTP\r\n";
+const OK: &str = "250 2.0.0 Ok\r\n";
+
+fn settings(tls: ClientTls) -> ClientSettings {
+    ClientSettings {
+        hostname: "mail.lamppost.test".into(),
+        tls,
+        credentials: None,
+        timeouts: ClientTimeouts::default(),
+    }
+}
+
+fn with_password(without_tls: bool) -> ClientSettings {
+    let credentials =
+        Credentials { user: "demo".into(), password: Secret::new("pass".into()), without_tls };
+    ClientSettings { credentials: Some(credentials), ..settings(ClientTls::Off) }
+}
+
+fn outgoing(recipients: &[&str]) -> Outgoing {
+    Outgoing {
+        sender: "demo@lamppost.test".parse().unwrap(),
+        recipients: recipients.iter().map(|text| text.parse().unwrap()).collect(),
+        size: 7,
+        header: HeaderText::Ascii,
+    }
+}
+
+/// A client and what it says.
+struct Talk(Client);
+
+impl Talk {
+    fn with(settings: ClientSettings) -> Self {
+        Self(Client::new(Arc::new(settings), false))
+    }
+
+    /// A connection that is ready, to a host that offers these.
+    fn ready(offers: &[&str]) -> Self {
+        let mut talk = Self::with(settings(ClientTls::Off));
+        talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+        talk.hears(&offer(offers), "", &ClientAction::Ready);
+        talk
+    }
+
+    #[track_caller]
+    fn hears(&mut self, heard: &str, says: &str, does: &ClientAction) {
+        self.0.receive(heard.as_bytes());
+        let action = self.0.next();
+        let said = self.0.take_output();
+        assert_eq!((String::from_utf8_lossy(&said).as_ref(), &action), (says, does), "{heard}");
+    }
+
+    #[track_caller]
+    fn sends(&mut self, message: Outgoing, says: &str) {
+        self.0.send(message);
+        self.hears("", says, &ClientAction::Read);
+    }
+
+    /// A message whose content may come.
+    fn in_content(offers: &[&str]) -> Self {
+        let mut talk = Self::ready(offers);
+        talk.0.send(outgoing(&["a@elsewhere.test"]));
+        for reply in [OK, OK, "354 Go\r\n"] {
+            talk.0.receive(reply.as_bytes());
+            while talk.0.next() == ClientAction::Read && talk.0.input.is_empty() {
+                if !talk.0.take_output().is_empty() {
+                    break;
+                }
+            }
+        }
+        assert_eq!(talk.0.next(), ClientAction::Content);
+        drop(talk.0.take_output());
+        talk
+    }
+
+    #[track_caller]
+    fn content(&mut self, content: &str, says: &str) {
+        self.0.content(content.as_bytes());
+        self.0.content_end();
+        self.hears("", says, &ClientAction::Read);
+    }
+
+    /// What became of the message, in one line for each recipient; then the connection is as told.
+    #[track_caller]
+    fn done(&mut self, heard: &str, verdicts: &[&str], then: &ClientAction) {
+        self.0.receive(heard.as_bytes());
+        let ClientAction::Done(found) = self.0.next() else { panic!("not done by {heard}") };
+        assert_eq!(found.iter().map(verdict).collect::<Vec<_>>(), verdicts);
+        assert_eq!(self.0.next(), *then);
+    }
+
+    #[track_caller]
+    fn unusable(&mut self, heard: &str, expected: &str) {
+        self.0.receive(heard.as_bytes());
+        let ClientAction::Unusable(found) = self.0.next() else { panic!("usable after {heard}") };
+        assert_eq!(complaint(&found), expected);
+        assert_eq!(self.0.next(), ClientAction::Close);
+    }
+}
+
+fn offer(offers: &[&str]) -> String {
+    let mut lines = vec!["mx.elsewhere.test"];
+    lines.extend(offers);
+    let last = lines.len() - 1;
+    let line = |(at, line)| format!("250{}{line}\r\n", if at == last { ' ' } else { '-' });
+    lines.into_iter().enumerate().map(line).collect()
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Taken(text) => format!("taken: {text}"),
+        Verdict::Deferred(why) => format!("deferred {}", complaint(why)),
+        Verdict::Refused(why) => format!("refused {}", complaint(why)),
+    }
+}
+
+fn complaint(Complaint { status, text, by }: &Complaint) -> String {
+    let by = if *by == Speaker::Host { "by host" } else { "here" };
+    format!("{by} {status}: {text}")
+}
+
+#[test]
+fn a_plain_host_is_asked_one_by_one() {
+    use ClientAction::{Close, Content, Read, Ready};
+    let mut talk = Talk::with(settings(ClientTls::Opportunistic));
+    talk.hears("", "", &Read);
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &Read);
+    talk.hears("502 5.5.1 What?\r\n", "HELO mail.lamppost.test\r\n", &Read);
+    talk.hears("250 mx\r\n", "", &Ready);
+    let message = outgoing(&["a@elsewhere.test", "b@elsewhere.test"]);
+    talk.sends(message, "MAIL FROM:<demo@lamppost.test>\r\n");
+    talk.hears(OK, "RCPT TO:<a@elsewhere.test>\r\n", &Read);
+    talk.hears("550 5.1.1 Nobody\r\n", "RCPT TO:<b@elsewhere.test>\r\n", &Read);
+    talk.hears("251 Will forward\r\n", "DATA\r\n", &Read);
+    talk.hears("354 Go\r\n", "", &Content);
+    talk.content("Subject: x\n\n.\n", "Subject: x\r\n\r\n..\r\n.\r\n");
+    let verdicts = ["refused by host 5.1.1: 550 5.1.1 Nobody", "taken: 250 2.0.0 Ok"];
+    talk.done(OK, &verdicts, &Ready);
+    talk.0.quit();
+    talk.hears("", "QUIT\r\n", &Read);
+    talk.hears("221 Bye\r\n", "", &Close);
+}
+
+#[test]
+fn a_host_that_pipelines_gets_it_in_one_go() {
+    let mut talk = Talk::ready(&["PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8"]);
+    let says = "MAIL FROM:<demo@lamppost.test> SIZE=7 BODY=8BITMIME\r\n\
+                RCPT TO:<a@elsewhere.test>\r\nRCPT TO:<b@elsewhere.test>\r\nDATA\r\n";
+    talk.sends(outgoing(&["a@elsewhere.test", "b@elsewhere.test"]), says);
+    let replies = format!("{OK}450 4.2.1 Busy\r\n{OK}354 Go\r\n");
+    talk.hears(&replies, "", &ClientAction::Content);
+    talk.content("x", "x\r\n.\r\n");
+    let verdicts = ["deferred by host 4.2.1: 450 4.2.1 Busy", "taken: 250 2.0.0 Ok"];
+    talk.done(OK, &verdicts, &ClientAction::Ready);
+    // Another over the same connection; its end left nothing to reset.
+    talk.0.send(Outgoing { sender: ReversePath::Null, ..outgoing(&["bücher@elsewhere.test"]) });
+    let says = "MAIL FROM:<> SIZE=7 BODY=8BITMIME SMTPUTF8\r\n\
+                RCPT TO:<bücher@elsewhere.test>\r\nDATA\r\n";
+    talk.hears("", says, &ClientAction::Read);
+}
+
+#[test]
+fn only_so_many_commands_are_in_flight() {
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(outgoing(&["a@elsewhere.test"; 120]));
+    let (mut said, mut heard) = (0, 0);
+    while heard < 121 {
+        said += String::from_utf8_lossy(&talk.0.take_output()).lines().count();
+        assert!(said > heard && said - heard <= 50, "{said} commands after {heard} replies");
+        talk.0.receive(OK.as_bytes());
+        assert_eq!(talk.0.next(), ClientAction::Read);
+        heard += 1;
+    }
+    drop(talk.0.take_output());
+    talk.hears("354 Go\r\n", "", &ClientAction::Content);
+}
+
+#[test]
+fn all_recipients_refused_ends_the_message() {
+    let one = outgoing(&["a@elsewhere.test"]);
+    let refused = ["refused by host 5.1.1: 550 5.1.1 Nobody"];
+    // One by one: DATA is never said, and the next message begins with RSET.
+    let mut talk = Talk::ready(&[]);
+    talk.sends(one.clone(), "MAIL FROM:<demo@lamppost.test>\r\n");
+    talk.hears(OK, "RCPT TO:<a@elsewhere.test>\r\n", &ClientAction::Read);
+    talk.done("550 5.1.1 Nobody\r\n", &refused, &ClientAction::Ready);
+    talk.sends(one.clone(), "RSET\r\n");
+    talk.hears(OK, "MAIL FROM:<demo@lamppost.test>\r\n", &ClientAction::Read);
+    // In one go: a host that wants content all the same gets an empty one, for nobody.
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(one.clone());
+    drop(talk.0.take_output());
+    let replies = format!("{OK}550 5.1.1 Nobody\r\n354 Go\r\n");
+    talk.hears(&replies, ".\r\n", &ClientAction::Read);
+    talk.done("554 No recipients\r\n", &refused, &ClientAction::Ready);
+    // A proper one says no to DATA.
+    talk.0.send(one);
+    drop(talk.0.take_output());
+    let replies = format!("{OK}550 5.1.1 Nobody\r\n503 No recipients\r\n");
+    talk.done(&replies, &refused, &ClientAction::Ready);
+}
+
+#[test]
+fn a_sender_refused_decides_for_all() {
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(outgoing(&["a@elsewhere.test", "b@elsewhere.test"]));
+    let no = "550-5.7.1 Not\r\n550 5.7.1 you\r\n503 x\r\n503 x\r\n503 x\r\n";
+    talk.done(no, &["refused by host 5.7.1: 550 5.7.1 Not you"; 2], &ClientAction::Ready);
+}
+
+#[test]
+fn data_refused_after_recipients_were_accepted() {
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(outgoing(&["a@elsewhere.test", "b@elsewhere.test"]));
+    drop(talk.0.take_output());
+    let replies = format!("{OK}{OK}550 No\r\n451 4.3.0 Disk\r\n");
+    let verdicts = ["deferred by host 4.3.0: 451 4.3.0 Disk", "refused by host 5.0.0: 550 No"];
+    talk.done(&replies, &verdicts, &ClientAction::Ready);
+    talk.0.send(outgoing(&["a@elsewhere.test"]));
+    talk.hears(
+        "",
+        "RSET\r\nMAIL FROM:<demo@lamppost.test>\r\nRCPT TO:<a@elsewhere.test>\r\nDATA\r\n",
+        &ClientAction::Read,
+    );
+}
+
+#[test]
+fn content_refused_at_its_end() {
+    let mut talk = Talk::in_content(&[]);
+    talk.content("x\n", "x\r\n.\r\n");
+    talk.done(
+        "554 5.7.1 Spam\r\n",
+        &["refused by host 5.7.1: 554 5.7.1 Spam"],
+        &ClientAction::Ready,
+    );
+}
+
+#[test]
+fn too_many_recipients_come_another_time() {
+    for (reply, text) in [
+        ("552 Too many\r\n", "deferred by host 4.5.3: 552 Too many"),
+        ("550 5.5.3 Too many\r\n", "deferred by host 4.5.3: 550 5.5.3 Too many"),
+        ("552 5.2.2 Full\r\n", "refused by host 5.2.2: 552 5.2.2 Full"),
+    ] {
+        let mut talk = Talk::ready(&["PIPELINING"]);
+        talk.0.send(outgoing(&["a@elsewhere.test", "b@elsewhere.test"]));
+        drop(talk.0.take_output());
+        talk.hears(&format!("{OK}{OK}{reply}354 Go\r\n"), "", &ClientAction::Content);
+        talk.content("x\n", "x\r\n.\r\n");
+        talk.done(OK, &["taken: 250 2.0.0 Ok", text], &ClientAction::Ready);
+    }
+}
+
+#[test]
+fn what_the_host_cannot_take_is_refused_before_it_is_asked() {
+    let mut talk = Talk::ready(&["SIZE 6"]);
+    talk.0.send(outgoing(&["a@elsewhere.test"]));
+    let large = "refused here 5.3.4: the message has 7 bytes and the host takes 6";
+    talk.done("", &[large], &ClientAction::Ready);
+    let utf8 = "refused here 5.6.7: the host does not offer SMTPUTF8, which the message needs";
+    let mut talk = Talk::ready(&[]);
+    talk.0.send(Outgoing { header: HeaderText::Utf8, ..outgoing(&["a@elsewhere.test"]) });
+    talk.done("", &[utf8], &ClientAction::Ready);
+    let sender = "bücher@lamppost.test".parse().unwrap();
+    talk.0.send(Outgoing { sender, ..outgoing(&["a@elsewhere.test"]) });
+    talk.done("", &[utf8], &ClientAction::Ready);
+    assert_eq!(talk.0.take_output(), "");
+    // One recipient alone spoils nothing for the others.
+    talk.sends(
+        outgoing(&["ü@elsewhere.test", "a@elsewhere.test"]),
+        "MAIL FROM:<demo@lamppost.test>\r\n",
+    );
+    talk.hears(OK, "RCPT TO:<a@elsewhere.test>\r\n", &ClientAction::Read);
+    talk.done("550 No\r\n", &[utf8, "refused by host 5.0.0: 550 No"], &ClientAction::Ready);
+}
+
+#[test]
+fn the_host_may_take_leave_at_any_place() {
+    let leave = "421 4.3.2 Bye\r\n";
+    let said = "by host 4.3.2: 421 4.3.2 Bye";
+    Talk::with(settings(ClientTls::Off)).unusable(leave, said);
+    let mut talk = Talk::with(settings(ClientTls::Off));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.unusable(leave, said);
+    // Before the host noticed the message: another connection may carry it.
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(outgoing(&["a@elsewhere.test"]));
+    talk.unusable(leave, said);
+    let deferred = format!("deferred {said}");
+    for before in [OK.to_owned(), format!("{OK}{OK}")] {
+        let mut talk = Talk::ready(&["PIPELINING"]);
+        talk.0.send(outgoing(&["a@elsewhere.test"]));
+        talk.done(&format!("{before}{leave}"), &[&deferred], &ClientAction::Close);
+    }
+    let mut talk = Talk::in_content(&[]);
+    talk.content("x\n", "x\r\n.\r\n");
+    talk.done(leave, &[&deferred], &ClientAction::Close);
+}
+
+#[test]
+fn a_connection_that_breaks_decides_nothing() {
+    let broken = || ClientInterrupt::Broken("reset".into());
+    let mut talk = Talk::ready(&[]);
+    talk.0.send(outgoing(&["a@elsewhere.test"]));
+    talk.0.interrupt(broken());
+    talk.unusable("", "here 4.4.2: the connection to the host broke: reset");
+    let mut talk = Talk::in_content(&[]);
+    talk.0.content(b"x");
+    talk.0.interrupt(broken());
+    let text = "deferred here 4.4.2: the connection to the host broke: reset";
+    talk.done("", &[text], &ClientAction::Close);
+    let mut talk = Talk::in_content(&[]);
+    talk.content("x\n", "x\r\n.\r\n");
+    talk.0.interrupt(ClientInterrupt::Timeout);
+    let text = "deferred here 4.4.2: the host did not answer in time; it may have taken the \
+                message, which is tried again";
+    talk.done("", &[text], &ClientAction::Close);
+    let mut talk = Talk::in_content(&[]);
+    talk.0.interrupt(ClientInterrupt::ContentLost("gone".into()));
+    talk.done("", &["deferred here 4.3.0: the message cannot be read: gone"], &ClientAction::Close);
+    assert!(talk.0.take_output().is_empty(), "an unfinished message must not end");
+}
+
+#[test]
+fn a_host_that_breaks_off_in_the_content_may_say_why() {
+    let mut talk = Talk::in_content(&[]);
+    talk.0.content(b"x");
+    talk.0.receive(b"552 5.3.4 Too large\r\n");
+    assert_eq!(talk.0.next(), ClientAction::Content);
+    talk.0.interrupt(ClientInterrupt::Broken("reset".into()));
+    talk.done("", &["refused by host 5.3.4: 552 5.3.4 Too large"], &ClientAction::Close);
+}
+
+#[test]
+fn what_is_no_reply_ends_the_connection() {
+    let nonsense = "here 4.5.0: the host answered something that is no SMTP reply";
+    Talk::with(settings(ClientTls::Off)).unusable("SSH-2.0-x\r\n", nonsense);
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(outgoing(&["a@elsewhere.test"]));
+    talk.done(
+        &format!("{OK}{OK}nonsense\r\n"),
+        &[&format!("deferred {nonsense}")],
+        &ClientAction::Close,
+    );
+    let mut talk = Talk::ready(&["PIPELINING"]);
+    talk.0.send(outgoing(&["a@elsewhere.test"]));
+    let out_of_place = "deferred by host 4.5.0: 250 2.0.0 Ok";
+    talk.done(&format!("{OK}{OK}{OK}"), &[out_of_place], &ClientAction::Close);
+}
+
+#[test]
+fn a_greeting_of_refusal_is_for_now() {
+    let mut talk = Talk::with(settings(ClientTls::Off));
+    talk.unusable("554 5.7.1 Go away\r\n", "by host 4.7.1: 554 5.7.1 Go away");
+}
+
+#[test]
+fn tls_begins_and_everything_is_asked_again() {
+    let mut talk = Talk::with(ClientSettings { tls: ClientTls::Required, ..with_password(false) });
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.hears(
+        &offer(&["STARTTLS", "AUTH LOGIN", "PIPELINING"]),
+        "STARTTLS\r\n",
+        &ClientAction::Read,
+    );
+    talk.hears("220 Go\r\n", "", &ClientAction::StartTls);
+    talk.0.tls_started();
+    talk.hears("", "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.hears(&offer(&["AUTH PLAIN"]), "AUTH PLAIN AGRlbW8AcGFzcw==\r\n", &ClientAction::Read);
+    talk.hears("235 2.7.0 Ok\r\n", "", &ClientAction::Ready);
+    // What was offered before TLS counts no more.
+    talk.sends(outgoing(&["a@elsewhere.test"]), "MAIL FROM:<demo@lamppost.test>\r\n");
+}
+
+#[test]
+fn nothing_is_taken_from_before_tls() {
+    let mut talk = Talk::with(settings(ClientTls::Opportunistic));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.hears(&offer(&["STARTTLS"]), "STARTTLS\r\n", &ClientAction::Read);
+    let text = "here 4.7.0: something came in clear after the reply to STARTTLS";
+    talk.unusable("220 Go\r\n250 mx\r\n", text);
+}
+
+#[test]
+fn tls_that_is_not_to_be_had() {
+    let mut talk = Talk::with(settings(ClientTls::Required));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.unusable(OK, "here 4.7.0: the host does not offer STARTTLS, which is required");
+    for (tls, usable) in [(ClientTls::Opportunistic, true), (ClientTls::Required, false)] {
+        let mut talk = Talk::with(settings(tls));
+        talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+        talk.hears(&offer(&["STARTTLS"]), "STARTTLS\r\n", &ClientAction::Read);
+        let declined = "454 4.7.0 No certificate\r\n";
+        if usable {
+            talk.hears(declined, "", &ClientAction::Ready);
+        } else {
+            talk.unusable(declined, "by host 4.7.0: 454 4.7.0 No certificate");
+        }
+    }
+}
+
+#[test]
+fn login_asks_for_name_and_password() {
+    let mut talk = Talk::with(with_password(true));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.hears(&offer(&["AUTH LOGIN CRAM-MD5"]), "AUTH LOGIN\r\n", &ClientAction::Read);
+    talk.hears("334 VXNlcm5hbWU6\r\n", "ZGVtbw==\r\n", &ClientAction::Read);
+    talk.hears("334 UGFzc3dvcmQ6\r\n", "cGFzcw==\r\n", &ClientAction::Read);
+    talk.unusable("535 5.7.8 Wrong\r\n", "by host 4.7.8: 535 5.7.8 Wrong");
+}
+
+#[test]
+fn a_password_is_not_sent_where_it_can_be_overheard() {
+    let mut talk = Talk::with(with_password(false));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    let text = "here 4.7.0: the password is not sent without TLS, and there is none";
+    talk.unusable(&offer(&["AUTH PLAIN"]), text);
+    let mut talk = Talk::with(with_password(true));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    let text = "here 4.7.0: the host offers neither AUTH PLAIN nor AUTH LOGIN";
+    talk.unusable(&offer(&["AUTH XOAUTH2"]), text);
+}
+
+#[test]
+fn each_state_has_its_patience() {
+    let timeouts = ClientTimeouts::default();
+    let mut talk = Talk::with(settings(ClientTls::Off));
+    assert_eq!(talk.0.patience(), timeouts.greeting);
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    assert_eq!(talk.0.patience(), timeouts.command);
+    talk = Talk::in_content(&[]);
+    assert_eq!(talk.0.patience(), timeouts.data_block);
+    talk.0.content_end();
+    assert_eq!(talk.0.patience(), timeouts.data_end);
+    talk = Talk::ready(&[]);
+    talk.0.quit();
+    assert_eq!(talk.0.patience(), timeouts.quit);
+}
+
+#[test]
+fn debug_shows_no_password() {
+    let mut talk = Talk::with(with_password(true));
+    talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
+    talk.0.receive(offer(&["AUTH PLAIN"]).as_bytes());
+    assert_eq!(talk.0.next(), ClientAction::Read);
+    let shown = format!("{:?} {:?}", talk.0, talk.0.settings);
+    assert!(!shown.contains("pass\"") && !shown.contains("cGFzc"), "{shown}");
+}
+
+/// Everything that a client says and does that sends one message and takes leave.
+fn converse(bytes: &[u8], piece: usize, settings: ClientSettings) -> (Vec<u8>, Vec<ClientAction>) {
+    let mut client = Client::new(Arc::new(settings), false);
+    let (mut said, mut done) = (Vec::new(), Vec::new());
+    let mut pieces = bytes.chunks(piece.max(1));
+    let mut messages = 0;
+    loop {
+        match client.next() {
+            ClientAction::Read => match pieces.next() {
+                Some(piece) => client.receive(piece),
+                None => client.interrupt(ClientInterrupt::Broken("end".into())),
+            },
+            ClientAction::Ready if messages == 2 => client.quit(),
+            ClientAction::Ready => {
+                messages += 1;
+                client.send(outgoing(&["a@elsewhere.test", "ü@elsewhere.test"]));
+            }
+            ClientAction::Content => {
+                client.content(b".x");
+                client.content_end();
+            }
+            ClientAction::Close => break,
+            ClientAction::StartTls => client.tls_started(),
+            action => done.push(action),
+        }
+        said.extend_from_slice(&client.take_output());
+    }
+    (said, done)
+}
+
+/// Replies that lead somewhere, and some that do not.
+fn replies() -> impl Strategy<Value = Vec<u8>> {
+    let reply = prop_oneof![
+        8 => Just("250 2.0.0 Ok\r\n".to_owned()),
+        2 => Just("354 Go\r\n".to_owned()),
+        2 => Just("250-mx\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n".to_owned()),
+        1 => Just("250-mx\r\n250 AUTH PLAIN LOGIN\r\n".to_owned()),
+        1 => Just("235 2.7.0 Ok\r\n".to_owned()),
+        1 => Just("334 x\r\n".to_owned()),
+        1 => Just("421 Bye\r\n".to_owned()),
+        2 => "[2-5][0-9]{2}[ -][ -~]{0,8}\r\n",
+        1 => ".{0,20}\r?\n",
+    ];
+    proptest::collection::vec(reply, 0..20)
+        .prop_map(|replies| [GREETING.as_bytes(), replies.concat().as_bytes()].concat())
+}
+
+proptest! {
+    /// Any split of what the host says leads to the same words and deeds.
+    #[test]
+    fn splits_do_not_matter(bytes in replies(), piece in 1_usize..40, auth: bool) {
+        let settings = if auth { with_password(true) } else { settings(ClientTls::Off) };
+        let whole = converse(&bytes, bytes.len(), settings.clone());
+        prop_assert_eq!(converse(&bytes, piece, settings), whole);
+    }
+
+    /// No bytes make it panic or go on for ever.
+    #[test]
+    fn any_bytes_come_to_an_end(bytes: Vec<u8>, piece in 1_usize..40) {
+        converse(&bytes, piece, settings(ClientTls::Opportunistic));
+    }
+}
