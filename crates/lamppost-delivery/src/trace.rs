@@ -1,6 +1,5 @@
 //! The lines that delivery puts before a message (RFC 5321 §4.4), and the loops that they reveal.
 
-use jiff::fmt::rfc2822::DateTimePrinter;
 use lamppost_roles::{DeliveryJob, Origin};
 use lamppost_smtp::Address;
 
@@ -13,12 +12,16 @@ pub(crate) fn lines(job: &DeliveryJob) -> String {
     let DeliveryJob { sender, recipient, origin, placement, .. } = job;
     let Origin { helo, peer, host, protocol, tls, received, .. } = origin;
     let tls = tls.as_ref().map(|tls| format!(" ({tls})")).unwrap_or_default();
+    // Nobody handed in what this host itself wrote.
+    let from = match helo.as_str() {
+        "" => format!("by {host}"),
+        helo => format!("from {} ([{peer}])\n\tby {host} with {protocol}{tls}", plain(helo)),
+    };
     format!(
         "Return-Path: <{sender}>\nDelivered-To: {recipient}\n\
-         Received: from {} ([{peer}])\n\tby {host} with {protocol}{tls}\n\tid {} for <{recipient}>; {}\n",
-        plain(helo),
+         Received: {from}\n\tid {} for <{recipient}>; {}\n",
         placement.id,
-        date(received.0)
+        received.to_rfc5322()
     )
 }
 
@@ -26,14 +29,6 @@ pub(crate) fn lines(job: &DeliveryJob) -> String {
 fn plain(helo: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-_:[]".contains(letter);
     helo.chars().map(|letter| if plain(letter) { letter } else { '?' }).collect()
-}
-
-/// RFC 5322 §3.3, in UTC.
-fn date(ms: u64) -> String {
-    let second = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
-    let timestamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
-    let zoned = timestamp.to_zoned_datetime(jiff::tz::TimeZone::UTC);
-    DateTimePrinter::new().zoned_datetime_to_string(&zoned).unwrap_or_default()
 }
 
 /// Whether the message was delivered to this recipient before: it is in a loop.
