@@ -1,4 +1,4 @@
-//! `[mail]`, `[mail.greylist]` and `[mail.queue]`.
+//! `[mail]`, `[mail.greylist]` and `[mail.queue]`; the other sections below `[mail]` have their own files.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use toml::de::DeTable;
 
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
+use super::relay::{self, HostPort, Relay};
 use super::{count, non_empty, size, time};
 use crate::reader::{self, Findings, Section, Wrong};
 use crate::unit::ByteSize;
@@ -17,6 +18,8 @@ pub struct Mail {
     pub domains: Vec<String>,
     pub postmaster: Option<String>,
     pub maildir: String,
+    pub relay_to: Option<HostPort>,
+    pub relay: Relay,
     pub listen: Vec<Listen>,
     pub limits: Limits,
     pub auth: Auth,
@@ -103,6 +106,8 @@ impl Mail {
             )),
         };
         let maildir = section.read("maildir", template, findings).value;
+        let relay_to = section.read("relay-to", relay::host_port, findings).value;
+        let relay = Relay::read(section.section("relay", "mail.relay", findings), findings);
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
         let greylist =
@@ -110,7 +115,18 @@ impl Mail {
         let queue = Queue::read(section.section("queue", "mail.queue", findings), findings);
         let listen = Listen::read_all(&mut section, listen, has_tls, findings);
         section.finish(findings);
-        Self { domains, postmaster, maildir, listen, limits, auth, greylist, queue }
+        Self {
+            domains,
+            postmaster,
+            maildir,
+            relay_to,
+            relay,
+            listen,
+            limits,
+            auth,
+            greylist,
+            queue,
+        }
     }
 }
 
