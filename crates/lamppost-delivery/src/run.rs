@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
-    Placement, Reason, RelayJob,
+    Placement, Reason,
 };
 use lamppost_smtp::{Address, Status};
 use lamppost_telemetry::Metrics;
@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::maildir::Maildir;
+use crate::relay::Relay;
 use crate::{MaildirTemplate, name, trace};
 
 /// Files of a batch that are written, and synced, at the same time.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub hostname: String,
     /// Threads that write files at once, over all batches.
     pub writers_max: usize,
+    /// The way to elsewhere.
+    pub relay: Relay,
 }
 
 /// Answers the queue until it is gone.
@@ -49,7 +52,10 @@ pub async fn run(
             let outcomes = match request {
                 DeliveryRequest::Prepare(jobs) => delivery.prepare(jobs).await,
                 DeliveryRequest::Publish(placements) => delivery.publish(placements).await,
-                DeliveryRequest::Relay(jobs) => not_relayed(&jobs),
+                DeliveryRequest::Relay(jobs) => {
+                    let Delivery { settings, content, metrics, .. } = &*delivery;
+                    settings.relay.deliver(jobs, content.clone(), metrics).await
+                }
             };
             reply.send(DeliveryAnswer(outcomes));
         });
@@ -225,12 +231,6 @@ impl Delivery {
     }
 }
 
-/// No host takes mail for elsewhere.
-fn not_relayed(jobs: &[RelayJob]) -> Vec<Outcome> {
-    let reason = Reason::own(Status::NO_ROUTE, "no way out is configured (relay-to)");
-    jobs.iter().flat_map(|job| &job.recipients).map(|_| Outcome::Deferred(reason.clone())).collect()
-}
-
 fn done_or_deferred<E: std::fmt::Display>(result: Result<(), E>) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
@@ -269,6 +269,7 @@ mod tests {
             maildir: MaildirTemplate::new(template).unwrap(),
             hostname: "mail.lamppost.test".into(),
             writers_max: 4,
+            relay: Relay::default(),
         };
         let (content, mut contents) = link::<ContentRequest, ContentAnswer>();
         tokio::spawn(async move {
