@@ -102,9 +102,7 @@ impl<'a> Maildir<'a> {
         let failed = |error| MaildirError::new("rename", &from, error);
         match self.disk.look(&from).map_err(failed)? {
             Some(look) if look.names > 1 => self.disk.remove(&from).map_err(failed),
-            Some(_) => {
-                self.disk.rename(&from, &self.path.join("new").join(name)).map_err(failed)
-            }
+            Some(_) => self.disk.rename(&from, &self.path.join("new").join(name)).map_err(failed),
             None => ["tmp", "new"].iter().try_for_each(|part| self.find(part)),
         }
     }

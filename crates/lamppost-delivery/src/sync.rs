@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn classes_double() {
-        for (files, expected) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (9, 4), (9999, 9)] {
+        for (files, expected) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (9, 4), (9999, 9)]
+        {
             assert_eq!(class(files), expected, "{files}");
         }
     }
