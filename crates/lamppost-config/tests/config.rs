@@ -296,6 +296,7 @@ fn a_relay_is_told_no_password_where_others_listen() {
         (login.to_owned(), "could be overheard", "plaintext-auth = true"),
         ("user = \"lamppost\"\n".into(), "`password` is not", "password = \"/path/to/file\""),
         ("password = \"/etc/x\"\n".into(), "`user` is not", "name whom it belongs to"),
+        ("ca = \"/etc/ca.pem\"\n".into(), "`ca` would do nothing", "or remove `ca`"),
         ("password = \"secret\"\n".into(), "neither an absolute path", "credential:NAME"),
     ] {
         let told = problems(&format!("[mail.relay]\n{text}"));

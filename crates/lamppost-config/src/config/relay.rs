@@ -80,12 +80,18 @@ impl Relay {
         let proves_itself = matches!(tls.value, RelayTls::StartTls | RelayTls::Implicit);
         if login.is_some() && !proves_itself && !plaintext_auth {
             let cure = "set `tls = \"starttls\"` or `\"implicit\"`, so that the host proves who it is, or allow the password to be overheard with `plaintext-auth = true`";
-            let span = if tls.is_default { user.span } else { tls.span };
+            let span = if tls.is_default { user.span } else { tls.span.clone() };
             findings.push(span, "the password could be overheard on its way", Some(cure.into()));
+        }
+        let ca = path(from, "ca", findings);
+        if ca.is_some() && !proves_itself {
+            let cure = "set `tls = \"starttls\"` or `\"implicit\"`, or remove `ca`";
+            let what = "nobody's certificate is looked at with this `tls`: `ca` would do nothing";
+            findings.push(tls.span.clone(), what, Some(cure.into()));
         }
         let relay = Self {
             tls: tls.value,
-            ca: path(from, "ca", findings),
+            ca,
             login,
             plaintext_auth,
             connections_max: count(from, "connections-max", findings),

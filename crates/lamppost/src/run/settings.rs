@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lamppost_config as config;
 use lamppost_config::Config;
-use lamppost_delivery::{MaildirTemplate, TemplateError};
+use lamppost_delivery::{MaildirTemplate, Relay, TemplateError};
 use lamppost_greylist::Policy as GreylistPolicy;
 use lamppost_mail::policy::{Elsewhere, PolicySettings, StoreFailure};
 use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
@@ -38,7 +38,10 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
             config::StoreFailure::Accept => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
         },
-        elsewhere: Elsewhere::Nowhere,
+        elsewhere: match config.mail.relay_to {
+            None => Elsewhere::Nowhere,
+            Some(_) => Elsewhere::Relay,
+        },
     }
 }
 
@@ -86,6 +89,7 @@ pub(super) fn delivery(
     config: &Config,
     state: &Path,
     hostname: &str,
+    relay: &Relay,
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
     let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
@@ -93,6 +97,7 @@ pub(super) fn delivery(
         hostname: hostname.to_owned(),
         writers_max: WRITERS_MAX,
         blocking: lamppost_disk::Blocking::Threads,
+        relay: relay.clone(),
     })
 }
 
