@@ -60,7 +60,13 @@ impl Role {
             relay: relay.clone(),
         };
         let (port, inbox) = link();
-        tokio::spawn(lamppost_delivery::run(settings, Arc::new(RealDisk), Metrics::new(), inbox, content));
+        tokio::spawn(lamppost_delivery::run(
+            settings,
+            Arc::new(RealDisk),
+            Metrics::new(),
+            inbox,
+            content,
+        ));
         Self { port, relay }
     }
 
