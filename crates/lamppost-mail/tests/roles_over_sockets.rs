@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lamppost_accounts::Accounts;
 use lamppost_database::{Database, Survives};
-use lamppost_delivery::MaildirTemplate;
+use lamppost_delivery::{MaildirTemplate, Relay};
 use lamppost_greylist::{Greylist, MemoryStore, Policy as GreylistPolicy};
 use lamppost_mail::policy::{Elsewhere, Policy, PolicySettings, StoreFailure};
 use lamppost_mail::{Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode};
@@ -70,6 +70,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         maildir: MaildirTemplate::new(template).unwrap(),
         hostname: "mail.lamppost.test".into(),
         writers_max: 4,
+        relay: Relay::default(),
     };
     tokio::spawn(lamppost_delivery::run(settings, Metrics::new(), delivery, content_port));
 
