@@ -24,7 +24,7 @@ use lamppost_mail::{Front, FrontEnds};
 use lamppost_net::link::{Port, link};
 use lamppost_net::{Clock, Drain, KeyPair, Listener, ServerTls, SystemClock, demo_ca};
 use lamppost_queue::{Ends, Queue};
-use lamppost_roles::{ControlAnswer, ControlRequest};
+use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, IntakeRequest};
 use lamppost_smtp::Secret;
 use lamppost_telemetry::{Format, Guard, Health, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,10 +116,16 @@ struct Roles {
     policy: Policy,
     greylist: Arc<Greylist>,
     relay: Relay,
-    control: Port<ControlRequest, ControlAnswer>,
+    control: ControlEnds,
     drain: Drain,
     /// The password of the demo's account, if it was made just now.
     password: Option<Secret>,
+}
+
+/// The queue as the control role reaches it.
+struct ControlEnds {
+    queue: Port<ControlRequest, ControlAnswer>,
+    intake: Port<IntakeRequest, IntakeAnswer>,
 }
 
 async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result<Roles, Failure> {
@@ -159,10 +165,11 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
     tokio::spawn(policy.clone().run_routes(routing));
 
     let drain = Drain::default();
+    let control = ControlEnds { queue: control_port, intake: intake_port.clone() };
     let ends = FrontEnds { policy: policy_port, intake: intake_port };
     let settings = settings::front(config, hostname);
     let front = Arc::new(Front::new(settings, ends, (clock, metrics.clone()), drain.clone()));
-    Ok(Roles { front, queue, policy, greylist, relay, control: control_port, drain, password })
+    Ok(Roles { front, queue, policy, greylist, relay, control, drain, password })
 }
 
 /// The signals that end the program or make it read its file again.
@@ -299,12 +306,12 @@ fn listen(
 
 fn serve_control(
     opened: &Opened,
-    queue: Port<ControlRequest, ControlAnswer>,
+    ends: ControlEnds,
     program: &Arc<Program>,
 ) -> Result<(), Failure> {
     let socket = ControlSocket::bind(&opened.control_socket);
     let socket = socket.map_err(|error| Failure::of(Code::Unavailable, &error))?;
-    let control = Control::new(queue, program.clone(), opened.outcomes());
+    let control = Control::new(ends.queue, ends.intake, program.clone(), opened.outcomes());
     tokio::spawn(control.serve(socket));
     Ok(())
 }
