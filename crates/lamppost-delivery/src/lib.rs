@@ -4,10 +4,12 @@
 //! `tmp/` durably; once the queue has made its intent durable, Publish renames it into `new/`.
 //! Messages for elsewhere go to the one host that takes them (docs/concepts/relay.md).
 
+mod mailboxes;
 mod maildir;
 mod name;
 mod relay;
 mod run;
+mod sync;
 mod template;
 mod trace;
 

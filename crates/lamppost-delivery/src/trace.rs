@@ -1,6 +1,5 @@
 //! The lines that delivery puts before a message (RFC 5321 §4.4), and the loops that they reveal.
 
-use jiff::fmt::rfc2822::DateTimePrinter;
 use lamppost_roles::{DeliveryJob, Origin, QueueId, RelayJob};
 use lamppost_smtp::Address;
 
@@ -31,25 +30,18 @@ fn received(origin: &Origin, id: QueueId, recipient: Option<&Address>) -> String
     let Origin { helo, peer, host, protocol, tls, received, .. } = origin;
     let tls = tls.as_ref().map(|tls| format!(" ({tls})")).unwrap_or_default();
     let recipient = recipient.map(|recipient| format!(" for <{recipient}>")).unwrap_or_default();
-    format!(
-        "Received: from {} ([{peer}])\n\tby {host} with {protocol}{tls}\n\tid {id}{recipient}; {}\n",
-        plain(helo),
-        date(received.0)
-    )
+    // Nobody handed in what this host itself wrote.
+    let from = match helo.as_str() {
+        "" => format!("by {host}"),
+        helo => format!("from {} ([{peer}])\n\tby {host} with {protocol}{tls}", plain(helo)),
+    };
+    format!("Received: {from}\n\tid {id}{recipient}; {}\n", received.to_rfc5322())
 }
 
 /// What a client calls itself, without what could mean something in a header field.
 fn plain(helo: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-_:[]".contains(letter);
     helo.chars().map(|letter| if plain(letter) { letter } else { '?' }).collect()
-}
-
-/// RFC 5322 §3.3, in UTC.
-fn date(ms: u64) -> String {
-    let second = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
-    let timestamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
-    let zoned = timestamp.to_zoned_datetime(jiff::tz::TimeZone::UTC);
-    DateTimePrinter::new().zoned_datetime_to_string(&zoned).unwrap_or_default()
 }
 
 /// Whether the message was delivered to this recipient before: it is in a loop.

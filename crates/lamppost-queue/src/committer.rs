@@ -1,17 +1,20 @@
-//! The one thread that writes the log.
+//! The one task that writes the log, on a thread of its own.
 //!
 //! It takes everything that waits as one group, writes it, syncs once and answers all; the next
 //! group is what arrived meanwhile. There is no timer: a lone message waits for its own sync only,
 //! and a hundred at once share one.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel as std_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use lamppost_disk::Blocking;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 use tracing::error;
 
-use crate::log::Log;
+use crate::log::{Log, Purpose};
 use crate::record::Draft;
 use crate::spool::Spool;
 use crate::{Durability, StartError};
@@ -26,6 +29,7 @@ const IDLE_SYNC: Duration = Duration::from_secs(1);
 /// A record to be committed.
 pub(crate) struct Work {
     pub(crate) draft: Draft,
+    pub(crate) purpose: Purpose,
     /// Whether somebody waits for it to be durable.
     pub(crate) sync: bool,
     /// Told on the committer's thread, in the order of the log.
@@ -35,38 +39,51 @@ pub(crate) struct Work {
 /// What happens once a record is committed.
 pub(crate) type Then = Box<dyn FnOnce(Result<Committed, CommitFailed>) + Send>;
 
-/// Where a record's content lies now.
+/// Where a record lies now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Committed {
     pub(crate) segment: u64,
-    pub(crate) content: u64,
+    pub(crate) at: u64,
+    /// Bytes of its text.
+    pub(crate) text: u32,
 }
 
 /// The record was not made durable and never happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the spool could not be written")]
-pub(crate) struct CommitFailed;
+pub(crate) enum CommitFailed {
+    /// There is no space.
+    #[error("the spool's disk is full")]
+    Full,
+    /// It could not be written, or not be made durable.
+    #[error("the spool could not be written")]
+    Failed,
+}
 
 pub(crate) enum Order {
     Commit(Work),
+    /// Something may have become free.
+    Tidy,
     Stop(oneshot::Sender<()>),
 }
 
-/// Ends the thread.
+/// Ends the committer.
 #[derive(Debug)]
 pub(crate) struct Committer {
-    orders: Sender<Order>,
+    orders: UnboundedSender<Order>,
 }
 
 /// A committer that is not started yet.
 pub(crate) struct Waiting {
-    orders: Sender<Order>,
-    waiting: Receiver<Order>,
+    orders: UnboundedSender<Order>,
+    waiting: UnboundedReceiver<Order>,
 }
 
 /// The two ends of the committer's work.
-pub(crate) fn channel() -> (Waiting, Sender<Order>) {
-    let (orders, waiting) = std_channel();
+///
+/// The channel has no bound of its own: whoever waits for a record hands in no other meanwhile, so
+/// it holds what sessions, deliveries and administrators are allowed to have under way.
+pub(crate) fn channel() -> (Waiting, UnboundedSender<Order>) {
+    let (orders, waiting) = unbounded_channel();
     (Waiting { orders: orders.clone(), waiting }, orders)
 }
 
@@ -74,10 +91,19 @@ impl Waiting {
     pub(crate) fn start(self, log: Log, spool: Arc<Spool>) -> Result<Committer, StartError> {
         let path = spool.settings.directory.clone();
         let Self { orders, waiting } = self;
+        let blocking = spool.settings.blocking;
+        let running = run(log, spool, waiting);
+        if blocking == Blocking::Inline {
+            drop(tokio::spawn(running));
+            return Ok(Committer { orders });
+        }
+        let failed = |source| StartError::Disk { step: "start the committer of", path, source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(failed.clone())?;
         std::thread::Builder::new()
             .name("committer".into())
-            .spawn(move || run(log, &spool, &waiting))
-            .map_err(|source| StartError::Disk { step: "start the committer of", path, source })?;
+            .spawn(move || runtime.block_on(running))
+            .map_err(failed)?;
         Ok(Committer { orders })
     }
 }
@@ -87,103 +113,178 @@ impl Committer {
     pub(crate) async fn stop(self) {
         let (to, stopped) = oneshot::channel();
         if self.orders.send(Order::Stop(to)).is_ok() {
-            // A thread that ended without an answer has nothing left to write.
+            // A committer that ended without an answer has nothing left to write.
             drop(stopped.await);
         }
     }
 }
 
-fn run(mut log: Log, spool: &Spool, waiting: &Receiver<Order>) {
+/// What the committer waits for next.
+enum Next {
+    Order(Order),
+    /// Nothing came for a while, and something is not durable yet.
+    Idle,
+    /// Everybody who could order something is gone.
+    Gone,
+}
+
+async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Order>) {
+    let mut left = None;
     loop {
-        let first = if log.is_dirty() {
-            waiting.recv_timeout(IDLE_SYNC)
-        } else {
-            waiting.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        let next = match left.take() {
+            Some(work) => Next::Order(Order::Commit(work)),
+            None => next(log.is_dirty(), &mut waiting).await,
         };
-        let stopping = match first {
-            Ok(Order::Stop(stopped)) => Some(stopped),
-            Ok(Order::Commit(work)) => {
-                let (group, stopping) = gather(work, waiting, spool.settings.durability);
-                commit(&mut log, spool, group);
-                stopping
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                sync(&mut log, spool);
+        let stopping = match next {
+            Next::Order(Order::Stop(stopped)) => Some(stopped),
+            Next::Order(Order::Tidy) => {
+                spool.tidy(&mut log);
                 None
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Next::Order(Order::Commit(work)) => {
+                let group = gather(work, &mut waiting, &log, spool.settings.durability);
+                commit(&mut log, &spool, group.works);
+                left = group.left;
+                group.stopping
+            }
+            Next::Idle => {
+                sync(&mut log, &spool);
+                None
+            }
+            Next::Gone => return,
         };
         if let Some(stopped) = stopping {
-            sync(&mut log, spool);
+            if let Some(work) = left.take() {
+                commit(&mut log, &spool, vec![work]);
+            }
+            sync(&mut log, &spool);
+            spool.checkpoint_now(&log);
             // Who asked may have stopped waiting.
             let _gone = stopped.send(());
             return;
         }
+        if spool.settings.blocking == Blocking::Inline {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-/// Everything that waits, as far as a group reaches.
+async fn next(is_dirty: bool, waiting: &mut UnboundedReceiver<Order>) -> Next {
+    let received = if is_dirty {
+        match timeout(IDLE_SYNC, waiting.recv()).await {
+            Ok(received) => received,
+            Err(_) => return Next::Idle,
+        }
+    } else {
+        waiting.recv().await
+    };
+    received.map_or(Next::Gone, Next::Order)
+}
+
+/// What is committed together.
+struct Group {
+    works: Vec<Work>,
+    /// What came after it and is for the next.
+    left: Option<Work>,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+/// Everything that waits, as far as a group and the segment reach.
 fn gather(
     first: Work,
-    waiting: &Receiver<Order>,
+    waiting: &mut UnboundedReceiver<Order>,
+    log: &Log,
     durability: Durability,
-) -> (Vec<Work>, Option<oneshot::Sender<()>>) {
+) -> Group {
     let mut bytes = first.draft.len();
-    let mut group = vec![first];
-    while durability != Durability::Each
-        && group.len() < GROUP_RECORDS_MAX
-        && bytes < GROUP_BYTES_MAX
-    {
+    let room = log.room().min(GROUP_BYTES_MAX);
+    let mut group = Group { works: vec![first], left: None, stopping: None };
+    while durability != Durability::Each && group.works.len() < GROUP_RECORDS_MAX {
         match waiting.try_recv() {
             Ok(Order::Commit(work)) => {
                 bytes += work.draft.len();
-                group.push(work);
+                if bytes > room {
+                    group.left = Some(work);
+                    break;
+                }
+                group.works.push(work);
             }
-            Ok(Order::Stop(stopped)) => return (group, Some(stopped)),
+            Ok(Order::Tidy) => {}
+            Ok(Order::Stop(stopped)) => {
+                group.stopping = Some(stopped);
+                break;
+            }
             Err(_) => break,
         }
     }
-    (group, None)
+    group
 }
 
-fn commit(log: &mut Log, spool: &Spool, group: Vec<Work>) {
-    let sync = spool.settings.durability != Durability::None && group.iter().any(|work| work.sync);
-    let mut drafts = Vec::with_capacity(group.len());
-    let mut thens = Vec::with_capacity(group.len());
-    for work in group {
-        drafts.push(work.draft);
-        thens.push(work.then);
-    }
-    let segments = log.segments();
-    let begun = Instant::now();
-    let appended = log.append(&drafts, sync);
-    drop(drafts);
-    match appended {
-        Ok(written) => {
-            for (then, content) in thens.into_iter().zip(written.contents) {
-                then(Ok(Committed { segment: written.segment, content }));
-            }
-            spool.well();
+fn commit(log: &mut Log, spool: &Arc<Spool>, works: Vec<Work>) {
+    let before = log.current();
+    let sync = works.iter().any(|work| work.sync);
+    if let Err((failed, works)) = append(log, spool, works) {
+        // A full disk takes no new mail, and what is in the queue goes on.
+        let (mail, state): (Vec<_>, Vec<_>) =
+            works.into_iter().partition(|work| work.purpose == Purpose::Mail);
+        for work in mail {
+            (work.then)(Err(failed));
         }
-        Err(error) => {
-            error!(reason = %error, "the spool could not be written; its segment is closed");
-            spool.ill(format!("the spool could not be written: {error}"));
-            for then in thens {
-                then(Err(CommitFailed));
+        if !state.is_empty()
+            && let Err((failed, works)) = append(log, spool, state)
+        {
+            for work in works {
+                (work.then)(Err(failed));
             }
         }
     }
     if sync {
-        spool.synced(begun.elapsed());
         spool.tidy(log);
     }
-    if log.segments() > segments {
-        spool.forward(log);
+    if log.current() != before {
+        spool.rotated(log);
     }
+    spool.forward(log);
     spool.measured(log.bytes());
 }
 
-fn sync(log: &mut Log, spool: &Spool) {
+/// Appends a group and tells everybody; gives back those whom a failure must still be told.
+fn append(
+    log: &mut Log,
+    spool: &Arc<Spool>,
+    works: Vec<Work>,
+) -> Result<(), (CommitFailed, Vec<Work>)> {
+    let sync = spool.settings.durability != Durability::None && works.iter().any(|work| work.sync);
+    let purpose = works.iter().map(|work| work.purpose).max().unwrap_or(Purpose::State);
+    let begun = Instant::now();
+    let drafts: Vec<_> = works.iter().map(|work| &work.draft).collect();
+    let appended = log.append(&drafts, purpose, sync);
+    spool.has_segment(log.current());
+    match appended {
+        Ok(written) => {
+            if sync {
+                spool.synced(begun.elapsed());
+            }
+            for (work, at) in works.into_iter().zip(written.places) {
+                let text = u32::try_from(work.draft.text.len()).unwrap_or(u32::MAX);
+                (work.then)(Ok(Committed { segment: written.segment, at, text }));
+            }
+            spool.well(log);
+            Ok(())
+        }
+        Err(error) => {
+            let failed = match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => CommitFailed::Full,
+                _ => CommitFailed::Failed,
+            };
+            error!(reason = %error, "the spool could not be written");
+            spool.ill(format!("the spool could not be written: {error}"));
+            Err((failed, works))
+        }
+    }
+}
+
+fn sync(log: &mut Log, spool: &Arc<Spool>) {
     let begun = Instant::now();
     match log.sync() {
         Ok(()) => {

@@ -4,17 +4,24 @@ use std::sync::Arc;
 
 use lamppost_net::link::Inbox;
 use lamppost_roles::{
-    ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, Listing, MessageView, QueueId,
-    RecipientState, RecipientView, Selection, Verb,
+    Attempt, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, Filter, Listing,
+    MessageView, QueueId, Reason, RecipientState, RecipientView, Selection, Verb,
 };
+use lamppost_smtp::Status;
 use tracing::info;
 
-use crate::index::Message;
-use crate::record::{Progress, RecipientRecord, Record};
+use crate::committer::CommitFailed;
+use crate::filter::{is_meant, may_be_meant, needs_envelope};
+use crate::index::{Message, Recipient};
+use crate::record::{MessageRecord, Progress, RecipientRecord, Record};
 use crate::spool::Spool;
 
 /// Messages on a page of a listing.
 const PAGE_MAX: u32 = 1000;
+/// Messages that are looked at for a page; a page may be empty before the end.
+const LOOK_MAX: usize = 20_000;
+/// Messages that are looked at under one lock, and changed by one record.
+const CHUNK: usize = 1000;
 /// Bytes in a piece of content.
 const PIECE_MAX: u32 = 1024 * 1024;
 
@@ -33,11 +40,16 @@ pub(crate) async fn serve_content(
 ) {
     while let Some((ContentRequest { id, offset, length_max }, reply)) = inbox.next().await {
         let spool = spool.clone();
-        tokio::task::spawn_blocking(move || {
-            reply.send(match spool.read(id, offset, length_max.min(PIECE_MAX)) {
-                Some(Ok(piece)) => ContentAnswer::Piece(piece),
-                Some(Err(error)) => ContentAnswer::Failed(error.to_string()),
-                None => ContentAnswer::Failed("the message is no longer in the queue".into()),
+        tokio::spawn(async move {
+            let reader = spool.clone();
+            let reading = move || reader.read(id, offset, length_max.min(PIECE_MAX));
+            reply.send(match spool.settings.blocking.run(reading).await {
+                Ok(Ok(Some(piece))) => ContentAnswer::Piece(piece),
+                Ok(Ok(None)) => {
+                    ContentAnswer::Failed("the message is no longer in the queue".into())
+                }
+                Ok(Err(error)) => ContentAnswer::Failed(error.to_string()),
+                Err(cut) => ContentAnswer::Failed(cut.to_string()),
             });
         });
     }
@@ -46,55 +58,121 @@ pub(crate) async fn serve_content(
 async fn answer(spool: &Arc<Spool>, request: ControlRequest) -> ControlAnswer {
     match request {
         ControlRequest::Status => ControlAnswer::Status(spool.status()),
-        ControlRequest::List { after, limit } => list(spool, after, limit.min(PAGE_MAX)),
-        ControlRequest::Show(id) => match spool.index.lock().message(id) {
-            Some(message) => ControlAnswer::Message(view(id, message)),
-            None => ControlAnswer::NotFound,
-        },
-        ControlRequest::Read { id, offset, length_max } => {
-            let reader = spool.clone();
-            let reading = move || reader.read(id, offset, length_max.min(PIECE_MAX));
-            match tokio::task::spawn_blocking(reading).await {
-                Ok(Some(Ok(piece))) => ControlAnswer::Piece(piece),
-                Ok(None) => ControlAnswer::NotFound,
-                Ok(Some(Err(error))) => ControlAnswer::Failed(error.to_string()),
-                Err(error) => ControlAnswer::Failed(error.to_string()),
-            }
-        }
         ControlRequest::Change { verb, selection } => change(spool, verb, selection).await,
+        request => {
+            let reader = spool.clone();
+            let reading = spool.settings.blocking.run(move || read(&reader, request)).await;
+            reading.unwrap_or_else(|cut| ControlAnswer::Failed(cut.to_string()))
+        }
     }
 }
 
-fn list(spool: &Spool, after: Option<QueueId>, limit: u32) -> ControlAnswer {
-    let index = spool.index.lock();
-    let mut rest = index.after(after);
-    let messages =
-        rest.by_ref().take(limit as usize).map(|(id, message)| view(id, message)).collect();
-    ControlAnswer::Listing(Listing { messages, more: rest.next().is_some() })
+/// Answers what must be read from the disk.
+fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
+    match request {
+        ControlRequest::List { after, limit, filter } => {
+            ControlAnswer::Listing(list(spool, after, limit.min(PAGE_MAX), &filter))
+        }
+        ControlRequest::Show(id) => match view(spool, id) {
+            Some(view) => ControlAnswer::Message(view),
+            None => ControlAnswer::NotFound,
+        },
+        ControlRequest::Read { id, offset, length_max } => {
+            match spool.read(id, offset, length_max.min(PIECE_MAX)) {
+                Ok(Some(piece)) => ControlAnswer::Piece(piece),
+                Ok(None) => ControlAnswer::NotFound,
+                Err(error) => ControlAnswer::Failed(error.to_string()),
+            }
+        }
+        // These need no disk and never come here.
+        ControlRequest::Status | ControlRequest::Change { .. } => ControlAnswer::NotFound,
+    }
 }
 
-fn view(id: QueueId, message: &Message) -> MessageView {
-    let recipients = message.envelope.recipients.iter().zip(&message.recipients);
-    let recipients = (0..).zip(recipients).map(|(index, (recipient, record))| RecipientView {
-        address: recipient.address.clone(),
-        state: match record.progress {
-            _ if message.busy.contains(&index) => RecipientState::Delivering,
-            Progress::Waiting { due } | Progress::Intended { due } => {
-                RecipientState::Waiting { due }
+/// A page of the messages that are meant. Long queues are looked at in pieces, so that nobody waits
+/// for the lock.
+fn list(spool: &Spool, mut after: Option<QueueId>, limit: u32, filter: &Filter) -> Listing {
+    let mut messages = Vec::new();
+    for _ in 0..LOOK_MAX / CHUNK {
+        let mut last = None;
+        let mut ids = Vec::new();
+        {
+            let index = spool.index.lock();
+            for (id, message) in index.after(after).take(CHUNK) {
+                last = Some(id);
+                if may_be_meant(filter, &index, (id, message)) {
+                    ids.push(id);
+                }
             }
-            Progress::Delivered => RecipientState::Delivered,
-            Progress::Failed => RecipientState::Failed,
-        },
-        last: record.last.clone(),
-        attempts: record.attempts,
+        }
+        let Some(last) = last else { return Listing { messages, next: None } };
+        for id in ids {
+            if messages.len() >= limit as usize {
+                return Listing { messages, next: after };
+            }
+            messages.extend(meant(spool, id, filter));
+            after = Some(id);
+        }
+        after = Some(last);
+    }
+    Listing { messages, next: after }
+}
+
+fn meant(spool: &Spool, id: QueueId, filter: &Filter) -> Option<MessageView> {
+    if needs_envelope(filter) {
+        let record = spool.load_record(id).ok()??;
+        if !is_meant(filter, &record.envelope) {
+            return None;
+        }
+    }
+    view(spool, id)
+}
+
+/// A message as administrators see it; nothing when it is gone.
+fn view(spool: &Spool, id: QueueId) -> Option<MessageView> {
+    let read = spool.load_record(id);
+    let index = spool.index.lock();
+    let message = index.message(id)?;
+    let (record, fault) = match read {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let recipients = message.recipients.iter().enumerate().map(|(place, recipient)| {
+        let known = record.as_ref().and_then(|record| record.envelope.recipients.get(place));
+        let address = known.map(|known| known.address.to_string());
+        RecipientView {
+            address: address.unwrap_or_else(|| account(&index.route(recipient))),
+            state: state(recipient),
+            last: index.last(recipient),
+            attempts: recipient.attempts,
+        }
     });
-    MessageView {
+    Some(MessageView {
         id,
-        sender: message.envelope.sender.clone(),
+        sender: index.sender(message),
         size: message.size,
-        origin: message.envelope.origin.clone(),
         held: message.held,
         recipients: recipients.collect(),
+        origin: record.map(|record: MessageRecord| record.envelope.origin),
+        fault,
+    })
+}
+
+/// What is known of a recipient whose record is damaged.
+fn account(route: &lamppost_roles::Route) -> String {
+    match route {
+        lamppost_roles::Route::Mailbox(account) => account.to_string(),
+        _ => "?".into(),
+    }
+}
+
+fn state(recipient: &Recipient) -> RecipientState {
+    match recipient.progress {
+        _ if recipient.is_under_way() => RecipientState::Delivering,
+        Progress::Waiting { due } | Progress::Intended { due } => RecipientState::Waiting { due },
+        Progress::Delivered => RecipientState::Delivered,
+        Progress::Failed => RecipientState::Failed,
+        Progress::Bounced => RecipientState::Bounced,
     }
 }
 
@@ -104,64 +182,139 @@ async fn change(spool: &Arc<Spool>, verb: Verb, selection: Selection) -> Control
         Selection::All => spool.index.lock().after(None).map(|(id, _)| id).collect(),
     };
     let mut changed = 0;
-    for id in ids {
-        match change_one(spool, verb, id).await {
-            Ok(did) => changed += u64::from(did),
+    for ids in ids.chunks(CHUNK) {
+        match change_some(spool, verb, ids).await {
+            Ok(count) => changed += count as u64,
             Err(error) => return ControlAnswer::Failed(error.to_string()),
         }
     }
     ControlAnswer::Changed(changed)
 }
 
-/// Changes a message; false when there is none, or nothing to change.
+/// Changes messages; tells how many there were to change.
 ///
 /// A message whose delivery is under way may still arrive: holding and deleting stop the tries
 /// after it.
-async fn change_one(
+async fn change_some(
     spool: &Arc<Spool>,
     verb: Verb,
-    id: QueueId,
-) -> Result<bool, crate::committer::CommitFailed> {
-    let (held, retried) = {
-        let index = spool.index.lock();
-        let Some(message) = index.message(id) else {
-            return Ok(false);
-        };
-        (message.held, retried(spool, message))
-    };
+    ids: &[QueueId],
+) -> Result<usize, CommitFailed> {
     match verb {
-        Verb::Hold | Verb::Release if held == (verb == Verb::Hold) => return Ok(false),
         Verb::Hold | Verb::Release => {
             let held = verb == Verb::Hold;
-            let apply = move |spool: &Spool| spool.index.lock().hold(id, held);
-            spool.change(&Record::Held { id, held }, apply).await?;
-        }
-        Verb::Retry if retried.is_empty() => return Ok(false),
-        Verb::Retry => spool.progress(id, retried).await?,
-        Verb::Delete => {
+            let ids = concerned(spool, ids, |message| message.held != held);
+            let (count, concerned) = (ids.len(), ids.clone());
             let apply = move |spool: &Spool| {
-                let message = spool.index.lock().take(id);
-                spool.ended(id, message);
+                let mut index = spool.index.lock();
+                for &id in &concerned {
+                    index.hold(id, held);
+                }
             };
-            spool.change(&Record::Deleted { id }, apply).await?;
-            info!(queue_id = %id, "message deleted");
+            if count > 0 {
+                spool.change(&Record::Held { ids, held }, apply).await?;
+            }
+            Ok(count)
+        }
+        Verb::Delete => {
+            let ids = concerned(spool, ids, |_| true);
+            let (count, concerned) = (ids.len(), ids.clone());
+            let apply = move |spool: &Spool| {
+                for &id in &concerned {
+                    let ended = spool.index.lock().take(id);
+                    spool.ended(ended);
+                    info!(queue_id = %id, "message deleted");
+                }
+            };
+            if count > 0 {
+                spool.change(&Record::Deleted { ids }, apply).await?;
+            }
+            Ok(count)
+        }
+        Verb::Retry => move_on(spool, ids, |recipient, now| retried(recipient, now)).await,
+        Verb::Return => {
+            let count = move_on(spool, ids, |recipient, now| returned(recipient, now)).await?;
+            spool.failures.lock().extend(ids);
+            spool.notices.notify_one();
+            Ok(count)
         }
     }
-    Ok(true)
 }
 
-/// The recipients that a retry concerns, due now. Those that failed for good wait again.
-fn retried(spool: &Spool, message: &Message) -> Vec<(u32, RecipientRecord)> {
-    let due = spool.now();
-    let recipients =
-        (0..).zip(&message.recipients).filter(|(index, _)| !message.busy.contains(index));
-    let retried = recipients.filter_map(|(index, record)| {
-        let progress = match record.progress {
-            Progress::Waiting { .. } | Progress::Failed => Progress::Waiting { due },
-            Progress::Intended { .. } => Progress::Intended { due },
-            Progress::Delivered => return None,
+fn concerned(
+    spool: &Spool,
+    ids: &[QueueId],
+    is_concerned: impl Fn(&Message) -> bool,
+) -> Vec<QueueId> {
+    let index = spool.index.lock();
+    let concerned = ids.iter().copied();
+    concerned.filter(|&id| index.message(id).is_some_and(&is_concerned)).collect()
+}
+
+type Now = lamppost_roles::Timestamp;
+
+/// Moves recipients on whose delivery is not under way; tells how many messages that concerned.
+async fn move_on(
+    spool: &Arc<Spool>,
+    ids: &[QueueId],
+    next: impl Fn(RecipientRecord, Now) -> Option<RecipientRecord>,
+) -> Result<usize, CommitFailed> {
+    let now = spool.now();
+    let mut changes = Vec::new();
+    for &id in ids {
+        let recipients: Vec<_> = {
+            let index = spool.index.lock();
+            let Some(message) = index.message(id) else { continue };
+            let idle = (0_u32..).zip(&message.recipients).filter(|(_, one)| !one.is_under_way());
+            let next = idle.filter_map(|(place, one)| {
+                let last = index.last(one);
+                let record =
+                    RecipientRecord { progress: one.progress, attempts: one.attempts, last };
+                Some((place, next(record, now)?))
+            });
+            next.collect()
         };
-        Some((index, RecipientRecord { progress, ..record.clone() }))
-    });
-    retried.collect()
+        if recipients.is_empty() {
+            continue;
+        }
+        let record = Record::Progress { id, recipients: recipients.clone() };
+        let spool = spool.clone();
+        // All are handed in before the first is waited for, and share a sync.
+        changes.push(tokio::spawn(async move {
+            let apply = move |spool: &Spool| {
+                let ended = spool.index.lock().progress(id, &recipients);
+                spool.ended(ended);
+            };
+            spool.change(&record, apply).await
+        }));
+    }
+    let count = changes.len();
+    for change in changes {
+        change.await.unwrap_or(Err(CommitFailed::Failed))?;
+    }
+    Ok(count)
+}
+
+/// A recipient that is to be tried now. One that failed for good waits again.
+fn retried(record: RecipientRecord, due: Now) -> Option<RecipientRecord> {
+    let progress = match record.progress {
+        Progress::Waiting { .. } | Progress::Failed => Progress::Waiting { due },
+        Progress::Intended { .. } => Progress::Intended { due },
+        Progress::Delivered | Progress::Bounced => return None,
+    };
+    Some(RecipientRecord { progress, ..record })
+}
+
+/// A recipient that is given up. One whose file only waits to be renamed gets its mail.
+fn returned(record: RecipientRecord, at: Now) -> Option<RecipientRecord> {
+    if !matches!(record.progress, Progress::Waiting { .. }) {
+        return None;
+    }
+    let mut reason =
+        Reason::own(Status::POLICY, "returned by the administrator of the mail server");
+    if let Some(last) = record.last {
+        reason.text = format!("{} (last try: {})", reason.text, last.reason.text);
+    }
+    let last = Some(Attempt { at, reason });
+    Some(RecipientRecord { progress: Progress::Failed, last, ..record })
 }

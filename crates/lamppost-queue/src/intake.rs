@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lamppost_disk::DiskFile;
 use lamppost_net::link::{Inbox, Reply};
 use lamppost_roles::{Envelope, IntakeAnswer, IntakeRequest, QueueId, UploadId};
 use lamppost_smtp::Refusal;
@@ -13,7 +14,6 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use crate::committer::CommitFailed;
-use crate::disk::DiskFile;
 use crate::record::{MessageRecord, RecipientRecord};
 use crate::spool::Spool;
 
@@ -41,7 +41,13 @@ pub(crate) async fn serve(spool: Arc<Spool>, mut inbox: Inbox<IntakeRequest, Int
             large => {
                 let (spool, uploads) = (spool.clone(), uploads.clone());
                 // Files are written on threads that may block; the front sends one piece at a time.
-                tokio::task::spawn_blocking(move || upload(&spool, &uploads, large, reply));
+                let blocking = spool.settings.blocking;
+                let working = async move {
+                    let work = move || upload(&spool, &uploads, large, reply);
+                    // Work that was cut short has dropped the reply: the front knows.
+                    let _cut = blocking.run(work).await;
+                };
+                drop(tokio::spawn(working));
             }
         }
     }
@@ -70,7 +76,8 @@ fn submit(spool: &Arc<Spool>, envelope: Envelope, content: Bytes, reply: Reply<I
 fn stored(id: QueueId, added: Result<(), CommitFailed>) -> IntakeAnswer {
     match added {
         Ok(()) => IntakeAnswer::Stored(id),
-        Err(CommitFailed) => IntakeAnswer::Refused(Refusal::SpoolFailed),
+        Err(CommitFailed::Full) => IntakeAnswer::Refused(Refusal::SpoolFull),
+        Err(CommitFailed::Failed) => IntakeAnswer::Refused(Refusal::SpoolFailed),
     }
 }
 
@@ -82,7 +89,7 @@ fn message(
 ) -> MessageRecord {
     let recipients =
         envelope.recipients.iter().map(|_| RecipientRecord::new(spool.now())).collect();
-    MessageRecord { id, envelope, recipients, held: false, size, aside }
+    MessageRecord { id, envelope, recipients, held: false, delay_told: false, size, aside }
 }
 
 fn upload(
@@ -140,12 +147,15 @@ fn append(
     which: UploadId,
     piece: &[u8],
 ) -> Result<IntakeAnswer, Refusal> {
-    let taken = uploads.lock().get_mut(&which).and_then(|upload| upload.file.take());
-    let Some(mut file) = taken else {
+    let taken = uploads
+        .lock()
+        .get_mut(&which)
+        .and_then(|upload| upload.file.take().map(|file| (file, upload.size)));
+    let Some((mut file, size)) = taken else {
         return Err(Refusal::Unavailable);
     };
     let appended = if spool.has_room(piece.len() as u64) {
-        file.append(&mut [IoSlice::new(piece)]).map_err(|error| failed(spool, &error))
+        file.write_at(size, &mut [IoSlice::new(piece)]).map_err(|error| failed(spool, &error))
     } else {
         Err(Refusal::SpoolFull)
     };

@@ -6,37 +6,45 @@
 //! which is rebuilt from the log at the start. Deliveries are due recipients handed to the delivery
 //! role in batches, a mailbox at a time.
 
+mod bounce;
+mod checkpoint;
 mod committer;
 mod control;
-mod disk;
+mod filter;
 mod index;
 mod intake;
+mod load;
 mod lock;
 mod log;
+mod notices;
 mod record;
 mod replay;
 mod schedule;
+mod segment;
 mod settings;
+mod spares;
 mod spool;
+mod upkeep;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lamppost_disk::{Disk, FileSystem, RealDisk, file_system};
 use lamppost_net::link::{Inbox, Port};
 use lamppost_net::{Clock, Drain};
 use lamppost_roles::{
     ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryAnswer, DeliveryRequest,
-    IntakeAnswer, IntakeRequest,
+    IntakeAnswer, IntakeRequest, RouteAnswer, RouteRequest,
 };
 use lamppost_telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::lock::Lock;
-use crate::spool::Spool;
+use crate::schedule::Askers;
+use crate::spool::{Means, Spool};
 
-pub use disk::{Disk, DiskFile, RealDisk};
 pub use replay::scan_segment;
 pub use settings::{Durability, Settings};
 
@@ -51,6 +59,8 @@ pub struct Ends {
     pub content: Inbox<ContentRequest, ContentAnswer>,
     /// Delivery puts messages into mailboxes.
     pub delivery: Port<DeliveryRequest, DeliveryAnswer>,
+    /// Policy knows the way to those whom notices go to.
+    pub routing: Port<RouteRequest, RouteAnswer>,
 }
 
 /// The running queue.
@@ -84,9 +94,19 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The spool would not survive what it must survive.
+    #[error(
+        "the spool {folder} is {place}: acknowledged mail would not survive a power cut; move the state to a disk, or set accept-volatile = true in [mail.queue]"
+    )]
+    Volatile {
+        /// The spool.
+        folder: PathBuf,
+        /// Where it is.
+        place: &'static str,
+    },
     /// A newer program wrote the spool.
     #[error(
-        "{path} is no segment of a format that this version knows; use the newer version, or move it away"
+        "{path} has a format that only a newer version knows; use that version, or move the file away"
     )]
     Format {
         /// The file.
@@ -119,20 +139,24 @@ impl Queue {
         ends: Ends,
     ) -> Result<Self, StartError> {
         let folder = settings.directory.clone();
-        let opening = tokio::task::spawn_blocking(move || open(disk, settings, clock, metrics));
-        let opened = opening.await.map_err(|error| StartError::Disk {
+        let blocking = settings.blocking;
+        let means = Means { disk, clock, metrics };
+        let opened = blocking.run(move || open(settings, means)).await;
+        let opened = opened.map_err(|cut| StartError::Disk {
             step: "read the spool",
             path: folder,
-            source: io::Error::other(error),
+            source: io::Error::other(cut),
         })?;
-        let (spool, committer, lock) = opened?;
+        let Opened { spool, log, waiting, lock } = opened?;
+        let committer = waiting.start(log, spool.clone())?;
         let stop = CancellationToken::new();
         let deliveries = Drain::default();
         tokio::spawn(intake::serve(spool.clone(), ends.intake));
         tokio::spawn(control::serve(spool.clone(), ends.control));
         tokio::spawn(control::serve_content(spool.clone(), ends.content));
-        let schedule = schedule::run(spool, ends.delivery, deliveries.clone(), stop.clone());
-        tokio::spawn(schedule);
+        tokio::spawn(notices::run(spool.clone(), stop.clone()));
+        let askers = Askers { delivery: ends.delivery, routing: ends.routing };
+        tokio::spawn(schedule::run(spool, askers, deliveries.clone(), stop.clone()));
         Ok(Self { stop, deliveries, committer, _lock: lock })
     }
 
@@ -147,28 +171,62 @@ impl Queue {
     }
 }
 
-fn open(
-    disk: Arc<dyn Disk>,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
-) -> Result<(Arc<Spool>, committer::Committer, Lock), StartError> {
+/// A spool that was read, before anything runs.
+struct Opened {
+    spool: Arc<Spool>,
+    log: log::Log,
+    waiting: committer::Waiting,
+    lock: Lock,
+}
+
+fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
+    let disk = means.disk.clone();
+    make_folders(&*disk, &settings)?;
+    let lock = Lock::take(&settings.directory)?;
+    check_file_system(&settings)?;
+    let mut replayed = replay::replay(&*disk, &settings, false)?;
+    let messages = replayed.index.messages();
+    let log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;
+    info!(messages, spool = %settings.directory.display(), "spool opened");
+    let (waiting, orders) = committer::channel();
+    let spool = Spool::new(settings, means, replayed, orders);
+    spool.has_segment(log.current());
+    Ok(Opened { spool, log, waiting, lock })
+}
+
+fn make_folders(disk: &dyn Disk, settings: &Settings) -> Result<(), StartError> {
     for folder in
         [settings.directory.clone(), settings.log(), settings.bodies(), settings.quarantine()]
     {
-        disk.create_folder(&folder).map_err(|source| StartError::Disk {
-            step: "make the folder",
-            path: folder,
-            source,
-        })?;
+        let made = disk.create_folder(&folder).and_then(|()| match folder.parent() {
+            Some(parent) => disk.sync_folder(parent),
+            None => Ok(()),
+        });
+        made.map_err(|source| StartError::Disk { step: "make the folder", path: folder, source })?;
     }
-    let lock = Lock::take(&settings.directory)?;
-    let mut replayed = replay::replay(&*disk, &settings)?;
-    let messages = replayed.index.messages();
-    let log = log::Log::begin(disk.clone(), settings.clone(), std::mem::take(&mut replayed.next))?;
-    info!(messages, spool = %settings.directory.display(), "spool opened");
-    let (committer, work) = committer::channel();
-    let spool = Spool::new(settings, disk, clock, metrics, replayed, work);
-    let committer = committer.start(log, spool.clone())?;
-    Ok((spool, committer, lock))
+    Ok(())
+}
+
+/// What was acknowledged must survive a power cut, unless the administrator says otherwise.
+fn check_file_system(settings: &Settings) -> Result<(), StartError> {
+    let folder = settings.directory.clone();
+    let kind = file_system(&folder).map_err(|source| StartError::Disk {
+        step: "ask for the file system of",
+        path: folder.clone(),
+        source,
+    })?;
+    let place = match kind {
+        FileSystem::Disk => return Ok(()),
+        FileSystem::Overlay => {
+            warn!(spool = %folder.display(), "the spool is on a container's layers: mail goes with the container unless its state is on a volume");
+            return Ok(());
+        }
+        FileSystem::Memory => "in memory (tmpfs)",
+        FileSystem::Network => "on another machine (a network file system)",
+    };
+    if !settings.accept_volatile {
+        return Err(StartError::Volatile { folder, place });
+    }
+    warn!(spool = %folder.display(), place, "the spool may not survive a power cut (accept-volatile)");
+    Ok(())
 }

@@ -1,63 +1,242 @@
-//! Rebuilding the index from the log.
+//! Rebuilding the index from the checkpoint and the log.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
 use tracing::warn;
 
-use crate::disk::Disk;
-use crate::index::{Index, Place};
+use crate::checkpoint::{self, Loaded, Position};
+use crate::index::{Index, Message, Place};
 use crate::log::Next;
-use crate::record::{Found, Record, SegmentId, read_segment_header, scan};
+use crate::record::{Progress, Record};
+use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentId, read_head, scan};
 use crate::{Settings, StartError};
 
-/// What the log says.
+/// What the spool says.
 pub(crate) struct Replayed {
     pub(crate) index: Index,
     pub(crate) last_id: QueueId,
     pub(crate) next: Next,
+    /// The first segment that the checkpoint on disk does not cover.
+    pub(crate) covered_below: u64,
+    /// What is damaged, for people.
+    pub(crate) damage: Vec<String>,
+    /// Messages with recipients that failed for good.
+    pub(crate) failures: BTreeSet<QueueId>,
 }
 
-/// A segment as it was read.
+/// A segment whose records are replayed.
 struct Segment {
     id: SegmentId,
     found: Vec<Found>,
 }
 
-/// Reads all segments and takes what they say into an index.
+/// Reads the checkpoint, then the segments that it does not cover, and takes what they say into an
+/// index.
 ///
-/// Damaged parts are copied to the quarantine and skipped; only the last segment may end in a torn
-/// record, which nobody was told was stored.
-pub(crate) fn replay(disk: &dyn Disk, settings: &Settings) -> Result<Replayed, StartError> {
-    let mut next = Next { segment: 1, generation: 1, ..Next::default() };
+/// Damaged parts are copied to the quarantine and skipped. With `all`, or when there is no good
+/// checkpoint, every segment is read.
+pub(crate) fn replay(
+    disk: &dyn Disk,
+    settings: &Settings,
+    all: bool,
+) -> Result<Replayed, StartError> {
+    let mut replay = Replay::begin(disk, settings)?;
+    let position = replay.checkpoint()?;
+    let begin = position.map_or(0, |position| position.begin);
     let mut segments = Vec::new();
-    for path in list(disk, &settings.log())? {
-        let bytes = disk.read(&path, 0, usize::MAX).map_err(|source| StartError::Disk {
+    for (number, path) in replay.paths.clone() {
+        let wanted = number >= begin;
+        if let Some(segment) = replay.segment(number, &path, wanted || all)?
+            && wanted
+        {
+            segments.push(segment);
+        }
+    }
+    let mut entries = std::mem::take(&mut replay.entries);
+    // A message whose segment is gone was done, or moved, after the checkpoint was written.
+    entries.retain(|entry| replay.next.segments.contains_key(&entry.place.segment));
+    for entry in entries {
+        replay.index.restore(entry);
+    }
+    replay.take_in(&segments);
+    replay.remove_orphans()?;
+    let Replay { index, last_id, next, damage, .. } = replay;
+    let has_failed = |message: &Message| {
+        message.recipients.iter().any(|recipient| recipient.progress == Progress::Failed)
+    };
+    let failures = index.after(None).filter(|(_, message)| has_failed(message));
+    let failures = failures.map(|(id, _)| id).collect();
+    Ok(Replayed { index, last_id, next, covered_below: begin, damage, failures })
+}
+
+struct Replay<'a> {
+    disk: &'a dyn Disk,
+    settings: &'a Settings,
+    paths: Vec<(u64, PathBuf)>,
+    index: Index,
+    entries: Vec<crate::index::Entry>,
+    last_id: QueueId,
+    next: Next,
+    damage: Vec<String>,
+}
+
+impl<'a> Replay<'a> {
+    fn begin(disk: &'a dyn Disk, settings: &'a Settings) -> Result<Self, StartError> {
+        let number = |path: PathBuf| {
+            let is_segment = path.extension().is_some_and(|end| end == "seg");
+            let number = path.file_stem()?.to_str()?.parse().ok()?;
+            is_segment.then_some((number, path))
+        };
+        let paths: Vec<_> = list(disk, &settings.log())?.into_iter().filter_map(number).collect();
+        let segment = paths.last().map_or(1, |(number, _)| number + 1);
+        Ok(Self {
+            disk,
+            settings,
+            paths,
+            index: Index::default(),
+            entries: Vec::new(),
+            last_id: QueueId(0),
+            next: Next { segment, sequence: 1, ..Next::default() },
+            damage: Vec::new(),
+        })
+    }
+
+    fn checkpoint(&mut self) -> Result<Option<Position>, StartError> {
+        let path = self.settings.checkpoint();
+        let entries = &mut self.entries;
+        let loaded = checkpoint::load(self.disk, &path, |_, entry| entries.push(entry));
+        let loaded = loaded.map_err(|source| StartError::Disk {
             step: "read",
             path: path.clone(),
             source,
         })?;
-        let named =
-            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-        let Some(number) = named else { continue };
-        next.segment = next.segment.max(number + 1);
-        next.segments.insert(number, bytes.len() as u64);
-        let Some(id) = read_segment_header(&bytes).filter(|id| id.number == number) else {
-            // A segment that was begun when the power went has no header yet, and no records.
-            if bytes.iter().all(|&byte| byte == 0) || bytes.len() < crate::record::SEGMENT_HEADER {
+        match loaded {
+            Loaded::Whole(position) => {
+                self.next.segment = self.next.segment.max(position.begin);
+                self.next.sequence = position.sequence;
+                self.last_id = position.last_id;
+                Ok(Some(position))
+            }
+            Loaded::Absent => Ok(None),
+            Loaded::Newer => Err(StartError::Format { path }),
+            Loaded::Damaged => {
+                self.entries.clear();
+                let text = format!("{} is damaged; the whole log was read instead", path.display());
+                warn!(path = %path.display(), "the checkpoint is damaged; the whole log is read");
+                self.damage.push(text);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads a segment, its records only where they are wanted.
+    fn segment(
+        &mut self,
+        number: u64,
+        path: &Path,
+        with_records: bool,
+    ) -> Result<Option<Segment>, StartError> {
+        let disk = self.disk;
+        let failed = |source| StartError::Disk { step: "read", path: path.to_owned(), source };
+        let length_max = if with_records { usize::MAX } else { SEGMENT_HEADER };
+        let bytes = disk.read(path, 0, length_max).map_err(failed)?;
+        let header = match read_head(&bytes) {
+            Head::Ours(header) if header.id.number == number => header,
+            Head::Newer => return Err(StartError::Format { path: path.to_owned() }),
+            // The name is that of another life of the file, which has a new one.
+            Head::Ours(_) => {
+                disk.remove(path).map_err(failed)?;
+                return Ok(None);
+            }
+            Head::Broken => {
+                self.set_aside(number, path);
+                return Ok(None);
+            }
+        };
+        let length = disk.look(path).map_err(failed)?.map_or(0, |look| look.length);
+        self.next.segments.insert(number, length);
+        self.next.sequence = self.next.sequence.max(header.sequence);
+        self.index.add_segment(header.id);
+        let found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
+        self.quarantine(header.id, &bytes, &found);
+        Ok(Some(Segment { id: header.id, found }))
+    }
+
+    /// Moves a segment without a header out of the way; the queue goes on without it.
+    fn set_aside(&mut self, number: u64, path: &Path) {
+        let target = self.settings.quarantine().join(format!("{number:010}.seg"));
+        let moved = self.disk.rename(path, &target);
+        let reason = moved.err().map(|error| error.to_string()).unwrap_or_default();
+        warn!(segment = number, moved_to = %target.display(), reason, "a segment of the spool has no header and was set aside");
+        self.damage.push(format!(
+            "{} has no header and was moved to {}",
+            path.display(),
+            target.display()
+        ));
+    }
+
+    /// Takes the records into the index, in the order of the log and without those that were voided.
+    fn take_in(&mut self, segments: &[Segment]) {
+        let void = voided(segments);
+        for Segment { id, found } in segments {
+            for found in found {
+                let Found::Record { record, sequence, at, text } = found else { continue };
+                self.next.sequence = self.next.sequence.max(sequence + 1);
+                if void.contains(&(id.number, *sequence)) {
+                    continue;
+                }
+                let place = Place { segment: id.number, at: *at, text: *text };
+                let newest = apply(&mut self.index, record, place);
+                self.last_id = self.last_id.max(newest.unwrap_or(QueueId(0)));
+            }
+        }
+    }
+
+    /// Copies damaged parts aside, for people to look at; the queue goes on without them.
+    fn quarantine(&mut self, id: SegmentId, bytes: &[u8], found: &[Found]) {
+        let last = self.paths.last().is_some_and(|(number, _)| *number == id.number);
+        for (place, hole) in found.iter().enumerate() {
+            let &Found::Hole { at, length } = hole else { continue };
+            if last && place + 1 == found.len() {
+                // A torn end: written when the power went, and acknowledged to nobody.
                 continue;
             }
-            return Err(StartError::Format { path });
-        };
-        next.generation = next.generation.max(id.generation + 1);
-        let found = scan(id, &bytes);
-        quarantine(disk, settings, id, (&bytes, &found));
-        segments.push(Segment { id, found });
+            let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
+            let from = usize::try_from(at).unwrap_or(usize::MAX);
+            let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+            let copied = self.disk.create(&path).and_then(|mut file| {
+                let bytes = bytes.get(from..to).unwrap_or_default();
+                file.write_at(0, &mut [std::io::IoSlice::new(bytes)])
+            });
+            let reason = copied.err().map(|error| error.to_string()).unwrap_or_default();
+            warn!(segment = id.number, at, length, copy = %path.display(), reason, "a part of the spool is damaged and was skipped");
+            self.damage.push(format!(
+                "{length} bytes from {at} on of segment {} are damaged; a copy is {}",
+                id.number,
+                path.display()
+            ));
+        }
     }
-    let (index, last_id) = take_in(&segments, &mut next);
-    remove_orphans(disk, settings, &index)?;
-    Ok(Replayed { index, last_id, next })
+
+    /// Removes large contents that no message names: they were never acknowledged, or are delivered.
+    fn remove_orphans(&self) -> Result<(), StartError> {
+        for path in list(self.disk, &self.settings.bodies())? {
+            let id =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let named = id.and_then(|id| self.index.message(id)).is_some_and(|one| one.aside);
+            if !named {
+                self.disk.remove(&path).map_err(|source| StartError::Disk {
+                    step: "remove",
+                    path,
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
@@ -68,8 +247,8 @@ fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
     })
 }
 
-/// Takes the records into an index, in the order of the log and without those that were voided.
-fn take_in(segments: &[Segment], next: &mut Next) -> (Index, QueueId) {
+/// The records that never happened.
+fn voided(segments: &[Segment]) -> BTreeSet<(u64, u64)> {
     let mut void = BTreeSet::new();
     for found in segments.iter().flat_map(|segment| &segment.found) {
         if let Found::Record { record, .. } = found
@@ -79,98 +258,67 @@ fn take_in(segments: &[Segment], next: &mut Next) -> (Index, QueueId) {
             void.extend((first..=last).take(1 << 20).map(|sequence| (segment, sequence)));
         }
     }
-    let mut index = Index::default();
-    let mut last_id = QueueId(0);
-    for Segment { id, found } in segments {
-        for found in found {
-            let Found::Record { record, sequence, content_at } = found else {
-                continue;
-            };
-            next.sequence = next.sequence.max(sequence + 1);
-            if void.contains(&(id.number, *sequence)) {
-                continue;
-            }
-            if let Some(id) = apply(&mut index, record, (id.number, *content_at as u64)) {
-                last_id = last_id.max(id);
-            }
-        }
-    }
-    (index, last_id)
+    void
 }
 
-/// Takes a record into the index; returns the message that it is about.
-fn apply(index: &mut Index, record: &Record, (segment, content): (u64, u64)) -> Option<QueueId> {
+/// Takes a record into the index; returns the newest message that it is about.
+fn apply(index: &mut Index, record: &Record, place: Place) -> Option<QueueId> {
     match record {
         Record::Message(message) => {
-            let place = if message.aside { Place::Aside } else { Place::Log { offset: content } };
-            index.put(message.clone(), segment, place, None, 0);
+            index.put(message, place);
             Some(message.id)
         }
+        Record::Intended { items, at } => {
+            index.intended(items, *at);
+            items.iter().map(|(id, _)| *id).max()
+        }
+        Record::Delivered { items } => {
+            index.delivered(items);
+            items.iter().map(|(id, _)| *id).max()
+        }
         Record::Progress { id, recipients } => {
-            index.progress(*id, recipients.clone(), false);
+            index.progress(*id, recipients);
             Some(*id)
         }
-        Record::Held { id, held } => {
-            index.hold(*id, *held);
-            Some(*id)
+        Record::Held { ids, held } => {
+            for &id in ids {
+                index.hold(id, *held);
+            }
+            ids.iter().max().copied()
         }
-        Record::Deleted { id } => {
-            index.take(*id);
-            Some(*id)
+        Record::Deleted { ids } => {
+            for &id in ids {
+                index.take(id);
+            }
+            ids.iter().max().copied()
+        }
+        Record::Routed { item, route } => {
+            index.routed(*item, route.clone());
+            Some(item.0)
+        }
+        Record::Notice { of, settles, message } => {
+            index.put(message, place);
+            index.settled(*of, settles);
+            Some(message.id)
         }
         Record::Void { .. } => None,
     }
 }
 
-/// Copies damaged parts aside, for people to look at; the queue goes on without them.
-fn quarantine(
-    disk: &dyn Disk,
-    settings: &Settings,
-    id: SegmentId,
-    (bytes, found): (&[u8], &[Found]),
-) {
-    for hole in found {
-        let &Found::Hole { at, length } = hole else {
-            continue;
-        };
-        if at + length == bytes.len() {
-            // A torn end: written when the power went, and acknowledged to nobody.
-            continue;
-        }
-        let path = settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
-        let copied = disk.create(&path).and_then(|mut file| {
-            file.append(&mut [std::io::IoSlice::new(&bytes[at..at + length])])
-        });
-        let reason = copied.err().map(|error| error.to_string()).unwrap_or_default();
-        warn!(segment = id.number, at, length, copy = %path.display(), reason, "a part of the spool is damaged and was skipped");
-    }
-}
-
-/// Removes large contents that no message names: they were never acknowledged, or are delivered.
-fn remove_orphans(disk: &dyn Disk, settings: &Settings, index: &Index) -> Result<(), StartError> {
-    for path in list(disk, &settings.bodies())? {
-        let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-        let named = id.and_then(|id| index.message(id)).is_some_and(|m| m.place == Place::Aside);
-        if !named {
-            disk.remove(&path).map_err(|source| StartError::Disk {
-                step: "remove",
-                path,
-                source,
-            })?;
-        }
-    }
-    Ok(())
-}
-
 /// Reads the bytes of a segment as a replay does; returns how many records and damaged parts there
 /// are. For fuzzing: any bytes are read, and none are believed.
 pub fn scan_segment(bytes: &[u8]) -> (usize, usize) {
-    let Some(id) = read_segment_header(bytes) else {
+    let Head::Ours(header) = read_head(bytes) else {
         return (0, 0);
     };
-    let segment = Segment { id, found: scan(id, bytes) };
-    let holes = segment.found.iter().filter(|found| matches!(found, Found::Hole { .. })).count();
-    let records = segment.found.len() - holes;
-    drop(take_in(&[segment], &mut Next::default()));
-    (records, holes)
+    let found = scan(header.id, bytes);
+    let holes = found.iter().filter(|found| matches!(found, Found::Hole { .. })).count();
+    let mut index = Index::default();
+    index.add_segment(header.id);
+    for found in &found {
+        if let Found::Record { record, at, text, .. } = found {
+            apply(&mut index, record, Place { segment: header.id.number, at: *at, text: *text });
+        }
+    }
+    (found.len() - holes, holes)
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lamppost_disk::Blocking;
+
 /// What an acknowledged message survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -21,7 +23,7 @@ pub struct Settings {
     pub directory: PathBuf,
     /// What an acknowledged message survives.
     pub durability: Durability,
-    /// Bytes of a segment of the log, after which another is begun.
+    /// Bytes of a segment of the log once much mail comes; the first ones are smaller.
     pub segment_size: u64,
     /// Bytes of all contents that are kept in memory for their first delivery.
     pub memory_max: usize,
@@ -39,6 +41,20 @@ pub struct Settings {
     pub batch_max: usize,
     /// Large messages on their way in at once.
     pub uploads_max: usize,
+    /// Batches at once for the host that takes mail for elsewhere.
+    pub relays_at_once_max: usize,
+    /// How long a message waits for others to share the syncs of its delivery.
+    pub delivery_lag: Duration,
+    /// How long a message waits before its sender is told; zero for never.
+    pub delay_notice_after: Duration,
+    /// How often it is looked for what senders must be told.
+    pub notice_every: Duration,
+    /// Whether the spool may be in memory or on another machine.
+    pub accept_volatile: bool,
+    /// This host's name, for notices.
+    pub hostname: String,
+    /// Where work that blocks is done.
+    pub blocking: Blocking,
 }
 
 impl Default for Settings {
@@ -55,6 +71,13 @@ impl Default for Settings {
             deliveries_at_once_max: 16,
             batch_max: 256,
             uploads_max: 1000,
+            relays_at_once_max: 4,
+            delivery_lag: Duration::from_millis(50),
+            delay_notice_after: Duration::from_secs(4 * 60 * 60),
+            notice_every: Duration::from_secs(60),
+            accept_volatile: false,
+            hostname: "localhost".into(),
+            blocking: Blocking::Threads,
         }
     }
 }
@@ -63,6 +86,11 @@ impl Settings {
     /// Where the log's segments are.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("log")
+    }
+
+    /// The index as it was last written.
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.directory.join("checkpoint")
     }
 
     /// Where large contents are.

@@ -1,26 +1,29 @@
 //! The spool as all parts of the queue share it: the index, the way to the committer, and figures.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lamppost_disk::Disk;
 use lamppost_net::Clock;
 use lamppost_roles::{QueueId, QueueStatus, Timestamp};
 use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tracing::error;
 
 use crate::Settings;
 use crate::committer::{CommitFailed, Committed, Order, Then, Work};
-use crate::disk::Disk;
-use crate::index::{Index, Message, Place};
-use crate::log::Log;
-use crate::record::{Draft, MessageRecord, RecipientRecord, Record};
+use crate::index::{Ended, Fresh, Index, Place};
+use crate::log::{Log, Purpose};
+use crate::record::{Draft, Item, MessageRecord, RecipientRecord, Record};
 use crate::replay::Replayed;
+use crate::segment::SegmentId;
+use crate::upkeep::Upkeep;
 
 /// What the parts of the queue share.
 pub(crate) struct Spool {
@@ -31,25 +34,34 @@ pub(crate) struct Spool {
     pub(crate) index: Mutex<Index>,
     /// Something may be due.
     pub(crate) due: Notify,
-    orders: Mutex<Sender<Order>>,
-    last_id: Mutex<QueueId>,
-    /// Large contents whose message is gone; removed once that is durable.
-    doomed: Mutex<Vec<PathBuf>>,
+    /// Something may be told to a sender.
+    pub(crate) notices: Notify,
+    /// Messages with recipients that failed for good.
+    pub(crate) failures: Mutex<BTreeSet<QueueId>>,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) last_id: Mutex<QueueId>,
+    orders: UnboundedSender<Order>,
     fault: Mutex<Option<String>>,
+    damage: Mutex<Vec<String>>,
     bytes: AtomicU64,
     delivered: AtomicU64,
+}
+
+/// The work of others that the spool is given.
+pub(crate) struct Means {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Spool {
     pub(crate) fn new(
         settings: Settings,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        means: Means,
         replayed: Replayed,
-        orders: Sender<Order>,
+        orders: UnboundedSender<Order>,
     ) -> Arc<Self> {
-        let last_id = Mutex::new(replayed.last_id);
+        let Means { disk, clock, metrics } = means;
         let spool = Self {
             settings,
             disk,
@@ -57,10 +69,13 @@ impl Spool {
             metrics,
             index: Mutex::new(replayed.index),
             due: Notify::new(),
-            orders: Mutex::new(orders),
-            last_id,
-            doomed: Mutex::default(),
+            notices: Notify::new(),
+            failures: Mutex::new(replayed.failures),
+            upkeep: Upkeep::new(replayed.covered_below),
+            last_id: Mutex::new(replayed.last_id),
+            orders,
             fault: Mutex::default(),
+            damage: Mutex::new(replayed.damage),
             bytes: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         };
@@ -89,11 +104,17 @@ impl Spool {
     }
 
     /// Hands a record to the committer; `then` runs on its thread.
-    pub(crate) fn commit(&self, draft: Draft, sync: bool, then: Then) {
-        let sent = self.orders.lock().send(Order::Commit(Work { draft, sync, then }));
-        if let Err(std::sync::mpsc::SendError(Order::Commit(work))) = sent {
-            (work.then)(Err(CommitFailed));
+    pub(crate) fn commit(&self, draft: Draft, purpose: Purpose, sync: bool, then: Then) {
+        let sent = self.orders.send(Order::Commit(Work { draft, purpose, sync, then }));
+        if let Err(tokio::sync::mpsc::error::SendError(Order::Commit(work))) = sent {
+            (work.then)(Err(CommitFailed::Failed));
         }
+    }
+
+    /// Lets the committer look for what has become free.
+    pub(crate) fn order_tidy(&self) {
+        // A committer that has ended leaves it to the next start.
+        drop(self.orders.send(Order::Tidy));
     }
 
     /// Adds a message to the log and, once it is durable, to the index.
@@ -104,65 +125,69 @@ impl Spool {
         then: impl FnOnce(Result<(), CommitFailed>) + Send + 'static,
     ) {
         let spool = self.clone();
-        let record = Record::Message(message.clone());
-        let inline = if message.aside { Bytes::new() } else { content.clone() };
+        let record = Record::Message(message);
+        let inline = if aside(&record) { Bytes::new() } else { content.clone() };
+        let draft = Draft::new(&record, inline);
+        let Record::Message(record) = record else { return };
         let done = move |committed: Result<Committed, CommitFailed>| {
-            let added = committed.map(|Committed { segment, content: offset }| {
-                let place = if message.aside { Place::Aside } else { Place::Log { offset } };
-                let kept = (!message.aside).then_some(content);
-                let max = spool.settings.memory_max;
-                spool.index.lock().put(message, segment, place, kept, max);
+            let added = committed.map(|committed| {
+                let content = (!record.aside).then_some(content);
+                let id = record.id;
+                {
+                    let mut index = spool.index.lock();
+                    index.put(&record, place(committed));
+                    index.keep_fresh(id, Fresh { record, content }, spool.settings.memory_max);
+                }
                 spool.count_messages();
                 spool.due.notify_one();
             });
             then(added);
         };
-        self.commit(Draft::new(&record, inline), true, Box::new(done));
+        self.commit(draft, Purpose::Mail, true, Box::new(done));
     }
 
-    /// Commits recipients' new states and takes them into the index.
-    ///
-    /// # Errors
-    /// When they are not durable; nothing has changed then.
-    pub(crate) async fn progress(
-        self: &Arc<Self>,
-        id: QueueId,
-        recipients: Vec<(u32, RecipientRecord)>,
-    ) -> Result<(), CommitFailed> {
-        let record = Record::Progress { id, recipients: recipients.clone() };
-        let apply = move |spool: &Self| drop(spool.index.lock().progress(id, recipients, false));
-        self.change(&record, apply).await
-    }
-
-    /// Commits that a recipient's file is to be published; its delivery is still under way.
+    /// Commits that recipients' files are to be published; their deliveries are still under way.
     ///
     /// # Errors
     /// When it is not durable; nothing has changed then.
     pub(crate) async fn intend(
         self: &Arc<Self>,
-        id: QueueId,
-        index: u32,
-        recipient: RecipientRecord,
+        items: Vec<Item>,
+        at: Timestamp,
     ) -> Result<(), CommitFailed> {
-        let recipients = vec![(index, recipient)];
-        let record = Record::Progress { id, recipients: recipients.clone() };
-        let apply = move |spool: &Self| drop(spool.index.lock().progress(id, recipients, true));
-        self.change(&record, apply).await
+        let record = Record::Intended { items: items.clone(), at };
+        self.change(&record, move |spool| spool.index.lock().intended(&items, at)).await
     }
 
-    /// Notes the outcome of a delivery. Nobody waits for it: it is durable with the next sync, and a
-    /// crash before that, or a log that fails, only repeats the delivery to the same end.
-    pub(crate) fn note(self: Arc<Self>, id: QueueId, index: u32, recipient: RecipientRecord) {
+    /// Notes recipients that have their mail. Nobody waits for it: it is durable with the next sync,
+    /// and a crash before that, or a log that fails, only repeats the delivery to the same end.
+    pub(crate) fn note_delivered(self: &Arc<Self>, items: Vec<Item>) {
+        self.delivered.fetch_add(items.len() as u64, Ordering::Relaxed);
+        let record = Record::Delivered { items: items.clone() };
+        self.note(&record, move |spool| spool.index.lock().delivered(&items));
+    }
+
+    /// Notes a recipient that was tried in vain; as [`Spool::note_delivered`].
+    pub(crate) fn note_progress(self: &Arc<Self>, (id, index): Item, recipient: RecipientRecord) {
         let recipients = vec![(index, recipient)];
-        let draft =
-            Draft::new(&Record::Progress { id, recipients: recipients.clone() }, Bytes::new());
+        let record = Record::Progress { id, recipients: recipients.clone() };
+        self.note(&record, move |spool| {
+            spool.index.lock().progress(id, &recipients).into_iter().collect()
+        });
+    }
+
+    fn note(
+        self: &Arc<Self>,
+        record: &Record,
+        apply: impl FnOnce(&Self) -> Vec<Ended> + Send + 'static,
+    ) {
         let spool = self.clone();
         let then = move |_| {
-            let ended = spool.index.lock().progress(id, recipients, false);
-            spool.ended(id, ended);
+            spool.ended(apply(&spool));
             spool.due.notify_one();
+            spool.notices.notify_one();
         };
-        self.commit(draft, false, Box::new(then));
+        self.commit(Draft::new(record, Bytes::new()), Purpose::State, false, Box::new(then));
     }
 
     /// Commits a change and takes it into the index.
@@ -174,140 +199,80 @@ impl Spool {
         record: &Record,
         apply: impl FnOnce(&Self) + Send + 'static,
     ) -> Result<(), CommitFailed> {
+        self.change_with(Draft::new(record, Bytes::new()), Purpose::State, |spool, _| apply(spool))
+            .await
+    }
+
+    /// As [`Spool::change`], with content; `apply` learns where the record is.
+    ///
+    /// # Errors
+    /// When it is not durable; nothing has changed then.
+    pub(crate) async fn change_with(
+        self: &Arc<Self>,
+        draft: Draft,
+        purpose: Purpose,
+        apply: impl FnOnce(&Self, Place) + Send + 'static,
+    ) -> Result<(), CommitFailed> {
         let (to, done) = oneshot::channel();
         let spool = self.clone();
         let then = move |committed: Result<Committed, CommitFailed>| {
-            if committed.is_ok() {
-                apply(&spool);
+            if let Ok(committed) = committed {
+                apply(&spool, place(committed));
                 spool.due.notify_one();
+                spool.notices.notify_one();
             }
             let _gone = to.send(committed.map(|_| ()));
         };
-        self.commit(Draft::new(record, Bytes::new()), true, Box::new(then));
-        done.await.unwrap_or(Err(CommitFailed))
+        self.commit(draft, purpose, true, Box::new(then));
+        done.await.unwrap_or(Err(CommitFailed::Failed))
     }
 
-    /// Cleans up after a message that left the index.
-    pub(crate) fn ended(&self, id: QueueId, message: Option<Message>) {
-        if message.is_some_and(|message| message.place == Place::Aside) {
-            self.doomed.lock().push(self.settings.body(id));
+    /// Cleans up after messages that left the index.
+    pub(crate) fn ended(&self, messages: impl IntoIterator<Item = Ended>) {
+        for message in messages {
+            if message.aside {
+                self.upkeep.doom(self.settings.body(message.id));
+            }
         }
         self.count_messages();
     }
 
-    fn count_messages(&self) {
+    pub(crate) fn count_messages(&self) {
         let messages = self.index.lock().messages();
         self.metrics.queue_messages.set(i64::try_from(messages).unwrap_or(i64::MAX));
     }
 
-    /// Counts a recipient that has its mail.
-    pub(crate) fn count_delivered(&self) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Removes, after a sync, what nothing in the index needs any more.
-    ///
-    /// Segments go in order from the oldest: a record of progress must outlive the record of its
-    /// message, or the message would come back.
-    pub(crate) fn tidy(&self, log: &mut Log) {
-        for path in std::mem::take(&mut *self.doomed.lock()) {
-            warn_unless_removed(&path, self.disk.remove(&path));
-        }
-        while let Some(oldest) = log.oldest().filter(|&oldest| self.index.lock().live(oldest) == 0)
-        {
-            let path = self.settings.segment(oldest);
-            let removed = log.remove(oldest);
-            let failed = removed.is_err();
-            warn_unless_removed(&path, removed);
-            if failed {
-                return;
+    /// The log goes on in a segment that the index may not know yet.
+    pub(crate) fn has_segment(&self, segment: Option<SegmentId>) {
+        if let Some(id) = segment {
+            let mut index = self.index.lock();
+            if index.segment(id.number).is_none() {
+                index.add_segment(id);
             }
         }
-    }
-
-    /// Writes the messages of the oldest segment again when few are left in it, so that a message
-    /// that stays long does not keep the whole log.
-    pub(crate) fn forward(&self, log: &mut Log) {
-        /// Segments before anything is written again.
-        const SEGMENTS_MIN: usize = 4;
-        let Some(oldest) = log.oldest().filter(|_| log.segments() >= SEGMENTS_MIN) else {
-            return;
-        };
-        let mut drafts = Vec::new();
-        let mut moved = Vec::new();
-        let mut bytes = 0;
-        let ids = self.index.lock().of_segment(oldest);
-        for id in ids {
-            let Some((record, place)) =
-                self.index.lock().message(id).map(|m| (m.record(id), m.place))
-            else {
-                continue;
-            };
-            let content = match place {
-                Place::Aside => Ok(Bytes::new()),
-                Place::Log { offset } => self.read_log(oldest, offset, record.size),
-            };
-            let Ok(content) = content else { return };
-            let draft = Draft::new(&Record::Message(record.clone()), content);
-            bytes += draft.len() as u64;
-            if bytes > self.settings.segment_size / 4 {
-                return;
-            }
-            drafts.push(draft);
-            moved.push((record, place));
-        }
-        let Ok(written) = log.append(&drafts, true) else {
-            return;
-        };
-        let mut index = self.index.lock();
-        for ((record, place), offset) in moved.into_iter().zip(written.contents) {
-            let place = if place == Place::Aside { place } else { Place::Log { offset } };
-            index.put(record, written.segment, place, None, 0);
-        }
-        drop(index);
-        self.tidy(log);
-    }
-
-    /// Reads a content from the log.
-    pub(crate) fn read_log(&self, segment: u64, offset: u64, size: u64) -> std::io::Result<Bytes> {
-        let length = usize::try_from(size).unwrap_or(usize::MAX);
-        let bytes = self.disk.read(&self.settings.segment(segment), offset, length)?;
-        if bytes.len() < length {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(bytes.into())
-    }
-
-    /// Reads a piece of a message's content; nothing when there is no such message.
-    pub(crate) fn read(
-        &self,
-        id: QueueId,
-        offset: u64,
-        length_max: u32,
-    ) -> Option<std::io::Result<Bytes>> {
-        let (place, segment, size) = {
-            let index = self.index.lock();
-            let message = index.message(id)?;
-            (message.place, message.segment, message.size)
-        };
-        let length = size.saturating_sub(offset).min(u64::from(length_max));
-        Some(match place {
-            Place::Log { offset: begin } => self.read_log(segment, begin + offset, length),
-            Place::Aside => {
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                self.disk.read(&self.settings.body(id), offset, length).map(Bytes::from)
-            }
-        })
     }
 
     /// The log works.
-    pub(crate) fn well(&self) {
-        *self.fault.lock() = None;
+    pub(crate) fn well(&self, log: &Log) {
+        let fault = (!log.has_reserve()).then(|| {
+            "the disk is full: no space is reserved for changes of state; free some".to_owned()
+        });
+        *self.fault.lock() = fault;
     }
 
     /// The log does not work.
     pub(crate) fn ill(&self, fault: String) {
         *self.fault.lock() = Some(fault);
+    }
+
+    /// Something is damaged for good.
+    pub(crate) fn damaged(&self, text: String) {
+        /// Reports that are kept; the log has all.
+        const KEPT_MAX: usize = 100;
+        let mut damage = self.damage.lock();
+        if damage.len() < KEPT_MAX && !damage.contains(&text) {
+            damage.push(text);
+        }
     }
 
     /// A sync took so long.
@@ -324,33 +289,41 @@ impl Spool {
 
     /// Figures of the whole queue.
     pub(crate) fn status(&self) -> QueueStatus {
-        use crate::record::Progress;
-        let mut status = QueueStatus {
+        let (messages, counts) = {
+            let index = self.index.lock();
+            (index.messages() as u64, index.counts())
+        };
+        QueueStatus {
+            messages,
+            held: counts.held,
+            waiting: counts.waiting,
+            failed: counts.failed,
             spool_bytes: self.bytes.load(Ordering::Relaxed),
             accepted: self.metrics.messages_accepted.get(),
             delivered: self.delivered.load(Ordering::Relaxed),
             syncs: self.metrics.spool_syncs.get(),
             fault: self.fault.lock().clone(),
-            ..QueueStatus::default()
-        };
-        let index = self.index.lock();
-        for (_, message) in index.after(None) {
-            status.messages += 1;
-            status.held += u64::from(message.held);
-            for recipient in &message.recipients {
-                match recipient.progress {
-                    Progress::Waiting { .. } | Progress::Intended { .. } => status.waiting += 1,
-                    Progress::Failed => status.failed += 1,
-                    Progress::Delivered => {}
-                }
-            }
+            damage: self.damage.lock().clone(),
         }
-        status
     }
 }
 
-fn warn_unless_removed(path: &std::path::Path, removed: std::io::Result<()>) {
-    if let Err(error) = removed {
+fn aside(record: &Record) -> bool {
+    matches!(record, Record::Message(message) if message.aside)
+}
+
+/// Where a record's message is.
+pub(crate) fn place(committed: Committed) -> Place {
+    Place { segment: committed.segment, at: committed.at, text: committed.text }
+}
+
+/// Tells that a file could not be removed; it is tried again at the next start.
+pub(crate) fn warn_unless_removed(path: &Path, removed: std::io::Result<()>) -> bool {
+    if let Err(error) = &removed {
         error!(path = %path.display(), reason = %error, "a file of the spool cannot be removed");
     }
+    removed.is_ok()
 }
+
+/// Files that are to be removed.
+pub(crate) type Doomed = Vec<PathBuf>;

@@ -1,7 +1,7 @@
 //! Control to queue: what an administrator sees and changes.
 
 use bytes::Bytes;
-use lamppost_smtp::{Address, ReversePath};
+use lamppost_smtp::ReversePath;
 use serde::{Deserialize, Serialize};
 
 use crate::{Origin, QueueId, Reason, Timestamp};
@@ -13,10 +13,12 @@ pub enum ControlRequest {
     Status,
     /// The messages in the queue by id, at most `limit` after `after`.
     List {
-        /// The last id of the page before.
+        /// Where the page before ended.
         after: Option<QueueId>,
         /// How many at most.
         limit: u32,
+        /// Which of them.
+        filter: Filter,
     },
     /// One message.
     Show(QueueId),
@@ -50,6 +52,44 @@ pub enum Verb {
     Release,
     /// Forget it; nobody is told.
     Delete,
+    /// Give it up: the sender gets a bounce.
+    Return,
+}
+
+/// Which messages are wanted: those for which all that is named holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Filter {
+    /// The sender's address, `@domain`, or `<>` for none.
+    pub sender: Option<String>,
+    /// A recipient's address, or `@domain`.
+    pub recipient: Option<String>,
+    /// The domain of the sender or of a recipient.
+    pub domain: Option<String>,
+    /// It came before this time.
+    pub before: Option<Timestamp>,
+    /// It came at this time or after.
+    pub since: Option<Timestamp>,
+    /// It has at least so many bytes.
+    pub larger: Option<u64>,
+    /// It has at most so many bytes.
+    pub smaller: Option<u64>,
+    /// A recipient is in this state.
+    pub state: Option<StateFilter>,
+}
+
+/// A state that messages can be asked for by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateFilter {
+    /// It waits for its first try.
+    New,
+    /// It was tried in vain and waits for the next try.
+    Deferred,
+    /// An administrator holds it.
+    Held,
+    /// It failed for good.
+    Failed,
 }
 
 /// Which messages.
@@ -103,6 +143,8 @@ pub struct QueueStatus {
     pub syncs: u64,
     /// What is wrong with the spool, if anything; for people.
     pub fault: Option<String>,
+    /// Parts of the spool that were found damaged since the start; for people.
+    pub damage: Vec<String>,
 }
 
 /// A page of messages.
@@ -111,8 +153,9 @@ pub struct QueueStatus {
 pub struct Listing {
     /// The messages in the order of their ids.
     pub messages: Vec<MessageView>,
-    /// Whether there are more after these.
-    pub more: bool,
+    /// Where the next page begins; nothing at the end. A page may be empty before the end: that of
+    /// a long queue in which few messages are wanted.
+    pub next: Option<QueueId>,
 }
 
 /// A message as an administrator sees it.
@@ -125,8 +168,10 @@ pub struct MessageView {
     pub sender: ReversePath,
     /// The size of its content in bytes.
     pub size: u64,
-    /// Where it came from.
-    pub origin: Origin,
+    /// Where it came from; nothing when its record is damaged.
+    pub origin: Option<Origin>,
+    /// Why its record cannot be read; for people.
+    pub fault: Option<String>,
     /// Whether an administrator holds it.
     pub held: bool,
     /// All recipients, with those that have their mail already.
@@ -138,7 +183,7 @@ pub struct MessageView {
 #[serde(rename_all = "kebab-case")]
 pub struct RecipientView {
     /// The address in RCPT TO.
-    pub address: Address,
+    pub address: String,
     /// How far its delivery is.
     pub state: RecipientState,
     /// The last try that did not succeed.
@@ -162,6 +207,8 @@ pub enum RecipientState {
     Delivered,
     /// It failed for good.
     Failed,
+    /// It failed for good, and the sender was told.
+    Bounced,
 }
 
 /// A try that did not succeed.

@@ -88,7 +88,7 @@ pub enum Outcome {
 }
 
 /// Why a delivery did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reason {
     /// For programs.
     pub status: Status,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use jiff::fmt::rfc2822::DateTimePrinter;
 use lamppost_smtp::{Address, ReversePath};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// As header fields tell it, in UTC (RFC 5322 §3.3).
+    pub fn to_rfc5322(self) -> String {
+        let second = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        let timestamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
+        let date = timestamp.to_zoned_datetime(jiff::tz::TimeZone::UTC);
+        // A date within jiff's range, as every timestamp is, can be printed.
+        DateTimePrinter::new().zoned_datetime_to_string(&date).unwrap_or_default()
+    }
+}
 
 /// Everything about a message that is not its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +43,7 @@ pub struct Recipient {
 }
 
 /// The way to a recipient.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Route {
     /// Into the Maildir of this account.
     Mailbox(Address),

@@ -16,8 +16,8 @@ mod policy;
 mod queue_id;
 
 pub use control::{
-    Attempt, ControlAnswer, ControlRequest, Listing, MessageView, QueueStatus, RecipientState,
-    RecipientView, Selection, Verb,
+    Attempt, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
+    RecipientState, RecipientView, Selection, StateFilter, Verb,
 };
 pub use delivery::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,

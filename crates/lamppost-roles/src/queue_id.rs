@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Timestamp;
+
 /// Letters in ascending ASCII order without the ones that look alike (i, l, o, u).
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// 13 letters of 5 bits hold 64 bits.
@@ -23,6 +25,16 @@ impl QueueId {
     #[must_use]
     pub fn next(self, now_us: u64) -> Self {
         Self(now_us.max(self.0 + 1))
+    }
+
+    /// When the message came, in milliseconds since 1970.
+    pub fn received(self) -> Timestamp {
+        Timestamp(self.0 / 1000)
+    }
+
+    /// The first identity of messages that came at a time.
+    pub fn first_at(time: Timestamp) -> Self {
+        Self(time.0.saturating_mul(1000))
     }
 }
 

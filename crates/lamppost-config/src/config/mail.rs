@@ -61,6 +61,10 @@ pub struct Queue {
     pub retry_first: Duration,
     pub retry_max: Duration,
     pub deliveries_at_once_max: usize,
+    pub delivery_lag: Duration,
+    pub delay_notice_after: Duration,
+    pub notice_every: Duration,
+    pub accept_volatile: bool,
 }
 
 /// What an acknowledged message survives.
@@ -181,6 +185,10 @@ impl Queue {
             retry_first: time(from, "retry-first", findings),
             retry_max: time(from, "retry-max", findings),
             deliveries_at_once_max: count(from, "deliveries-at-once-max", findings),
+            delivery_lag: time(from, "delivery-lag", findings),
+            delay_notice_after: time(from, "delay-notice-after", findings),
+            notice_every: time(from, "notice-every", findings),
+            accept_volatile: from.read("accept-volatile", reader::boolean, findings).value,
         };
         section.finish(findings);
         queue

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use host::{Fault, Host, Manner, Tls};
 use lamppost_delivery::{MaildirTemplate, Relay, RelaySettings, RelayTls, Settings};
+use lamppost_disk::{Blocking, RealDisk};
 use lamppost_net::link::{Port, link};
 use lamppost_net::{ClientTls, Trust};
 use lamppost_roles::{
@@ -59,7 +60,13 @@ impl Role {
             relay: relay.clone(),
         };
         let (port, inbox) = link();
-        tokio::spawn(lamppost_delivery::run(settings, Metrics::new(), inbox, content));
+        tokio::spawn(lamppost_delivery::run(
+            settings,
+            Arc::new(RealDisk),
+            Metrics::new(),
+            inbox,
+            content,
+        ));
         Self { port, relay }
     }
 

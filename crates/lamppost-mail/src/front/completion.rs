@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use jiff::fmt::rfc2822::DateTimePrinter;
 use lamppost_roles::Timestamp;
 
 use super::header::Header;
@@ -23,13 +22,7 @@ impl Completion {
         let Self { host, session, now } = self;
         let mut fields = String::new();
         if !header.date {
-            let second = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
-            let date = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
-            let date = date.to_zoned_datetime(jiff::tz::TimeZone::UTC);
-            // A date within jiff's range, as every timestamp is, can be printed.
-            if let Ok(date) = DateTimePrinter::new().zoned_datetime_to_string(&date) {
-                let _infallible = writeln!(fields, "Date: {date}");
-            }
+            let _infallible = writeln!(fields, "Date: {}", now.to_rfc5322());
         }
         if !header.message_id {
             let _infallible = writeln!(fields, "Message-ID: <{}.{session}@{host}>", now.0);

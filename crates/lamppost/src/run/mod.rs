@@ -17,6 +17,7 @@ use lamppost_config::{Config, Level, LogFormat, TlsMode};
 use lamppost_console::{Control, ControlSocket, serve_metrics};
 use lamppost_database::{Database, Survives};
 use lamppost_delivery::Relay;
+use lamppost_disk::RealDisk;
 use lamppost_greylist::{Greylist, SqliteStore};
 use lamppost_mail::policy::Policy;
 use lamppost_mail::{Front, FrontEnds};
@@ -135,6 +136,7 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
     let (content_port, content) = link();
     let (delivery_port, delivery) = link();
     let (policy_port, policy_inbox) = link();
+    let (routing_port, routing) = link();
 
     let relay = Relay::default();
     relay.set(relay::settings(config, hostname)?);
@@ -142,17 +144,19 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
         .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
     tokio::spawn(lamppost_delivery::run(
         delivery_settings,
+        Arc::new(RealDisk),
         metrics.clone(),
         delivery,
         content_port,
     ));
-    let ends = Ends { intake, control, content, delivery: delivery_port };
-    let settings = settings::queue(config, &opened.state);
+    let ends = Ends { intake, control, content, delivery: delivery_port, routing: routing_port };
+    let settings = settings::queue(config, &opened.state, hostname);
     let queue = Queue::start(settings, clock.clone(), metrics.clone(), ends).await;
     let queue = queue.map_err(|error| Failure::of(Code::Unavailable, &error))?;
     let settings = settings::policy(config, hostname);
     let policy = Policy::new(settings, accounts, greylist.clone(), clock.clone());
     tokio::spawn(policy.clone().run(policy_inbox));
+    tokio::spawn(policy.clone().run_routes(routing));
 
     let drain = Drain::default();
     let ends = FrontEnds { policy: policy_port, intake: intake_port };

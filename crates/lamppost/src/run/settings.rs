@@ -58,7 +58,7 @@ pub(super) fn accounts(config: &Config) -> lamppost_accounts::Settings {
     }
 }
 
-pub(super) fn queue(config: &Config, state: &Path) -> lamppost_queue::Settings {
+pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_queue::Settings {
     let queue = &config.mail.queue;
     lamppost_queue::Settings {
         directory: state.join("spool"),
@@ -74,6 +74,13 @@ pub(super) fn queue(config: &Config, state: &Path) -> lamppost_queue::Settings {
         retry_first: queue.retry_first,
         retry_max: queue.retry_max,
         deliveries_at_once_max: queue.deliveries_at_once_max,
+        delivery_lag: queue.delivery_lag,
+        delay_notice_after: queue.delay_notice_after,
+        // Never so often that nothing else would be done.
+        notice_every: queue.notice_every.max(std::time::Duration::from_millis(10)),
+        accept_volatile: queue.accept_volatile,
+        relays_at_once_max: config.mail.relay.connections_max,
+        hostname: hostname.to_owned(),
         ..lamppost_queue::Settings::default()
     }
 }
@@ -89,6 +96,7 @@ pub(super) fn delivery(
         maildir: MaildirTemplate::new(template)?,
         hostname: hostname.to_owned(),
         writers_max: WRITERS_MAX,
+        blocking: lamppost_disk::Blocking::Threads,
         relay: relay.clone(),
     })
 }

@@ -1,0 +1,545 @@
+//! What is in the queue, in memory: rebuilt from the checkpoint and the log at the start.
+
+mod lines;
+mod message;
+mod table;
+
+use std::collections::BTreeMap;
+
+use lamppost_roles::{Attempt, QueueId, Reason, Route, Timestamp};
+use lamppost_smtp::ReversePath;
+use serde::{Deserialize, Serialize};
+
+use self::lines::{Batch, Lines};
+use self::message::Standing;
+use self::table::Table;
+use crate::record::{Item, MessageRecord, Progress, RecipientRecord, Settles};
+use crate::segment::SegmentId;
+
+pub(crate) use lines::{Batch as ItemBatch, Bounds, Work};
+pub(crate) use message::{Fresh, Message, Place, Recipient};
+pub(crate) use table::Handle;
+
+/// All messages, by id and by when they are due.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    messages: BTreeMap<QueueId, Message>,
+    destinations: Table<Route>,
+    senders: Table<ReversePath>,
+    reasons: Table<Reason>,
+    lines: Lines,
+    segments: BTreeMap<u64, Segment>,
+    fresh_bytes: usize,
+    counts: Counts,
+}
+
+/// What the index knows of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    /// Messages whose record is in it.
+    pub(crate) messages: u64,
+    /// Bytes of their records.
+    pub(crate) bytes: u64,
+}
+
+/// How many there are, kept up to date so that nobody has to count a long queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Messages that are held.
+    pub(crate) held: u64,
+    /// Recipients that wait for a try.
+    pub(crate) waiting: u64,
+    /// Recipients that failed for good and of whom nobody was told yet.
+    pub(crate) failed: u64,
+}
+
+/// A message as a checkpoint holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) id: QueueId,
+    pub(crate) place: Place,
+    size: u64,
+    aside: bool,
+    held: bool,
+    delay_told: bool,
+    sender: ReversePath,
+    recipients: Vec<(Route, RecipientRecord)>,
+}
+
+/// A message that left the index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) id: QueueId,
+    /// Whether its content is a file of its own.
+    pub(crate) aside: bool,
+}
+
+impl Index {
+    /// How many messages there are.
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// How many there are of what.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A message.
+    pub(crate) fn message(&self, id: QueueId) -> Option<&Message> {
+        self.messages.get(&id)
+    }
+
+    /// All messages after an id, oldest first.
+    pub(crate) fn after(&self, id: Option<QueueId>) -> impl Iterator<Item = (QueueId, &Message)> {
+        let from = id.map_or(QueueId(0), |id| QueueId(id.0.saturating_add(1)));
+        self.messages.range(from..).map(|(&id, message)| (id, message))
+    }
+
+    /// The way to a recipient.
+    pub(crate) fn route(&self, recipient: &Recipient) -> Route {
+        self.destinations.get(recipient.destination).map_or(Route::Undecided, |at| (**at).clone())
+    }
+
+    /// The sender of a message.
+    pub(crate) fn sender(&self, message: &Message) -> ReversePath {
+        self.senders.get(message.sender).map_or(ReversePath::Null, |at| (**at).clone())
+    }
+
+    /// A recipient's last try that did not succeed.
+    pub(crate) fn last(&self, recipient: &Recipient) -> Option<Attempt> {
+        let (at, reason) = recipient.last?;
+        Some(Attempt { at, reason: (**self.reasons.get(reason)?).clone() })
+    }
+
+    /// A message's present state, over what its record says.
+    pub(crate) fn refresh(&self, message: &Message, record: &mut MessageRecord) {
+        record.held = message.held;
+        record.delay_told = message.delay_told;
+        record.recipients = message.recipients.iter().map(|one| self.record_of(one)).collect();
+        for (recipient, known) in record.envelope.recipients.iter_mut().zip(&message.recipients) {
+            recipient.route = self.route(known);
+        }
+    }
+
+    fn record_of(&self, recipient: &Recipient) -> RecipientRecord {
+        RecipientRecord {
+            progress: recipient.progress,
+            attempts: recipient.attempts,
+            last: self.last(recipient),
+        }
+    }
+
+    /// A segment that records may be in from now on.
+    pub(crate) fn add_segment(&mut self, id: SegmentId) {
+        self.segments.insert(id.number, Segment { id, messages: 0, bytes: 0 });
+    }
+
+    /// What is known of a segment.
+    pub(crate) fn segment(&self, number: u64) -> Option<&Segment> {
+        self.segments.get(&number)
+    }
+
+    /// A segment that is gone.
+    pub(crate) fn remove_segment(&mut self, number: u64) {
+        self.segments.remove(&number);
+    }
+
+    /// The messages whose record is in a segment, as many as `max`.
+    pub(crate) fn of_segment(&self, segment: u64, max: usize) -> Vec<QueueId> {
+        let of_it = self.messages.iter().filter(|(_, message)| message.place.segment == segment);
+        of_it.map(|(&id, _)| id).take(max).collect()
+    }
+
+    /// Adds a message as its record says, or replaces what was known of it.
+    pub(crate) fn put(&mut self, record: &MessageRecord, place: Place) {
+        self.take(record.id);
+        let recipients = record.envelope.recipients.iter().zip(&record.recipients);
+        let recipients = recipients.map(|(one, state)| (one.route.clone(), state.clone()));
+        self.restore(Entry {
+            id: record.id,
+            place,
+            size: record.size,
+            aside: record.aside,
+            held: record.held,
+            delay_told: record.delay_told,
+            sender: record.envelope.sender.clone(),
+            recipients: recipients.collect(),
+        });
+    }
+
+    /// Adds a message that is complete, its values kept in the tables already.
+    fn insert(&mut self, id: QueueId, message: Message) {
+        if message.is_done() {
+            self.dismiss(&message);
+            return;
+        }
+        if let Some(segment) = self.segments.get_mut(&message.place.segment) {
+            segment.messages += 1;
+            segment.bytes += message.log_bytes();
+        }
+        self.count(&message, true);
+        self.messages.insert(id, message);
+        self.place_all(id);
+    }
+
+    /// Messages after an id as a checkpoint holds them.
+    pub(crate) fn entries(&self, after: Option<QueueId>, max: usize) -> Vec<Entry> {
+        let entries = self.after(after).take(max).map(|(id, message)| Entry {
+            id,
+            place: message.place,
+            size: message.size,
+            aside: message.aside,
+            held: message.held,
+            delay_told: message.delay_told,
+            sender: self.sender(message),
+            recipients: message
+                .recipients
+                .iter()
+                .map(|recipient| (self.route(recipient), self.record_of(recipient)))
+                .collect(),
+        });
+        entries.collect()
+    }
+
+    /// Adds a message, from a checkpoint or a record.
+    pub(crate) fn restore(&mut self, entry: Entry) {
+        let sender = self.senders.keep(entry.sender.clone());
+        let recipients = entry.recipients.into_iter().map(|(route, state)| Recipient {
+            destination: self.destinations.keep(route),
+            progress: state.progress,
+            attempts: state.attempts,
+            last: state.last.map(|last| (last.at, self.reasons.keep(last.reason))),
+            standing: Standing::Aside,
+            is_lined_up: false,
+        });
+        let message = Message {
+            place: entry.place,
+            size: entry.size,
+            aside: entry.aside,
+            held: entry.held,
+            delay_told: entry.delay_told,
+            sender,
+            is_null_sender: entry.sender == ReversePath::Null,
+            recipients: recipients.collect(),
+            fresh: None,
+        };
+        self.insert(entry.id, message);
+    }
+
+    /// Keeps what came in just now for its first delivery, while there is room.
+    pub(crate) fn keep_fresh(&mut self, id: QueueId, fresh: Fresh, memory_max: usize) {
+        let length = fresh.len();
+        if let Some(message) = self.messages.get_mut(&id)
+            && self.fresh_bytes + length <= memory_max
+        {
+            message.fresh = Some(Box::new(fresh));
+            self.fresh_bytes += length;
+        }
+    }
+
+    /// What came in just now; the last recipient that is tried takes it along.
+    pub(crate) fn fresh(&mut self, id: QueueId) -> Option<Fresh> {
+        let message = self.messages.get_mut(&id)?;
+        if message
+            .recipients
+            .iter()
+            .any(|one| matches!(one.standing, Standing::Planned(_) | Standing::InLine))
+        {
+            return message.fresh.as_deref().cloned();
+        }
+        let fresh = message.fresh.take()?;
+        self.fresh_bytes -= fresh.len();
+        Some(*fresh)
+    }
+
+    /// A message's record was written again elsewhere, in its present state.
+    pub(crate) fn relocate(&mut self, id: QueueId, from: Place, to: Place) {
+        let Some(message) = self.messages.get_mut(&id).filter(|message| message.place == from)
+        else {
+            return;
+        };
+        let before = message.log_bytes();
+        message.place = to;
+        let after = message.log_bytes();
+        if let Some(segment) = self.segments.get_mut(&from.segment) {
+            segment.messages -= 1;
+            segment.bytes -= before;
+        }
+        if let Some(segment) = self.segments.get_mut(&to.segment) {
+            segment.messages += 1;
+            segment.bytes += after;
+        }
+    }
+
+    /// The files of these recipients are to be published. Those whose delivery is under way stay so.
+    pub(crate) fn intended(&mut self, items: &[Item], at: Timestamp) {
+        for &(id, index) in items {
+            self.change(id, index, |recipient| {
+                recipient.progress = Progress::Intended { due: at };
+            });
+        }
+    }
+
+    /// These recipients have their mail; returns the messages that end with it.
+    pub(crate) fn delivered(&mut self, items: &[Item]) -> Vec<Ended> {
+        for &(id, index) in items {
+            self.unplace(id, index);
+            self.change(id, index, |recipient| {
+                recipient.progress = Progress::Delivered;
+                recipient.standing = Standing::Aside;
+            });
+        }
+        items.iter().filter_map(|&(id, _)| self.end_if_done(id)).collect()
+    }
+
+    /// Recipients have moved on; returns the message when that was its end.
+    pub(crate) fn progress(
+        &mut self,
+        id: QueueId,
+        recipients: &[(u32, RecipientRecord)],
+    ) -> Option<Ended> {
+        for (index, record) in recipients {
+            let last = record.last.as_ref();
+            let last = last.map(|last| (last.at, self.reasons.keep(last.reason.clone())));
+            let mut before = last;
+            self.unplace(id, *index);
+            let known = self.change(id, *index, |recipient| {
+                before = recipient.last;
+                recipient.progress = record.progress;
+                recipient.attempts = record.attempts;
+                recipient.last = last;
+                recipient.standing = Standing::Aside;
+            });
+            // What is replaced, or has nobody to belong to, has one user less.
+            let loose = if known { before } else { last };
+            if let Some((_, reason)) = loose {
+                self.reasons.let_go(reason);
+            }
+            self.place_one(id, *index);
+        }
+        self.end_if_done(id)
+    }
+
+    /// A notice was written: what it settles is settled.
+    pub(crate) fn settled(&mut self, of: QueueId, settles: &Settles) -> Option<Ended> {
+        match settles {
+            Settles::Delay => {
+                if let Some(message) = self.messages.get_mut(&of) {
+                    message.delay_told = true;
+                }
+            }
+            Settles::Failures(indices) => {
+                for &index in indices {
+                    self.change(of, index, |recipient| recipient.progress = Progress::Bounced);
+                }
+            }
+        }
+        self.end_if_done(of)
+    }
+
+    /// Policy chose the way to a recipient.
+    pub(crate) fn routed(&mut self, (id, index): Item, route: Route) {
+        let destination = self.destinations.keep(route);
+        let mut before = destination;
+        self.unplace(id, index);
+        self.change(id, index, |recipient| {
+            before = std::mem::replace(&mut recipient.destination, destination);
+            recipient.standing = Standing::Aside;
+        });
+        self.let_destination_go(before);
+        self.place_one(id, index);
+    }
+
+    /// Holds a message or holds it no more.
+    pub(crate) fn hold(&mut self, id: QueueId, held: bool) {
+        let Some(message) = self.messages.get_mut(&id).filter(|message| message.held != held)
+        else {
+            return;
+        };
+        message.held = held;
+        if held {
+            self.counts.held += 1;
+        } else {
+            self.counts.held -= 1;
+        }
+        self.place_all(id);
+    }
+
+    /// Takes a message out.
+    pub(crate) fn take(&mut self, id: QueueId) -> Option<Ended> {
+        let recipients = self.messages.get(&id)?.recipients.len();
+        for index in 0..u32::try_from(recipients).unwrap_or(u32::MAX) {
+            self.unplace(id, index);
+        }
+        let message = self.messages.remove(&id)?;
+        self.fresh_bytes -= message.fresh.as_ref().map_or(0, |fresh| fresh.len());
+        if let Some(segment) = self.segments.get_mut(&message.place.segment) {
+            segment.messages -= 1;
+            segment.bytes -= message.log_bytes();
+        }
+        self.count(&message, false);
+        self.dismiss(&message);
+        Some(Ended { id, aside: message.aside })
+    }
+
+    fn end_if_done(&mut self, id: QueueId) -> Option<Ended> {
+        self.messages.get(&id)?.is_done().then(|| self.take(id))?
+    }
+
+    /// The values of a message have one user less.
+    fn dismiss(&mut self, message: &Message) {
+        self.senders.let_go(message.sender);
+        for recipient in &message.recipients {
+            self.let_destination_go(recipient.destination);
+            if let Some((_, reason)) = recipient.last {
+                self.reasons.let_go(reason);
+            }
+        }
+    }
+
+    fn let_destination_go(&mut self, destination: Handle) {
+        if self.destinations.let_go(destination) {
+            self.lines.forget(destination);
+        }
+    }
+
+    /// Changes a recipient and keeps the counts; false when it is not there.
+    fn change(&mut self, id: QueueId, index: u32, change: impl FnOnce(&mut Recipient)) -> bool {
+        let Some(message) = self.messages.get_mut(&id) else { return false };
+        let Some(recipient) = message.recipients.get_mut(index as usize) else { return false };
+        self.counts.note(recipient.progress, false);
+        change(recipient);
+        self.counts.note(recipient.progress, true);
+        true
+    }
+
+    fn count(&mut self, message: &Message, more: bool) {
+        for recipient in &message.recipients {
+            self.counts.note(recipient.progress, more);
+        }
+        if message.held {
+            step(&mut self.counts.held, more);
+        }
+    }
+
+    /// Places all recipients of a message in the schedule, or takes them out while it is held.
+    fn place_all(&mut self, id: QueueId) {
+        let recipients = self.messages.get(&id).map_or(0, |message| message.recipients.len());
+        for index in 0..u32::try_from(recipients).unwrap_or(u32::MAX) {
+            self.place_one(id, index);
+        }
+    }
+
+    /// Places a recipient in the schedule, where its state and its message want it.
+    fn place_one(&mut self, id: QueueId, index: u32) {
+        self.unplace(id, index);
+        let Some(message) = self.messages.get_mut(&id).filter(|message| !message.held) else {
+            return;
+        };
+        let Some(recipient) = message.recipients.get_mut(index as usize) else { return };
+        if recipient.is_under_way() {
+            return;
+        }
+        if let Progress::Waiting { due } | Progress::Intended { due } = recipient.progress {
+            recipient.standing = Standing::Planned(due);
+            self.lines.plan(due, (id, index));
+        }
+    }
+
+    /// Takes a recipient out of the schedule, unless its delivery is under way.
+    fn unplace(&mut self, id: QueueId, index: u32) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let Some(recipient) = message.recipients.get_mut(index as usize) else { return };
+        match recipient.standing {
+            Standing::Planned(due) => {
+                self.lines.cancel(due, (id, index));
+                recipient.standing = Standing::Aside;
+            }
+            // Its entry in the line is stale from now on, and is skipped.
+            Standing::InLine => recipient.standing = Standing::Aside,
+            Standing::Aside | Standing::UnderWay => {}
+        }
+    }
+
+    /// The next batch; its recipients are under way from now on. When there is none, tells when to
+    /// look again.
+    pub(crate) fn next_batch(
+        &mut self,
+        now: Timestamp,
+        bounds: Bounds,
+    ) -> Result<Batch, Option<Timestamp>> {
+        while let Some(item) = self.lines.next_due(now) {
+            self.line_up(item, now);
+        }
+        let messages = &mut self.messages;
+        let batch = self.lines.next_batch(now, bounds, |(id, index)| {
+            let recipient =
+                messages.get_mut(&id).and_then(|m| m.recipients.get_mut(index as usize));
+            let Some(recipient) = recipient else { return false };
+            recipient.is_lined_up = false;
+            let wanted = recipient.standing == Standing::InLine;
+            if wanted {
+                recipient.standing = Standing::UnderWay;
+            }
+            wanted
+        })?;
+        for &destination in &batch.destinations {
+            // The place must not be given to another destination while the batch is under way.
+            self.destinations.keep_again(destination);
+        }
+        Ok(batch)
+    }
+
+    fn line_up(&mut self, item: Item, now: Timestamp) {
+        let (id, index) = item;
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        let sender = message.sender;
+        let Some(recipient) = message.recipients.get_mut(index as usize) else { return };
+        if !matches!(recipient.standing, Standing::Planned(_)) {
+            return;
+        }
+        recipient.standing = Standing::InLine;
+        if std::mem::replace(&mut recipient.is_lined_up, true) {
+            return;
+        }
+        let work = match self.destinations.get(recipient.destination).map(|route| &**route) {
+            Some(Route::Mailbox(_)) => Work::Mailbox,
+            Some(Route::Relay) => Work::Relay,
+            Some(Route::Undecided) | None => Work::Routing,
+        };
+        self.lines.join(recipient.destination, work, (sender, item), now);
+    }
+
+    /// A batch is over; recipients that it left without an outcome are due again. Troubled
+    /// destinations get batches of their own from now on.
+    pub(crate) fn batch_over(&mut self, batch: &Batch, is_troubled: bool, now: Timestamp) {
+        for &(id, index) in &batch.items {
+            let recipient =
+                self.messages.get_mut(&id).and_then(|m| m.recipients.get_mut(index as usize));
+            if let Some(recipient) = recipient.filter(|recipient| recipient.is_under_way()) {
+                recipient.standing = Standing::Aside;
+                self.place_one(id, index);
+            }
+        }
+        for &destination in &batch.destinations {
+            self.lines.over(destination, is_troubled, now);
+            self.let_destination_go(destination);
+        }
+    }
+}
+
+impl Counts {
+    fn note(&mut self, progress: Progress, more: bool) {
+        match progress {
+            Progress::Waiting { .. } | Progress::Intended { .. } => step(&mut self.waiting, more),
+            Progress::Failed => step(&mut self.failed, more),
+            Progress::Delivered | Progress::Bounced => {}
+        }
+    }
+}
+
+fn step(count: &mut u64, more: bool) {
+    *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
+}

@@ -1,0 +1,295 @@
+//! Tells senders: a bounce when recipients failed for good, a notice when it takes long.
+//!
+//! A notice and what it settles are one record: a crash leaves both or neither.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lamppost_roles::{Attempt, Envelope, Origin, QueueId, Recipient, Route, Timestamp};
+use lamppost_smtp::{Address, ReversePath};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::bounce::{Kind, Notice};
+use crate::committer::CommitFailed;
+use crate::index::Message;
+use crate::log::Purpose;
+use crate::record::{Draft, MessageRecord, Progress, RecipientRecord, Record, Settles};
+use crate::schedule::given_up_at;
+use crate::spool::Spool;
+
+/// Messages that are looked at under one lock.
+const LOOK_MAX: usize = 1000;
+/// Bytes of a content that are searched for its header.
+const HEADER_MAX: u32 = 128 * 1024;
+
+/// Tells senders until told to stop.
+pub(crate) async fn run(spool: Arc<Spool>, stop: CancellationToken) {
+    let mut looked_at = None;
+    let mut look = tokio::time::interval(spool.settings.notice_every);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = spool.notices.notified() => tell_failures(&spool).await,
+            _ = look.tick() => {
+                tell_failures(&spool).await;
+                tell_delays(&spool, &mut looked_at).await;
+            }
+        }
+    }
+}
+
+/// What is to be done about a message with recipients that failed.
+enum Failure {
+    /// Nothing any more.
+    Over,
+    /// Others of its recipients are still under way.
+    Later,
+    Bounce,
+    /// There is no sender to tell, and an administrator has had time to look.
+    Discard,
+}
+
+async fn tell_failures(spool: &Arc<Spool>) {
+    let ids: Vec<_> = spool.failures.lock().iter().copied().collect();
+    for id in ids {
+        let over = match failure(spool, id) {
+            Failure::Over => true,
+            Failure::Later => false,
+            Failure::Bounce => bounce(spool, id).await,
+            Failure::Discard => discard(spool, id).await,
+        };
+        if over {
+            spool.failures.lock().remove(&id);
+        }
+    }
+}
+
+fn failure(spool: &Spool, id: QueueId) -> Failure {
+    let index = spool.index.lock();
+    let Some(message) = index.message(id) else { return Failure::Over };
+    let mut failed = message.recipients.iter().filter(|one| one.progress == Progress::Failed);
+    let Some(first) = failed.next() else { return Failure::Over };
+    if message.wants_bounce() {
+        return Failure::Bounce;
+    }
+    let since = first.last.map_or(id.received(), |(at, _)| at);
+    let is_only_failed = message
+        .recipients
+        .iter()
+        .all(|one| one.progress == Progress::Failed || one.progress.is_final());
+    let is_old = spool.now() > given_up_at(spool, since);
+    if message.is_null_sender && is_only_failed && is_old && !message.held {
+        Failure::Discard
+    } else {
+        Failure::Later
+    }
+}
+
+/// Writes a bounce; true when the message needs none any more.
+async fn bounce(spool: &Arc<Spool>, id: QueueId) -> bool {
+    let failed = |message: &Message| {
+        let recipients = (0_u32..).zip(&message.recipients);
+        let failed = recipients.filter(|(_, one)| one.progress == Progress::Failed);
+        failed.map(|(index, _)| index).collect::<Vec<_>>()
+    };
+    let Some(indices) = spool.index.lock().message(id).map(failed) else { return true };
+    let settles = Settles::Failures(indices.clone());
+    match notify(spool, id, (Kind::Failure, settles), &indices).await {
+        Ok(Some(notice)) => {
+            info!(queue_id = %id, notice = %notice, recipients = indices.len(), "sender told of failure");
+            true
+        }
+        Ok(None) => true,
+        Err(error) => {
+            warn!(queue_id = %id, reason = %error, "a bounce could not be stored; it is tried again");
+            false
+        }
+    }
+}
+
+/// Gives up what can neither be delivered nor returned.
+async fn discard(spool: &Arc<Spool>, id: QueueId) -> bool {
+    let apply = move |spool: &Spool| {
+        let ended = spool.index.lock().take(id);
+        spool.ended(ended);
+    };
+    let done = spool.change(&Record::Deleted { ids: vec![id] }, apply).await.is_ok();
+    if done {
+        warn!(queue_id = %id, reason = "it failed for good, it has no sender to tell, and its lifetime is over", "message discarded");
+    }
+    done
+}
+
+/// Tells the senders of messages that have waited long, each once.
+async fn tell_delays(spool: &Arc<Spool>, looked_at: &mut Option<QueueId>) {
+    let after = u64::try_from(spool.settings.delay_notice_after.as_millis()).unwrap_or(u64::MAX);
+    let until = QueueId::first_at(Timestamp(spool.now().0.saturating_sub(after)));
+    if after == 0 {
+        return;
+    }
+    loop {
+        let mut ids = Vec::new();
+        let mut last = None;
+        {
+            let index = spool.index.lock();
+            let old = index.after(*looked_at).take_while(|(id, _)| *id < until);
+            for (id, message) in old.take(LOOK_MAX) {
+                last = Some(id);
+                if !message.delay_told && !message.is_null_sender && !waiting(message).is_empty() {
+                    ids.push(id);
+                }
+            }
+        }
+        let Some(last) = last else { return };
+        for id in ids {
+            if let Err(error) = tell_delay(spool, id).await {
+                warn!(queue_id = %id, reason = %error, "a notice of delay could not be stored; it is tried again");
+                return;
+            }
+        }
+        *looked_at = Some(last);
+    }
+}
+
+fn waiting(message: &Message) -> Vec<u32> {
+    let recipients = (0_u32..).zip(&message.recipients);
+    let waiting = recipients.filter(|(_, one)| matches!(one.progress, Progress::Waiting { .. }));
+    waiting.map(|(index, _)| index).collect()
+}
+
+async fn tell_delay(spool: &Arc<Spool>, id: QueueId) -> Result<(), CommitFailed> {
+    let Some(indices) = spool.index.lock().message(id).map(waiting) else { return Ok(()) };
+    let kind = Kind::Delay { until: given_up_at(spool, id.received()) };
+    if let Some(notice) = notify(spool, id, (kind, Settles::Delay), &indices).await? {
+        info!(queue_id = %id, notice = %notice, "sender told of delay");
+    }
+    Ok(())
+}
+
+/// Stores a notice about recipients of a message; returns its id, or nothing when the message is
+/// gone.
+async fn notify(
+    spool: &Arc<Spool>,
+    of: QueueId,
+    (kind, settles): (Kind, Settles),
+    indices: &[u32],
+) -> Result<Option<QueueId>, CommitFailed> {
+    let reader = spool.clone();
+    let reading = spool.settings.blocking.run(move || original(&reader, of)).await;
+    let Some((original, content)) = reading.map_err(|_| CommitFailed::Failed)? else {
+        return Ok(None);
+    };
+    let ReversePath::Mailbox(sender) = original.envelope.sender.clone() else { return Ok(None) };
+    let recipients: Vec<(Address, Option<Attempt>)> = indices
+        .iter()
+        .filter_map(|&index| {
+            let last = original.recipients.get(index as usize)?.last.clone();
+            Some((original.envelope.recipients.get(index as usize)?.address.clone(), last))
+        })
+        .collect();
+    let id = spool.new_id();
+    let text = Notice {
+        kind,
+        host: &spool.settings.hostname,
+        id: id.to_string(),
+        now: spool.now(),
+        sender: &sender,
+        original: &original,
+        recipients: &recipients,
+        content: &content,
+    };
+    let text = Bytes::from(text.compose());
+    let message = message(spool, id, (sender, &original), text.len() as u64);
+    let record = Record::Notice { of, settles: settles.clone(), message: message.clone() };
+    let apply = move |spool: &Spool, place| {
+        let ended = {
+            let mut index = spool.index.lock();
+            index.put(&message, place);
+            index.settled(of, &settles)
+        };
+        spool.ended(ended);
+    };
+    // What fails must be told even when no new mail is taken any more: it frees more than it needs.
+    spool.change_with(Draft::new(&record, text), Purpose::State, apply).await?;
+    Ok(Some(id))
+}
+
+/// The message that a notice is about, as far as it can be read; nothing when it is gone.
+fn original(spool: &Spool, id: QueueId) -> Option<(MessageRecord, Bytes)> {
+    match spool.load_record(id) {
+        Ok(record) => {
+            let content = spool.read(id, 0, HEADER_MAX).unwrap_or_default().unwrap_or_default();
+            Some((record?, content))
+        }
+        Err(error) => {
+            error!(queue_id = %id, reason = %error, "the original of a notice cannot be read");
+            known(spool, id).map(|record| (record, Bytes::new()))
+        }
+    }
+}
+
+/// What is known of a message whose record is damaged.
+fn known(spool: &Spool, id: QueueId) -> Option<MessageRecord> {
+    let index = spool.index.lock();
+    let message = index.message(id)?;
+    // The account stands for the address; for those elsewhere nothing is known.
+    let unknown: Address = format!("unknown@{}", spool.settings.hostname).parse().ok()?;
+    let recipients = message.recipients.iter().map(|recipient| match index.route(recipient) {
+        Route::Mailbox(at) => Recipient { address: at.clone(), route: Route::Mailbox(at) },
+        route => Recipient { address: unknown.clone(), route },
+    });
+    let envelope = Envelope {
+        sender: index.sender(message),
+        recipients: recipients.collect(),
+        origin: origin(spool, String::new(), id.received()),
+    };
+    let mut record = MessageRecord {
+        id,
+        envelope,
+        recipients: Vec::new(),
+        held: message.held,
+        delay_told: message.delay_told,
+        size: message.size,
+        aside: message.aside,
+    };
+    index.refresh(message, &mut record);
+    Some(record)
+}
+
+fn message(
+    spool: &Spool,
+    id: QueueId,
+    (to, original): (Address, &MessageRecord),
+    size: u64,
+) -> MessageRecord {
+    let now = spool.now();
+    MessageRecord {
+        id,
+        envelope: Envelope {
+            sender: ReversePath::Null,
+            recipients: vec![Recipient { address: to, route: Route::Undecided }],
+            origin: origin(spool, original.envelope.origin.session.clone(), now),
+        },
+        recipients: vec![RecipientRecord::new(now)],
+        held: false,
+        delay_told: false,
+        size,
+        aside: false,
+    }
+}
+
+/// This host itself wrote it: there is no client that called itself anything.
+fn origin(spool: &Spool, session: String, received: Timestamp) -> Origin {
+    Origin {
+        session,
+        peer: std::net::Ipv4Addr::LOCALHOST.into(),
+        helo: String::new(),
+        host: spool.settings.hostname.clone(),
+        protocol: String::new(),
+        tls: None,
+        account: None,
+        received,
+    }
+}
