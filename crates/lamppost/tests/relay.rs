@@ -137,10 +137,12 @@ mod peers {
 
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
+    use std::sync::Arc;
     use std::time::Duration;
 
     use bytes::Bytes;
     use lamppost_delivery::{MaildirTemplate, Relay, RelaySettings, RelayTls};
+    use lamppost_disk::{Blocking, RealDisk};
     use lamppost_net::link::link;
     use lamppost_roles::{Content, DeliveryRequest, Origin, Outcome, QueueId, RelayJob, Timestamp};
     use lamppost_smtp::ClientTimeouts;
@@ -212,12 +214,14 @@ mod peers {
                 maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
                 hostname: "mail.here.test".into(),
                 writers_max: 1,
+                blocking: Blocking::Threads,
                 relay,
             };
             let (port, inbox) = link();
             let (content, _contents) = link();
             let metrics = lamppost_telemetry::Metrics::new();
-            tokio::spawn(lamppost_delivery::run(settings, metrics, inbox, content));
+            let disk = Arc::new(RealDisk);
+            tokio::spawn(lamppost_delivery::run(settings, disk, metrics, inbox, content));
             let jobs = vec![job(1, &["a@there.test"]), job(2, &["b@there.test", "c@there.test"])];
             port.ask(DeliveryRequest::Relay(jobs)).await.unwrap().0
         });
