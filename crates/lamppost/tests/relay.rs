@@ -334,6 +334,19 @@ mod peers {
     }
 
     #[test]
+    fn what_the_relay_refuses_bounces() {
+        let sink = Peer::sink(&["-f", "RCPT", "-B", "550 5.1.1 Nobody of that name"]);
+        let (here, submission) = sender(sink.address, "");
+        let stored = submit(submission, "a@there.test", "Subject: lost\r\n\r\nx\r\n");
+        assert!(stored.starts_with("250 2.0.0"), "{stored}");
+        let bounce = here.only_message("demo@here.test");
+        assert!(bounce.contains("550 5.1.1 Nobody of that name"), "{bounce}");
+        assert!(bounce.contains("Status: 5.1.1") && bounce.contains("a@there.test"), "{bounce}");
+        assert!(bounce.contains("Subject: lost"), "{bounce}");
+        assert!(until(|| is_empty(&here)), "{}", here.must(&["queue", "list"]));
+    }
+
+    #[test]
     fn what_an_account_submits_arrives_at_smtp_sink() {
         let sink = Peer::sink(&[]);
         let (here, submission) = sender(sink.address, "");
