@@ -170,7 +170,7 @@ async fn list(
     Query(page): Query<Page>,
 ) -> Result<Response, Failed> {
     let after = page.after.as_deref().map(id).transpose()?;
-    let request = ControlRequest::List { after, limit: page.limit.unwrap_or(PAGE) };
+    let request = ControlRequest::List { after, limit: page.limit.unwrap_or(PAGE), filter: lamppost_roles::Filter::default() };
     match control.ask(request).await? {
         ControlAnswer::Listing(listing) => Ok(Json(listing).into_response()),
         _ => Err(nonsense()),

@@ -66,6 +66,8 @@ pub(super) enum Standing {
     InLine,
     /// Its delivery is under way.
     UnderWay,
+    /// Its delivery is over, and the record of what came of it is on its way into the log.
+    Told,
 }
 
 /// A message that came in just now, kept so that its first delivery need not read it back.
@@ -88,7 +90,7 @@ impl Fresh {
 impl Recipient {
     /// Whether its delivery is under way.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.standing == Standing::UnderWay
+        matches!(self.standing, Standing::UnderWay | Standing::Told)
     }
 }
 
@@ -108,9 +110,8 @@ impl Message {
     pub(crate) fn wants_bounce(&self) -> bool {
         !self.is_null_sender
             && self.recipients.iter().any(|one| one.progress == Progress::Failed)
-            && !self
-                .recipients
-                .iter()
-                .any(|one| matches!(one.standing, Standing::UnderWay | Standing::InLine))
+            && !self.recipients.iter().any(|one| {
+                matches!(one.standing, Standing::UnderWay | Standing::Told | Standing::InLine)
+            })
     }
 }

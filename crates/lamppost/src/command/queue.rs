@@ -99,7 +99,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
             after = format!("&after={}", last.id);
         }
         all.extend(listing.messages);
-        if !listing.more {
+        if listing.next.is_none() {
             break;
         }
     }
@@ -115,7 +115,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
 
 /// A row for each recipient that has not got its mail.
 fn rows(message: &MessageView) -> Vec<[String; 6]> {
-    let age = out::now_ms().saturating_sub(message.origin.received.0);
+    let age = out::now_ms().saturating_sub(message.id.received().0);
     let waiting = message.recipients.iter().filter(|one| one.state != RecipientState::Delivered);
     waiting
         .map(|recipient| {
@@ -144,6 +144,7 @@ fn state(recipient: &RecipientView, held: bool) -> String {
         }
         RecipientState::Delivering => "being delivered".into(),
         RecipientState::Delivered => "delivered".into(),
+        RecipientState::Bounced => "bounced".to_owned(),
         RecipientState::Failed => "failed for good".to_owned(),
     };
     if let Some(last) = &recipient.last {
@@ -159,7 +160,7 @@ async fn show(client: &Client, id: QueueId, json: bool) -> Result<(), Failure> {
     if json {
         return out::json(&message);
     }
-    let origin = &message.origin;
+    let Some(origin) = &message.origin else { return Ok(()) };
     let mut text = format!(
         "message   {}\nreceived  {}\nfrom      {}\nsize      {}\nclient    {} ([{}]) by {}\nsession   {}\n",
         message.id,

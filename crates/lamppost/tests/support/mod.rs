@@ -34,6 +34,10 @@ pub(crate) struct Setup {
     pub(crate) auth: &'static str,
     /// Lines of the first `[[mail.listen]]`.
     pub(crate) mx: &'static str,
+    /// The domain whose mailboxes are here.
+    pub(crate) domain: &'static str,
+    /// More lines of `[mail]`, and sections after it.
+    pub(crate) mail: String,
     /// Accounts to add.
     pub(crate) accounts: &'static [&'static str],
 }
@@ -46,6 +50,8 @@ impl Default for Setup {
             limits: "greeting-delay = \"0s\"",
             auth: "failure-delay = \"0s\"",
             mx: "",
+            domain: "lamppost.test",
+            mail: String::new(),
             accounts: &["demo@lamppost.test"],
         }
     }
@@ -81,12 +87,12 @@ impl Server {
     }
 
     fn config_text(&self, setup: &Setup) -> String {
-        let Setup { log, greylist, limits, auth, mx, .. } = setup;
+        let Setup { log, greylist, limits, auth, mx, domain, mail, .. } = setup;
         format!(
             "[server]\nhostname = \"mail.lamppost.test\"\n[log]\n{log}\n\
              [metrics]\nlisten = [\"{}\"]\n\
              [tls]\nself-signed = true\n\
-             [mail]\ndomains = [\"lamppost.test\"]\npostmaster = \"demo@lamppost.test\"\n\
+             [mail]\ndomains = [\"{domain}\"]\npostmaster = \"demo@{domain}\"\n{mail}\n\
              [mail.greylist]\n{greylist}\n[mail.limits]\n{limits}\n[mail.auth]\n{auth}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"mx\"\ntls = \"starttls\"\n{mx}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"starttls\"\n\
