@@ -11,6 +11,7 @@ pub(crate) mod accounting;
 pub(crate) mod kills;
 pub(crate) mod mounted;
 pub(crate) mod reader;
+pub(crate) mod trace;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -77,10 +78,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(setup: &Setup) -> Self {
-        let mut server = Self::prepare(setup, None);
-        for account in setup.accounts {
-            server.add_account(account);
-        }
+        let mut server = Self::with_accounts(setup, None);
         server.launch();
         server
     }
@@ -88,11 +86,17 @@ impl Server {
     /// Starts a server whose state lies in this folder, such as one of a file system made for the
     /// test, and waits until it is ready.
     pub(crate) fn start_in(setup: &Setup, state: &Path) -> Self {
-        let mut server = Self::prepare(setup, Some(state.to_owned()));
+        let mut server = Self::with_accounts(setup, Some(state.to_owned()));
+        server.launch();
+        server
+    }
+
+    /// A server that is not started, with its file and its accounts.
+    pub(crate) fn with_accounts(setup: &Setup, state: Option<PathBuf>) -> Self {
+        let server = Self::prepare(setup, state);
         for account in setup.accounts {
             server.add_account(account);
         }
-        server.launch();
         server
     }
 
@@ -147,7 +151,12 @@ impl Server {
 
     /// Starts the process and waits until it says that it is ready.
     pub(crate) fn launch(&mut self) {
-        self.begin();
+        self.launch_under(lamppost());
+    }
+
+    /// Starts the process with a command that ends with the program, and waits until it is ready.
+    pub(crate) fn launch_under(&mut self, command: Command) {
+        self.begin_under(command);
         let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
         let mut lines = BufReader::new(stdout.unwrap()).lines();
         let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
@@ -156,11 +165,10 @@ impl Server {
 
     /// Starts the process and waits for nothing.
     pub(crate) fn begin(&mut self) {
-        self.child = Some(self.run_command(lamppost()).spawn().unwrap());
+        self.begin_under(lamppost());
     }
 
-    /// Completes a command that ends with the program, so that it runs this server.
-    pub(crate) fn run_command(&self, mut command: Command) -> Command {
+    fn begin_under(&mut self, mut command: Command) {
         let log = self.directory.path().join("log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         command
@@ -169,7 +177,7 @@ impl Server {
             .arg("run")
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log));
-        command
+        self.child = Some(command.spawn().unwrap());
     }
 
     /// The id of the process.
@@ -182,6 +190,11 @@ impl Server {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Waits until the process has ended by itself; returns its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.take().unwrap().wait().unwrap().code()
     }
 
     /// Ends the process as `kill` does; returns its exit code.
