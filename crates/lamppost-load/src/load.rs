@@ -82,6 +82,7 @@ impl Load {
             begun,
             next: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         });
         let mut running = Running { shared, threads: Vec::new() };
@@ -124,6 +125,7 @@ pub(crate) struct Shared {
     begun: Instant,
     next: AtomicU64,
     pub(crate) acknowledged: AtomicU64,
+    pub(crate) refused: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -156,6 +158,11 @@ impl Running {
     /// How many messages were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// How many messages were refused so far.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// Tells the sessions to end after the message that each is at.

@@ -46,6 +46,9 @@ fn send_all(shared: &Shared, tally: &mut Tally) -> io::Result<()> {
         let done = send(shared, &mut connection, &mut sent);
         let is_acknowledged = matches!(sent.outcome, Outcome::Acknowledged(_));
         let is_closed = sent.outcome == Outcome::Refused(421);
+        if matches!(sent.outcome, Outcome::Refused(_)) {
+            shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
         tally.sent.push(sent);
         if is_acknowledged {
             shared.acknowledged.fetch_add(1, Ordering::Relaxed);

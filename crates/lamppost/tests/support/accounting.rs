@@ -34,6 +34,16 @@ pub(crate) fn problems(reports: &[Report], arrivals: &[Arrival]) -> Vec<String> 
     problems
 }
 
+/// Where the disk died, a message that was refused may come nevertheless, whole and once: it may have
+/// been written in part, and nothing can be written that voids it. Its sender tries again.
+pub(crate) fn forgive_refusals(report: &mut Report) {
+    for sent in &mut report.sent {
+        if matches!(sent.outcome, Outcome::Refused(_)) {
+            sent.outcome = Outcome::Unknown;
+        }
+    }
+}
+
 /// What is wrong with one message, given the ids under which it came to each of its recipients.
 fn judge(sent: &Sent, came: &[Vec<&str>]) -> Option<String> {
     let token = sent.token;

@@ -185,6 +185,18 @@ impl Server {
         self.child.as_ref().unwrap().id()
     }
 
+    /// Halts the process while something is done to what is below it. A call that is under way ends
+    /// first, as far as it can, and what it brings is in the client's hands.
+    pub(crate) fn halt(&self) {
+        signal(self.pid(), "STOP");
+        assert!(until(|| is_stopped(self.pid())));
+    }
+
+    /// Lets the process go on.
+    pub(crate) fn go_on(&self) {
+        signal(self.pid(), "CONT");
+    }
+
     /// Kills the process as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -202,6 +214,14 @@ impl Server {
         let mut child = self.child.take().unwrap();
         signal(child.id(), "TERM");
         child.wait().unwrap().code()
+    }
+
+    /// Whether the program says that something is not as it should be with its spool.
+    pub(crate) fn is_unwell(&self) -> bool {
+        let status = self.must(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let facts = status["host"]["health"].as_array().unwrap();
+        !status["queue"]["fault"].is_null() || facts.iter().any(|fact| fact["state"] != "ok")
     }
 
     /// Waits until every message has left the queue.
@@ -322,6 +342,15 @@ pub(crate) fn unpacked() -> PathBuf {
 pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+/// Whether every thread of a process has come to a halt.
+fn is_stopped(pid: u32) -> bool {
+    let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    })
 }
 
 /// What a command printed; fails the test when the command failed.
