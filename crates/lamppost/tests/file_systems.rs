@@ -6,7 +6,12 @@
 //! handed to its device. Neither shows that the device itself keeps what it was told to flush: that
 //! the flush was asked for is seen in the device's figures, and the rest is the device's promise.
 #![cfg(feature = "peers")]
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 mod support;
 

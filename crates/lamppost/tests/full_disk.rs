@@ -5,7 +5,12 @@
 //! the kernel refuses. What a running queue meets is a journal that was aborted, as after an error of
 //! the device; that is what is tried here. Single failed writes and syncs are tried on the queue's
 //! simulated disk.
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 mod support;
 

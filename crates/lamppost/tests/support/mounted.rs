@@ -118,8 +118,10 @@ impl Mounted {
             match file.write(&piece[..length.min(usize::try_from(left).unwrap_or(usize::MAX))]) {
                 Ok(written) => left -= written as u64,
                 // The last bytes go one by one.
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => length /= 2,
-                Err(error) => panic!("{error}"),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+                    length /= 2;
+                }
             }
         }
         path
