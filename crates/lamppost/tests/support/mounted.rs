@@ -79,8 +79,14 @@ impl Mounted {
     }
 
     /// Unmounts it and mounts it again, as after a crash of the machine.
+    ///
+    /// A copy of the image is mounted: where another process has taken our mounts into a namespace of
+    /// its own, the file system that went down would still be there, and be given to us again.
     pub(crate) fn mount_again(&self) {
         run(Command::new("umount").arg(self.point())).unwrap();
+        let fresh = self.folder.path().join("fresh");
+        run(Command::new("cp").arg("--sparse=always").arg(self.image()).arg(&fresh)).unwrap();
+        std::fs::rename(fresh, self.image()).unwrap();
         self.mount().unwrap();
     }
 
