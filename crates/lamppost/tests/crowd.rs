@@ -193,12 +193,13 @@ fn ten_thousand_idle_sessions_and_slow_ones_hinder_nobody() {
         told(&before),
         told(&during)
     );
-    assert!(at_last.0.max(with_idle.0) < MEMORY_MAX_KIB, "{at_last:?} KiB are used");
-    let limit = 3 * before.elapsed + Duration::from_secs(1);
-    assert!(during.elapsed < limit, "others were slow: {:?}", during.elapsed);
-
     drop(idle);
     assert!(until(|| open_sessions(&server) == 0), "sessions stay open");
-    server.delivered(ACCOUNT, 600);
+    let after = ordinary(&server, 3);
+    assert!(at_last.0.max(with_idle.0) < MEMORY_MAX_KIB, "{at_last:?} KiB are used");
+    // The machine may be busy with other tests, before or after.
+    let limit = 3 * before.elapsed.max(after.elapsed) + Duration::from_secs(1);
+    assert!(during.elapsed < limit, "others were slow: {:?}", during.elapsed);
+    server.delivered(ACCOUNT, 900);
     assert!(!server.log().contains("panicked"));
 }

@@ -45,7 +45,8 @@ impl Mounted {
             Ok(()) => Some(mounted),
             Err(error) => {
                 println!("skipped, no file system can be mounted here: {error}");
-                let words = ["permission", "permitted", "superuser", "loop device"];
+                let words =
+                    ["permission", "permitted", "superuser", "loop device", "unknown filesystem"];
                 let is_refused = words.iter().any(|word| error.to_lowercase().contains(word));
                 assert!(is_refused, "{error}");
                 None
