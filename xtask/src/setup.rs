@@ -10,13 +10,15 @@ use crate::machine::{must, output, root, unpacked, works};
 
 /// Programs that the tests call, each with the Debian package that brings it and a command that
 /// works once it is there.
-const PROGRAMS: [(&str, &[&str]); 6] = [
+const PROGRAMS: [(&str, &[&str]); 8] = [
     ("swaks", &["swaks", "--version"]),
     ("libnet-ssleay-perl", &["perl", "-MNet::SSLeay", "-e", "1"]),
     ("curl", &["curl", "--version"]),
     ("python3", &["python3", "--version"]),
     ("nodejs", &["node", "--version"]),
     ("strace", &["strace", "--version"]),
+    ("e2fsprogs", &["/usr/sbin/mkfs.ext4", "-V"]),
+    ("xfsprogs", &["/usr/sbin/mkfs.xfs", "-V"]),
 ];
 
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
