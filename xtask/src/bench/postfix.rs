@@ -10,7 +10,10 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Server, await_port, postfix_libraries, write};
+use super::load::postfix_libraries;
+use super::process::end;
+use super::syncs::watched;
+use super::{Server, await_port, write};
 use crate::machine::output;
 use crate::setup;
 
@@ -38,7 +41,7 @@ pub(super) struct Postfix {
 }
 
 impl Postfix {
-    pub(super) fn start(folder: &Path) -> Result<Self> {
+    pub(super) fn start(folder: &Path, syncs: Option<&Path>) -> Result<Self> {
         ensure!(
             output(Command::new("id").arg("-u"))?.trim() == "0",
             "Postfix can be started by root only"
@@ -65,7 +68,7 @@ impl Postfix {
         write(&config.join("main.cf"), &main_cf(folder, nobody))?;
         write(&config.join("master.cf"), &master_cf())?;
         let log = std::fs::File::create(folder.join("log"))?;
-        let child = Command::new(setup::postfix().join("usr/lib/postfix/sbin/master"))
+        let child = watched(&setup::postfix().join("usr/lib/postfix/sbin/master"), syncs)
             .args(["-c".as_ref(), config.as_os_str(), "-d".as_ref()])
             .env("LD_LIBRARY_PATH", postfix_libraries())
             .env("MAIL_CONFIG", &config)
@@ -155,8 +158,6 @@ impl Server for Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // The children leave with their master when it is asked to go.
-        drop(Command::new("kill").arg(self.child.id().to_string()).status());
-        drop(self.child.wait());
+        end(&mut self.child);
     }
 }

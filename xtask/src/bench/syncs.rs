@@ -1,0 +1,71 @@
+//! Counts the sync calls of a server by strace, in runs that are not timed.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::process::family;
+
+/// The calls that are counted.
+const CALLS: &str = "trace=fsync,fdatasync,syncfs,sync_file_range,sync,msync";
+
+/// A command that runs a program; with a log its sync calls are written down there.
+///
+/// All other system calls run at full speed. The program gains no privileges by set-user-id.
+pub(crate) fn watched(program: &Path, log: Option<&Path>) -> Command {
+    let Some(log) = log else { return Command::new(program) };
+    let mut command = strace(log);
+    command.arg("--seccomp-bpf").arg(program);
+    command
+}
+
+fn strace(log: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", CALLS, "-e", "signal=none", "-o"]).arg(log);
+    command
+}
+
+/// Watches a program that already runs: for those that live by set-user-id.
+pub(crate) struct Watcher(Child);
+
+impl Watcher {
+    pub(crate) fn attach(pid: u32, log: &Path) -> Result<Self> {
+        let pids = family(pid);
+        let mut command = strace(log);
+        for pid in &pids {
+            command.args(["-p", &pid.to_string()]);
+        }
+        let child = command.stderr(Stdio::null()).spawn().context("cannot run strace")?;
+        let watcher = Self(child);
+        let begun = Instant::now();
+        while !pids.iter().all(|&pid| is_traced(pid)) {
+            ensure!(begun.elapsed() < Duration::from_secs(10), "strace cannot attach to {pids:?}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        Ok(watcher)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // strace lets go of what it watches when it is asked to end.
+        drop(Command::new("kill").arg(self.0.id().to_string()).status());
+        drop(self.0.wait());
+    }
+}
+
+fn is_traced(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    text.lines().any(|line| {
+        line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0")
+    })
+}
+
+/// How many calls a log holds.
+pub(crate) fn count(log: &Path) -> usize {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    // A call that was interrupted by another thread's takes a second line, "<... resumed>".
+    text.lines().filter(|line| line.contains('(') && !line.contains("resumed>")).count()
+}
