@@ -10,7 +10,13 @@ use crate::machine::root;
 /// The floors of the house, the lowest first; a crate may use those of lower floors, and of its own
 /// floor only where that is named here.
 const FLOORS: [&[&str]; 4] = [
-    &["lamppost-config", "lamppost-net", "lamppost-database", "lamppost-telemetry"],
+    &[
+        "lamppost-config",
+        "lamppost-net",
+        "lamppost-database",
+        "lamppost-telemetry",
+        "lamppost-load",
+    ],
     &["lamppost-smtp", "lamppost-roles", "lamppost-greylist", "lamppost-accounts"],
     &["lamppost-mail", "lamppost-queue", "lamppost-delivery", "lamppost-console"],
     &["lamppost"],

@@ -7,6 +7,11 @@
     reason = "each test file uses a part of this, and a failed test shows the log"
 )]
 
+pub(crate) mod accounting;
+pub(crate) mod kills;
+pub(crate) mod mounted;
+pub(crate) mod reader;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -32,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) limits: &'static str,
     /// Lines of `[mail.auth]`.
     pub(crate) auth: &'static str,
+    /// Lines of `[mail.queue]`.
+    pub(crate) queue: &'static str,
     /// Lines of the first `[[mail.listen]]`.
     pub(crate) mx: &'static str,
     /// Accounts to add.
@@ -45,6 +52,7 @@ impl Default for Setup {
             greylist: "enabled = false",
             limits: "greeting-delay = \"0s\"",
             auth: "failure-delay = \"0s\"",
+            queue: "",
             mx: "",
             accounts: &["demo@lamppost.test"],
         }
@@ -55,6 +63,7 @@ impl Default for Setup {
 pub(crate) struct Server {
     child: Option<Child>,
     directory: TempDir,
+    state: PathBuf,
     /// Where mail comes in.
     pub(crate) mx: SocketAddr,
     /// Submission with STARTTLS.
@@ -68,11 +77,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(setup: &Setup) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let [mx, submission, implicit, metrics] = free_addresses();
-        let mut server = Self { child: None, directory, mx, submission, implicit, metrics };
-        std::fs::create_dir(server.state()).unwrap();
-        std::fs::write(server.config(), server.config_text(setup)).unwrap();
+        let mut server = Self::prepare(setup, None);
         for account in setup.accounts {
             server.add_account(account);
         }
@@ -80,14 +85,38 @@ impl Server {
         server
     }
 
+    /// Starts a server whose state lies in this folder, such as one of a file system made for the
+    /// test, and waits until it is ready.
+    pub(crate) fn start_in(setup: &Setup, state: &Path) -> Self {
+        let mut server = Self::prepare(setup, Some(state.to_owned()));
+        for account in setup.accounts {
+            server.add_account(account);
+        }
+        server.launch();
+        server
+    }
+
+    /// A server that is not started, with its file; its accounts are those of the state.
+    pub(crate) fn prepare(setup: &Setup, state: Option<PathBuf>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = state.unwrap_or_else(|| directory.path().join("state"));
+        std::fs::create_dir_all(&state).unwrap();
+        let [mx, submission, implicit, metrics] = free_addresses();
+        let server = Self { child: None, directory, state, mx, submission, implicit, metrics };
+        std::fs::write(server.config(), server.config_text(setup)).unwrap();
+        server
+    }
+
     fn config_text(&self, setup: &Setup) -> String {
-        let Setup { log, greylist, limits, auth, mx, .. } = setup;
+        let Setup { log, greylist, limits, auth, queue, mx, .. } = setup;
+        let volatile = mounted::volatile_line(&self.state);
         format!(
             "[server]\nhostname = \"mail.lamppost.test\"\n[log]\n{log}\n\
              [metrics]\nlisten = [\"{}\"]\n\
              [tls]\nself-signed = true\n\
              [mail]\ndomains = [\"lamppost.test\"]\npostmaster = \"demo@lamppost.test\"\n\
              [mail.greylist]\n{greylist}\n[mail.limits]\n{limits}\n[mail.auth]\n{auth}\n\
+             [mail.queue]\n{queue}\n{volatile}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"mx\"\ntls = \"starttls\"\n{mx}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"starttls\"\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"implicit\"\n",
@@ -102,7 +131,7 @@ impl Server {
 
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
-        self.directory.path().join("state")
+        self.state.clone()
     }
 
     /// The certificate of the authority that signed the server's.
@@ -118,24 +147,29 @@ impl Server {
 
     /// Starts the process and waits until it says that it is ready.
     pub(crate) fn launch(&mut self) {
-        let mut child = lamppost()
+        self.begin();
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
+        let mut lines = BufReader::new(stdout.unwrap()).lines();
+        let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
+        assert!(ready, "the server did not become ready:\n{}", self.log());
+    }
+
+    /// Starts the process and waits for nothing.
+    pub(crate) fn begin(&mut self) {
+        self.child = Some(self.run_command(lamppost()).spawn().unwrap());
+    }
+
+    /// Completes a command that ends with the program, so that it runs this server.
+    pub(crate) fn run_command(&self, mut command: Command) -> Command {
+        let log = self.directory.path().join("log");
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        command
             .args(["--config".as_ref(), self.config().as_os_str()])
             .args(["--state".as_ref(), self.state().as_os_str()])
             .arg("run")
             .stdout(Stdio::piped())
-            .stderr(Stdio::from(
-                std::fs::File::options()
-                    .create(true)
-                    .append(true)
-                    .open(self.directory.path().join("log"))
-                    .unwrap(),
-            ))
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
-        assert!(ready, "the server did not become ready:\n{}", self.log());
-        self.child = Some(child);
+            .stderr(Stdio::from(log));
+        command
     }
 
     /// The id of the process.
@@ -155,6 +189,18 @@ impl Server {
         let mut child = self.child.take().unwrap();
         signal(child.id(), "TERM");
         child.wait().unwrap().code()
+    }
+
+    /// Waits until every message has left the queue.
+    #[track_caller]
+    pub(crate) fn await_empty_queue(&self) {
+        let mut listed = String::new();
+        let is_empty = until(|| {
+            listed = self.must(&["queue", "list", "--json"]);
+            listed.split_whitespace().collect::<String>() == "[]"
+        });
+        let shown = listed.get(..2000).unwrap_or(&listed);
+        assert!(is_empty, "the queue does not become empty:\n{shown}");
     }
 
     /// Waits until the process has ended, and starts it again.
