@@ -68,7 +68,10 @@ fn journal(system: &str, source: &str) -> &'static str {
         "ext3" | "ext4" => {
             let journals = fs::read_dir("/proc/fs/jbd2").into_iter().flatten().flatten();
             let prefix = format!("{source}-");
-            if journals.into_iter().any(|one| one.file_name().to_string_lossy().starts_with(&prefix)) {
+            if journals
+                .into_iter()
+                .any(|one| one.file_name().to_string_lossy().starts_with(&prefix))
+            {
                 "with a journal"
             } else {
                 "without a journal"

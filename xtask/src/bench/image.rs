@@ -69,9 +69,9 @@ impl Image {
 
 fn format(system: System, file: &Path) -> Result<()> {
     match system {
-        System::Ext4 => must(
-            Command::new("mkfs.ext4").args(["-q", "-F", "-O", "has_journal"]).arg(file),
-        ),
+        System::Ext4 => {
+            must(Command::new("mkfs.ext4").args(["-q", "-F", "-O", "has_journal"]).arg(file))
+        }
         System::Xfs => {
             let own = unpacked().join("xfsprogs");
             let mut command = if works(Command::new("mkfs.xfs").arg("-V")) {
@@ -87,9 +87,8 @@ fn format(system: System, file: &Path) -> Result<()> {
 
 fn mount(file: &Path, folder: &Path) -> Result<()> {
     // Past the page cache of the file system below, which would otherwise hold everything twice.
-    let attach = |direct: &str| {
-        output(Command::new("losetup").args([direct, "--find", "--show"]).arg(file))
-    };
+    let attach =
+        |direct: &str| output(Command::new("losetup").args([direct, "--find", "--show"]).arg(file));
     let device = attach("--direct-io=on").or_else(|_| attach("--direct-io=off"))?;
     let device = device.trim();
     let mounted = must(Command::new("mount").arg(device).arg(folder));

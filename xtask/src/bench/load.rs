@@ -39,11 +39,8 @@ impl Load {
         if self.connections == Connections::Kept {
             command.arg("-d");
         }
-        let mut child = command
-            .arg(address)
-            .stdin(Stdio::null())
-            .spawn()
-            .context("cannot run smtp-source")?;
+        let mut child =
+            command.arg(address).stdin(Stdio::null()).spawn().context("cannot run smtp-source")?;
         let begun = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {

@@ -1,4 +1,4 @@
-//! OpenSMTPD as it is measured: Debian's package, unpacked into a folder of its own and started on
+//! `OpenSMTPD` as it is measured: Debian's package, unpacked into a folder of its own and started on
 //! loopback, delivering by mail.maildir. It answers before anything is synced.
 
 use std::ffi::OsString;

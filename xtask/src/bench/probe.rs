@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -110,7 +110,7 @@ fn write_files(folder: &Path, begun: Instant, each: Duration) -> Result<Vec<Dura
 }
 
 /// A log whose blocks were all written.
-fn prepare(path: &PathBuf) -> Result<File> {
+fn prepare(path: &Path) -> Result<File> {
     let file = create(path)?;
     let chunk = vec![0; 1 << 20];
     for place in (0..LOG).step_by(chunk.len()) {

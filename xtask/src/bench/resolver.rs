@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn a_question_is_answered_with_no_such_name() {
-        let mut packet = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x01a\x04test\0\0\x01\0\x01\0\0\x29".to_vec();
+        let mut packet =
+            b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x01a\x04test\0\0\x01\0\x01\0\0\x29".to_vec();
         let reply = refuse(&mut packet).unwrap();
         assert_eq!(reply, b"\x12\x34\x81\x83\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01");
     }

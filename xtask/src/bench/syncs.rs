@@ -58,9 +58,8 @@ impl Drop for Watcher {
 
 fn is_traced(pid: u32) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    text.lines().any(|line| {
-        line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0")
-    })
+    text.lines()
+        .any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
 }
 
 /// How many calls a log holds.

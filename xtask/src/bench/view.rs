@@ -52,10 +52,8 @@ impl View {
         for sub in ["etc", "var/spool", "var/lib", "usr/libexec", "run"] {
             std::fs::create_dir_all(own.join(sub))?;
         }
-        let (mut users, mut groups) = (
-            std::fs::read_to_string("/etc/passwd")?,
-            std::fs::read_to_string("/etc/group")?,
-        );
+        let (mut users, mut groups) =
+            (std::fs::read_to_string("/etc/passwd")?, std::fs::read_to_string("/etc/group")?);
         for (name, id) in USERS {
             let _infallible = writeln!(users, "{name}:x:{id}:{id}::/nonexistent:/bin/false");
             let _infallible = writeln!(groups, "{name}:x:{id}:");
@@ -64,7 +62,8 @@ impl View {
         write(&own.join("etc/group"), &groups)?;
         write(&own.join("etc/resolv.conf"), &format!("nameserver {}\n", resolver::ADDRESS))?;
         // Programs that run by set-user-id take libraries from the cache only.
-        let libraries = unpacked().join(peer).join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+        let libraries =
+            unpacked().join(peer).join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
         let list = own.join("etc/ld.so.conf");
         write(&list, &format!("{}\ninclude /etc/ld.so.conf\n", libraries.display()))?;
         must(
