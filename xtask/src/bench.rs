@@ -1,5 +1,6 @@
 //! Comparisons with peers: the same work by all in one run, as ratios (bench/README.md).
 
+mod account;
 mod cell;
 mod disk;
 mod exim;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
+use process::Usage;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
@@ -53,6 +55,10 @@ pub(crate) trait Server {
     fn pid(&self) -> u32;
     /// Where its messages arrive.
     fn new_folder(&self) -> PathBuf;
+    /// Seconds of CPU time so far.
+    fn cpu_s(&self) -> f64 {
+        Usage::of(self.pid()).cpu_s
+    }
 }
 
 /// Waits until something accepts connections.

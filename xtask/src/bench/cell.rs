@@ -145,30 +145,41 @@ impl Contender {
     /// Starts a server, warms it up, and finds how much it can take.
     fn start(cell: Cell, peer: Peer, folder: &Path, plan: &Plan) -> Result<Self> {
         let server = peer.start(folder, None)?;
-        let few = (cell.sessions * 2).max(20).min(plan.messages_max);
-        let took = cell.load(few).deliver(&server.address(), &server.new_folder())?;
-        let affordable = f64::from(few) * plan.run.as_secs_f64() / took.as_secs_f64();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-        let messages = (affordable as u32)
-            .max(cell.sessions * 2)
-            .min(RUN_BYTES_MAX / cell.size)
-            .clamp(1, plan.messages_max);
+        let affordable = |messages: u32, took: Duration, time: Duration| {
+            let messages = f64::from(messages) * time.as_secs_f64() / took.as_secs_f64();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates"
+            )]
+            let messages = messages as u32;
+            messages
+                .max(cell.sessions * 2)
+                .min(RUN_BYTES_MAX / cell.size)
+                .clamp(1, plan.messages_max)
+        };
+        // The first messages are slow, because they make folders and start processes.
+        let mut messages = (cell.sessions * 2).max(20).min(plan.messages_max);
+        for part in [4, 1] {
+            let took = cell.load(messages).deliver(&server.address(), &server.new_folder())?;
+            messages = affordable(messages, took, plan.run / part);
+        }
         Ok(Self { peer, server, load: cell.load(messages), runs: Vec::new() })
     }
 
     fn run(&mut self, cell: Cell, disk: &Disk, folder: &Path) -> Result<()> {
         settle(folder)?;
-        let before = (Usage::of(self.server.pid()), disk.counters());
+        let before = (self.server.cpu_s(), disk.counters());
         let took = self.load.deliver(&self.server.address(), &self.server.new_folder())?;
-        let after = (Usage::of(self.server.pid()), disk.counters());
+        let after = (self.server.cpu_s(), disk.counters());
         settle(folder)?;
         let settled = disk.counters();
         let messages = f64::from(self.load.messages);
         let figures = Figures {
             messages: self.load.messages,
             per_second: messages / took.as_secs_f64(),
-            cpu_ms: (after.0.cpu_s - before.0.cpu_s) * 1000.0 / messages,
-            memory_mib: after.0.memory_mib,
+            cpu_ms: (after.0 - before.0) * 1000.0 / messages,
+            memory_mib: Usage::of(self.server.pid()).memory_mib,
             syncs: f64::NAN,
             flushes: before.1.zip(after.1).map(|(one, two)| (two.flushes - one.flushes) / messages),
             written_kib: before

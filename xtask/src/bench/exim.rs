@@ -6,7 +6,7 @@ use std::process::Child;
 
 use anyhow::Result;
 
-use super::process::end;
+use super::process::{Usage, end};
 use super::syncs::Watcher;
 use super::view::{MAILBOX_OWNER, View};
 use super::{Server, await_port, write};
@@ -17,6 +17,7 @@ const PORT: u16 = 22527;
 pub(super) struct Exim {
     child: Child,
     mail: PathBuf,
+    view: View,
     watcher: Option<Watcher>,
 }
 
@@ -33,7 +34,7 @@ impl Exim {
         write(&config, &configuration(&program, &spool, &mail))?;
         let command = [program.into(), "-bdf".into(), "-q1m".into()];
         let child = view.run(&command, &folder.join("log"))?;
-        let mut server = Self { child, mail, watcher: None };
+        let mut server = Self { child, mail, view, watcher: None };
         await_port(&server.address())?;
         if let Some(log) = syncs {
             server.watcher = Some(Watcher::attach(server.pid(), log)?);
@@ -72,6 +73,10 @@ impl Server for Exim {
 
     fn new_folder(&self) -> PathBuf {
         self.mail.join("Maildir/new")
+    }
+
+    fn cpu_s(&self) -> f64 {
+        self.view.cpu_s().unwrap_or_else(|| Usage::of(self.pid()).cpu_s)
     }
 }
 

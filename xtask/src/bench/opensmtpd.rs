@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 
 use anyhow::Result;
 
-use super::process::end;
+use super::process::{Usage, end};
 use super::syncs::watched;
 use super::view::{MAILBOX_OWNER, View};
 use super::{Server, await_port, write};
@@ -19,6 +19,7 @@ const PORT: u16 = 22528;
 pub(super) struct Opensmtpd {
     child: Child,
     mail: PathBuf,
+    view: View,
 }
 
 impl Opensmtpd {
@@ -38,7 +39,8 @@ impl Opensmtpd {
         let mut words: Vec<OsString> = vec![command.get_program().to_owned()];
         words.extend(command.get_args().map(ToOwned::to_owned));
         words.extend(["-d".into(), "-f".into(), config.into_os_string()]);
-        let server = Self { child: view.run(&words, &folder.join("log"))?, mail };
+        let child = view.run(&words, &folder.join("log"))?;
+        let server = Self { child, mail, view };
         await_port(&server.address())?;
         Ok(server)
     }
@@ -66,6 +68,10 @@ impl Server for Opensmtpd {
 
     fn new_folder(&self) -> PathBuf {
         self.mail.join("Maildir/new")
+    }
+
+    fn cpu_s(&self) -> f64 {
+        self.view.cpu_s().unwrap_or_else(|| Usage::of(self.pid()).cpu_s)
     }
 }
 

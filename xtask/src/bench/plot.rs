@@ -28,10 +28,10 @@ pub(crate) struct Plot {
     pub(crate) panels: Vec<Panel>,
 }
 
-const PANEL_WIDTH: f64 = 460.0;
+const PANEL_WIDTH: f64 = 480.0;
 const PANEL_HEIGHT: f64 = 330.0;
 const HEAD: f64 = 96.0;
-const LEFT: f64 = 66.0;
+const LEFT: f64 = 86.0;
 const RIGHT: f64 = 58.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 52.0;
@@ -70,7 +70,8 @@ impl Plot {
     fn legend(&self, svg: &mut String) {
         let mut names: Vec<&str> = Vec::new();
         let mut x = 20.0;
-        for line in self.panels.iter().flat_map(|panel| &panel.lines) {
+        // What is drawn last lies above the others and is named first.
+        for line in self.panels.iter().flat_map(|panel| panel.lines.iter().rev()) {
             if names.contains(&line.name.as_str()) {
                 continue;
             }

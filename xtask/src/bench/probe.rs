@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -31,6 +32,9 @@ pub(crate) struct Probe {
     pub(crate) files: Vec<Way>,
     /// Messages of 4 KiB in a log, as many as `GROUPS` says for each sync.
     pub(crate) logs: Vec<Way>,
+    /// Messages of 4 KiB that as many sessions as `GROUPS` says hand to one writer of the log, each
+    /// waiting for the sync that covers it: a server's queue without a server around it.
+    pub(crate) sessions: Vec<Way>,
     /// One file written from end to end and synced, as by `dd conv=fdatasync`.
     pub(crate) sequential_mb_s: f64,
 }
@@ -43,11 +47,13 @@ impl Probe {
         let files = [1, 20].map(|writers| files(&folder, writers, each));
         let log = prepare(&folder.join("log"))?;
         let logs = GROUPS.map(|group| grouped(&log, group, each));
+        let sessions = GROUPS.map(|sessions| shared(&log, sessions, each));
         let sequential_mb_s = sequential(&folder.join("sequential"), each)?;
         std::fs::remove_dir_all(&folder)?;
         Ok(Self {
             files: files.into_iter().collect::<Result<_>>()?,
             logs: logs.into_iter().collect::<Result<_>>()?,
+            sessions: sessions.into_iter().collect::<Result<_>>()?,
             sequential_mb_s,
         })
     }
@@ -63,14 +69,15 @@ impl Probe {
         Self {
             files: faster(self.files, other.files),
             logs: faster(self.logs, other.logs),
+            sessions: faster(self.sessions, other.sessions),
             sequential_mb_s: self.sequential_mb_s.max(other.sequential_mb_s),
         }
     }
 
-    /// The log with a group of so many messages.
-    pub(crate) fn group(&self, messages: u32) -> Option<&Way> {
-        let place = GROUPS.iter().position(|&group| group == messages as usize)?;
-        self.logs.get(place)
+    /// The log that so many sessions share.
+    pub(crate) fn shared(&self, sessions: u32) -> Option<&Way> {
+        let place = GROUPS.iter().position(|&group| group == sessions as usize)?;
+        self.sessions.get(place)
     }
 }
 
@@ -142,6 +149,65 @@ fn grouped(log: &File, group: usize, each: Duration) -> Result<Way> {
         format!("a log, a sync for {group}")
     };
     Ok(way(name, group, begun.elapsed(), syncs))
+}
+
+/// Sessions hand messages to one writer, which writes all that wait, syncs, and answers them.
+fn shared(log: &File, sessions: usize, each: Duration) -> Result<Way> {
+    let begun = Instant::now();
+    let (hand_in, waiting) = channel::<Sender<()>>();
+    let (messages, syncs) = std::thread::scope(|scope| {
+        for _ in 0..sessions {
+            let hand_in = hand_in.clone();
+            scope.spawn(move || {
+                let (answer, answered) = channel();
+                while begun.elapsed() < each
+                    && hand_in.send(answer.clone()).is_ok()
+                    && answered.recv().is_ok()
+                {}
+            });
+        }
+        drop(hand_in);
+        commit(log, &waiting, sessions)
+    })?;
+    let mut way = way(name_of(sessions), 1, begun.elapsed(), syncs);
+    way.per_second = f64::from(messages) / begun.elapsed().as_secs_f64();
+    Ok(way)
+}
+
+fn name_of(sessions: usize) -> String {
+    format!(
+        "a log that {} share{}",
+        plural(sessions, "session"),
+        if sessions == 1 { "s" } else { "" }
+    )
+}
+
+/// The writer: groups are what arrived during the last sync.
+fn commit(
+    log: &File,
+    waiting: &Receiver<Sender<()>>,
+    sessions: usize,
+) -> Result<(u32, Vec<Duration>)> {
+    let chunk = vec![b'x'; sessions * BLOCK];
+    let (mut messages, mut syncs, mut place) = (0, Vec::new(), 0);
+    while let Ok(first) = waiting.recv() {
+        let group: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+        let bytes = chunk.get(..group.len() * BLOCK).context("more messages than sessions")?;
+        if place + bytes.len() > LOG {
+            place = 0;
+        }
+        log.write_all_at(bytes, place as u64)?;
+        place += bytes.len();
+        let syncing = Instant::now();
+        log.sync_data()?;
+        syncs.push(syncing.elapsed());
+        messages += u32::try_from(group.len())?;
+        for session in group {
+            // A session that does not wait has ended.
+            let _ended = session.send(());
+        }
+    }
+    Ok((messages, syncs))
 }
 
 /// Megabytes a second, the final sync included.

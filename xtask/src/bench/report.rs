@@ -99,7 +99,7 @@ impl Report {
     pub(crate) fn probe_table(&self) -> Table {
         let mut table =
             Table::new(["4 KiB messages in", "messages per second", "p99 of a sync, ms"]);
-        for way in self.probe.files.iter().chain(&self.probe.logs) {
+        for way in self.probe.files.iter().chain(&self.probe.logs).chain(&self.probe.sessions) {
             table.row([way.name.clone(), figure(way.per_second), figure(way.sync_p99_ms)]);
         }
         table
@@ -126,7 +126,7 @@ impl Report {
         check("times Postfix, 4 KiB, 1 session, fresh", 3.0, true, ratio(1));
         let syncs = ours(20).map(|figures| figures.syncs);
         check("sync calls per message, 4 KiB, 20 sessions, fresh", 0.3, false, syncs);
-        let grouped = self.probe.group(20).map(|way| way.per_second);
+        let grouped = self.probe.shared(20).map(|way| way.per_second);
         for (name, connections) in [
             ("share of the disk's group commit, 20 sessions, fresh", Connections::Fresh),
             ("share of the disk's group commit, 20 sessions, kept", Connections::Kept),
@@ -150,7 +150,7 @@ impl Report {
         );
         let answer = self
             .answer_p99
-            .zip(self.probe.group(20))
+            .zip(self.probe.shared(20))
             .map(|(answer, way)| answer.as_secs_f64() * 1e3 / way.sync_p99_ms);
         check(
             "p99 of the answer to DATA, 20 sessions, in p99 of the disk's sync",
@@ -251,17 +251,20 @@ impl Report {
         let mut lines = Vec::new();
         if kind.size == 4096 {
             lines.push(Line {
-                name: "the disk: a log, one sync for as many messages as sessions".to_owned(),
+                name: "the disk: a log that the sessions share".to_owned(),
                 colour: "#999",
                 dashed: true,
                 values: sessions
                     .iter()
-                    .map(|sessions| self.probe.group(*sessions).map(|way| way.per_second))
+                    .map(|sessions| self.probe.shared(*sessions).map(|way| way.per_second))
                     .collect(),
             });
         }
         lines.extend(self.peers.iter().rev().map(|&peer| Line {
-            name: peer.name().to_owned(),
+            name: match peer {
+                Peer::Opensmtpd => format!("{} (answers before it is durable)", peer.name()),
+                _ => peer.name().to_owned(),
+            },
             colour: colour(peer),
             dashed: false,
             values: sessions.iter().map(|&sessions| speed(peer, sessions)).collect(),

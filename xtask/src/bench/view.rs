@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use super::account::Account;
 use super::{resolver, write};
 use crate::machine::{must, output, unpacked};
 
@@ -32,6 +33,7 @@ const OWN: [&str; 8] = [
 pub(crate) struct View {
     folder: PathBuf,
     script: PathBuf,
+    account: Option<Account>,
 }
 
 impl View {
@@ -73,7 +75,11 @@ impl View {
                 .arg("-C")
                 .arg(own.join("etc/ld.so.cache")),
         )?;
+        let account = Account::open(peer);
         let mut script = String::from("set -e\n");
+        if let Some(account) = &account {
+            let _infallible = writeln!(script, "echo $$ > '{}'", account.members().display());
+        }
         for path in OWN {
             let _infallible =
                 writeln!(script, "mount --bind '{}' /{path}", own.join(path).display());
@@ -81,12 +87,17 @@ impl View {
         script.push_str("exec \"$@\"\n");
         let path = folder.join("view.sh");
         write(&path, &script)?;
-        Ok(Self { folder: own, script: path })
+        Ok(Self { folder: own, script: path, account })
     }
 
     /// Where a path of the view lies outside of it.
     pub(crate) fn outside(&self, path: &str) -> PathBuf {
         self.folder.join(path)
+    }
+
+    /// Seconds of CPU time of everything that ran in the view, where the kernel keeps an account.
+    pub(crate) fn cpu_s(&self) -> Option<f64> {
+        self.account.as_ref()?.cpu_s()
     }
 
     /// Makes a folder outside of the view for one of its users.
