@@ -49,8 +49,6 @@ impl Bench {
 
 /// A server that is measured. It ends when it is dropped.
 pub(crate) trait Server {
-    /// Its address.
-    fn address(&self) -> String;
     /// Its process; children count too.
     fn pid(&self) -> u32;
     /// Where its messages arrive.

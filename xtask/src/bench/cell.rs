@@ -161,7 +161,7 @@ impl Contender {
         // The first messages are slow, because they make folders and start processes.
         let mut messages = (cell.sessions * 2).max(20).min(plan.messages_max);
         for part in [4, 1] {
-            let took = cell.load(messages).deliver(&server.address(), &server.new_folder())?;
+            let took = cell.load(messages).deliver(&peer.address(), &server.new_folder())?;
             messages = affordable(messages, took, plan.run / part);
         }
         Ok(Self { peer, server, load: cell.load(messages), runs: Vec::new() })
@@ -170,7 +170,7 @@ impl Contender {
     fn run(&mut self, cell: Cell, disk: &Disk, folder: &Path) -> Result<()> {
         settle(folder)?;
         let before = (self.server.cpu_s(), disk.counters());
-        let took = self.load.deliver(&self.server.address(), &self.server.new_folder())?;
+        let took = self.load.deliver(&self.peer.address(), &self.server.new_folder())?;
         let after = (self.server.cpu_s(), disk.counters());
         settle(folder)?;
         let settled = disk.counters();
@@ -206,13 +206,13 @@ fn count_syncs(cell: Cell, peer: Peer, affordable: u32, folder: &Path) -> Result
     let server = peer.start(folder, Some(&log))?;
     let load = cell.load((cell.sessions * 20).clamp(100, 2000).min(affordable));
     // The first messages make folders and open connections between processes.
-    cell.load(cell.sessions.min(load.messages)).deliver(&server.address(), &server.new_folder())?;
+    cell.load(cell.sessions.min(load.messages)).deliver(&peer.address(), &server.new_folder())?;
     let before = syncs::count(&log);
     let done = AtomicBool::new(false);
     let (delivered, memory_mib) = std::thread::scope(|scope| {
         let (pid, done) = (server.pid(), &done);
         let sampler = scope.spawn(move || memory_most(pid, done));
-        let delivered = load.deliver(&server.address(), &server.new_folder());
+        let delivered = load.deliver(&peer.address(), &server.new_folder());
         done.store(true, Ordering::Relaxed);
         (delivered, sampler.join().unwrap_or(0.0))
     });

@@ -6,13 +6,12 @@ use std::process::Child;
 
 use anyhow::Result;
 
+use super::peer::Peer;
 use super::process::{Usage, end};
 use super::syncs::Watcher;
 use super::view::{MAILBOX_OWNER, View};
 use super::{Server, await_port, write};
 use crate::machine::unpacked;
-
-const PORT: u16 = 22527;
 
 pub(super) struct Exim {
     child: Child,
@@ -35,7 +34,7 @@ impl Exim {
         let command = [program.into(), "-bdf".into(), "-q1m".into()];
         let child = view.run(&command, &folder.join("log"))?;
         let mut server = Self { child, mail, view, watcher: None };
-        await_port(&server.address())?;
+        await_port(&Peer::Exim.address())?;
         if let Some(log) = syncs {
             server.watcher = Some(Watcher::attach(server.pid(), log)?);
         }
@@ -45,11 +44,12 @@ impl Exim {
 
 /// The limits are lifted that a measurement would meet; what is durable stays as it is.
 fn configuration(program: &Path, spool: &Path, mail: &Path) -> String {
+    let port = Peer::Exim.port();
     let (program, spool, mail) = (program.display(), spool.display(), mail.display());
     format!(
         "exim_path = {program}\nprimary_hostname = mail.lamppost.test\n\
          spool_directory = {spool}\nlog_file_path = {spool}/%slog\npid_file_path = {spool}/pid\n\
-         daemon_smtp_ports = {PORT}\nlocal_interfaces = 127.0.0.1\nhost_lookup =\n\
+         daemon_smtp_ports = {port}\nlocal_interfaces = 127.0.0.1\nhost_lookup =\n\
          tls_advertise_hosts =\nacl_smtp_rcpt = local\nsmtp_connect_backlog = 200\n\
          smtp_accept_max = 0\nsmtp_accept_max_per_connection = 1000000\n\
          smtp_accept_queue_per_connection = 0\n\
@@ -63,10 +63,6 @@ fn configuration(program: &Path, spool: &Path, mail: &Path) -> String {
 }
 
 impl Server for Exim {
-    fn address(&self) -> String {
-        format!("127.0.0.1:{PORT}")
-    }
-
     fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::peer::Peer;
 use super::process::end;
 use super::syncs::watched;
 use super::{Server, write};
 use crate::machine::{cargo, must, output, root};
 
-pub(crate) const ADDRESS: &str = "127.0.0.1:22525";
 const READY: &str = "Lamppost is ready.";
 
 /// Builds what users run.
@@ -29,7 +29,7 @@ impl Place {
     /// Makes it; `more` is added to the configuration.
     pub(super) fn make(folder: &Path, more: &str) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let place = Self { folder: folder.to_owned() };
+        let (place, address) = (Self { folder: folder.to_owned() }, Peer::Lamppost.address());
         write(
             &folder.join("lamppost.toml"),
             &format!(
@@ -37,12 +37,12 @@ impl Place {
                  [mail]\ndomains = [\"lamppost.test\"]\n[mail.greylist]\nenabled = false\n\
                  [mail.limits]\ngreeting-delay = \"0s\"\nsessions-per-address-max = 1000\n\
                  messages-max = 100000000\n\
-                 [[mail.listen]]\naddress = [\"{ADDRESS}\"]\ntls = \"off\"\n{more}"
+                 [[mail.listen]]\naddress = [\"{address}\"]\ntls = \"off\"\n{more}"
             ),
         )?;
         let password = folder.join("password");
         write(&password, "only for this measurement\n")?;
-        let mut add = place.command(None);
+        let mut add = place.command();
         add.args(["account", "add", "demo@lamppost.test", "--password-file"]).arg(&password);
         output(&mut add)?;
         Ok(place)
@@ -54,23 +54,25 @@ impl Place {
     }
 
     /// A call of the program.
-    pub(super) fn command(&self, syncs: Option<&Path>) -> Command {
-        let mut command = watched(&root().join("target/release/lamppost"), syncs);
+    pub(super) fn command(&self) -> Command {
+        self.with_arguments(Command::new(program()))
+    }
+
+    fn with_arguments(&self, mut command: Command) -> Command {
         command.arg("--config").arg(self.folder.join("lamppost.toml"));
         command.arg("--state").arg(self.state());
         command
     }
 
-    /// Starts the program and tells how long it took until it was ready.
-    pub(super) fn start(&self, syncs: Option<&Path>) -> Result<(Child, Duration)> {
+    /// Starts the program by a call of it and tells how long it took until it was ready.
+    pub(super) fn start(&self, mut call: Command) -> Result<(Child, Duration)> {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
             .open(self.folder.join("log"))
             .context("cannot open the log")?;
         let begun = Instant::now();
-        let mut child = self
-            .command(syncs)
+        let mut child = call
             .arg("run")
             .stdout(Stdio::piped())
             .stderr(log)
@@ -87,6 +89,10 @@ impl Place {
     }
 }
 
+fn program() -> PathBuf {
+    root().join("target/release/lamppost")
+}
+
 pub(super) struct Lamppost {
     child: Child,
     state: PathBuf,
@@ -95,16 +101,13 @@ pub(super) struct Lamppost {
 impl Lamppost {
     pub(super) fn start(folder: &Path, syncs: Option<&Path>) -> Result<Self> {
         let place = Place::make(folder, "")?;
-        let (child, _) = place.start(syncs)?;
+        let call = place.with_arguments(watched(&program(), syncs));
+        let (child, _) = place.start(call)?;
         Ok(Self { child, state: place.state() })
     }
 }
 
 impl Server for Lamppost {
-    fn address(&self) -> String {
-        ADDRESS.into()
-    }
-
     fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -8,13 +8,12 @@ use std::process::{Child, Command};
 
 use anyhow::Result;
 
+use super::peer::Peer;
 use super::process::{Usage, end};
 use super::syncs::watched;
 use super::view::{MAILBOX_OWNER, View};
 use super::{Server, await_port, write};
 use crate::machine::{must, unpacked};
-
-const PORT: u16 = 22528;
 
 pub(super) struct Opensmtpd {
     child: Child,
@@ -41,14 +40,15 @@ impl Opensmtpd {
         words.extend(["-d".into(), "-f".into(), config.into_os_string()]);
         let child = view.run(&words, &folder.join("log"))?;
         let server = Self { child, mail, view };
-        await_port(&server.address())?;
+        await_port(&Peer::Opensmtpd.address())?;
         Ok(server)
     }
 }
 
 fn configuration(mail: &Path) -> String {
+    let port = Peer::Opensmtpd.port();
     format!(
-        "listen on 127.0.0.1 port {PORT} hostname mail.lamppost.test\n\
+        "listen on 127.0.0.1 port {port} hostname mail.lamppost.test\n\
          smtp limit max-mails 1000000\n\
          table users {{ \"demo@lamppost.test\" = {MAILBOX_OWNER} }}\n\
          action \"in\" maildir \"{}/Maildir\" virtual <users>\n\
@@ -58,10 +58,6 @@ fn configuration(mail: &Path) -> String {
 }
 
 impl Server for Opensmtpd {
-    fn address(&self) -> String {
-        format!("127.0.0.1:{PORT}")
-    }
-
     fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,9 +1,10 @@
 //! The servers that are compared.
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use super::Server;
@@ -33,6 +34,20 @@ impl Peer {
         }
     }
 
+    /// Where it listens, on 127.0.0.1.
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Self::Lamppost => 22525,
+            Self::Postfix => 22526,
+            Self::Exim => 22527,
+            Self::Opensmtpd => 22528,
+        }
+    }
+
+    pub(crate) fn address(self) -> String {
+        format!("127.0.0.1:{}", self.port())
+    }
+
     /// How many sessions at once it can take.
     pub(crate) fn sessions_max(self) -> u32 {
         match self {
@@ -46,6 +61,11 @@ impl Peer {
     /// Starts it in an empty folder; with a log its sync calls are written down there.
     pub(crate) fn start(self, folder: &Path, syncs: Option<&Path>) -> Result<Box<dyn Server>> {
         std::fs::create_dir_all(folder)?;
+        ensure!(
+            TcpStream::connect(("127.0.0.1", self.port())).is_err(),
+            "something else listens on port {}",
+            self.port()
+        );
         Ok(match self {
             Self::Lamppost => Box::new(Lamppost::start(folder, syncs)?),
             Self::Postfix => Box::new(Postfix::start(folder, syncs)?),

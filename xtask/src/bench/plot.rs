@@ -259,6 +259,7 @@ mod tests {
         };
         let svg = plot.svg();
         assert!(svg.contains("t &amp; u") && !svg.contains("NaN") && !svg.contains("inf"));
-        assert!(!svg.contains("<circle"));
+        // The legend's two.
+        assert_eq!(svg.matches("<circle").count(), 2);
     }
 }

@@ -11,13 +11,12 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::load::postfix_libraries;
+use super::peer::Peer;
 use super::process::end;
 use super::syncs::watched;
 use super::{Server, await_port, write};
 use crate::machine::output;
 use crate::setup;
-
-const PORT: u16 = 22526;
 
 /// Services of master.cf that local delivery needs: name, type, and the program.
 const SERVICES: [(&str, &str, &str); 12] = [
@@ -78,7 +77,7 @@ impl Postfix {
             .spawn()
             .context("cannot run Postfix")?;
         let server = Self { child, mail };
-        await_port(&server.address())?;
+        await_port(&Peer::Postfix.address())?;
         Ok(server)
     }
 }
@@ -104,7 +103,8 @@ fn main_cf(folder: &Path, nobody: u32) -> String {
 }
 
 fn master_cf() -> String {
-    let mut text = format!("127.0.0.1:{PORT} inet n - n - 120 smtpd\n");
+    let port = Peer::Postfix.port();
+    let mut text = format!("127.0.0.1:{port} inet n - n - 120 smtpd\n");
     text.push_str("postlog unix-dgram n - n - 1 postlogd\n");
     for (name, kind, program) in SERVICES {
         let private = if ["pickup", "cleanup", "qmgr"].contains(&name) { "n" } else { "-" };
@@ -143,10 +143,6 @@ fn make(path: &Path, owner: u32, group: Option<u32>, mode: u32) -> Result<()> {
 }
 
 impl Server for Postfix {
-    fn address(&self) -> String {
-        format!("127.0.0.1:{PORT}")
-    }
-
     fn pid(&self) -> u32 {
         self.child.id()
     }

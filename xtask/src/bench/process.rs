@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Programs that only hold a server and are no part of it.
@@ -45,6 +46,13 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
         next += 1;
     }
     family
+}
+
+/// A command that runs a program which is killed when this one ends, however that happens.
+pub(crate) fn leashed(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 /// Kills a process and all its descendants.

@@ -169,7 +169,10 @@ impl Report {
         for pick in PICKS {
             let _infallible = write!(text, "\n{}\n\n{}", pick.0, self.table(pick).text());
         }
-        let _infallible = write!(text, "\n{}", self.expectations().text());
+        let expectations = self.expectations();
+        if !expectations.is_empty() {
+            let _infallible = write!(text, "\n{}", expectations.text());
+        }
         if let Some(answer) = self.answer_p99 {
             let _infallible = writeln!(text, "\n{}", answer_line(answer));
         }

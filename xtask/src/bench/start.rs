@@ -12,7 +12,7 @@ use super::cell::timed;
 use super::disk::Disk;
 use super::facts;
 use super::image::{self, Image, System};
-use super::lamppost::{self, ADDRESS, Place};
+use super::lamppost::{self, Place};
 use super::load::{Connections, Load};
 use super::peer::Peer;
 use super::process::{Usage, end};
@@ -103,7 +103,7 @@ impl Start {
             if self.cold {
                 forget()?;
             }
-            let (mut child, ready) = place.start(None)?;
+            let (mut child, ready) = place.start(place.command())?;
             // The first start follows something else; it only brings the program into its state.
             if run > 0 {
                 println!("  {:.1} ms", ready.as_secs_f64() * 1e3);
@@ -130,7 +130,7 @@ impl Start {
 
     /// Sends messages that cannot be delivered yet, as a client would, until so many are queued.
     fn fill(&self, place: &Place) -> Result<()> {
-        let (mut child, _) = place.start(None)?;
+        let (mut child, _) = place.start(place.command())?;
         let filled = self.send_all(place);
         stop(&mut child)?;
         filled
@@ -143,7 +143,7 @@ impl Start {
             let messages = BATCH.min(self.queued - sent);
             let load =
                 Load { messages, size: self.size, sessions: 100, connections: Connections::Kept };
-            load.send(ADDRESS)?;
+            load.send(&Peer::Lamppost.address())?;
             sent += messages;
             println!("  {sent} sent after {:.0} s", begun.elapsed().as_secs_f64());
         }
@@ -184,7 +184,7 @@ struct Queue {
 }
 
 fn queue(place: &Place) -> Result<Queue> {
-    let json = output(place.command(None).args(["status", "--json"]))?;
+    let json = output(place.command().args(["status", "--json"]))?;
     let queue = json.split("\"queue\"").nth(1).context("no queue in the status")?;
     let number = |key: &str| {
         let rest = queue.split(&format!("\"{key}\"")).nth(1)?.trim_start_matches([':', ' ']);

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::process::family;
+use super::process::{family, leashed};
 
 /// The calls that are counted.
 const CALLS: &str = "trace=fsync,fdatasync,syncfs,sync_file_range,sync,msync";
 
-/// A command that runs a program; with a log its sync calls are written down there.
+/// A command that runs a server; with a log its sync calls are written down there.
 ///
 /// All other system calls run at full speed. The program gains no privileges by set-user-id.
 pub(crate) fn watched(program: &Path, log: Option<&Path>) -> Command {
-    let Some(log) = log else { return Command::new(program) };
+    let Some(log) = log else { return leashed(program) };
     let mut command = strace(log);
     command.arg("--seccomp-bpf").arg(program);
     command
 }
 
 fn strace(log: &Path) -> Command {
-    let mut command = Command::new("strace");
+    let mut command = leashed(Path::new("strace"));
     command.args(["-f", "-qq", "-e", CALLS, "-e", "signal=none", "-o"]).arg(log);
     command
 }

@@ -16,6 +16,10 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Aligned columns: the first to the left, the others to the right.
     pub(crate) fn text(&self) -> String {
         let lines = || std::iter::once(&self.head).chain(&self.rows);

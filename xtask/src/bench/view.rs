@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::account::Account;
+use super::process::leashed;
 use super::{resolver, write};
 use crate::machine::{must, output, unpacked};
 
@@ -110,7 +111,7 @@ impl View {
     /// Runs a command in the view; everything in it ends when the child is killed.
     pub(crate) fn run(&self, command: &[OsString], log: &Path) -> Result<Child> {
         let log = std::fs::File::create(log)?;
-        Command::new("unshare")
+        leashed(Path::new("unshare"))
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh"])
             .arg(&self.script)
             .args(command)
