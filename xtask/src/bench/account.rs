@@ -18,8 +18,13 @@ impl Account {
             let (place, system) = (columns.nth(1)?, columns.next()?);
             (system == "cgroup2").then(|| PathBuf::from(place))
         })?;
-        let folder = mounted.join(format!("lamppost-bench-{name}-{}", std::process::id()));
-        drop(fs::remove_dir(&folder));
+        // A run that was killed could not close its accounts; one with processes cannot be removed.
+        for left in fs::read_dir(&mounted).ok()?.flatten() {
+            if left.file_name().to_string_lossy().starts_with("lamppost-bench-") {
+                drop(fs::remove_dir(left.path()));
+            }
+        }
+        let folder = mounted.join(format!("lamppost-bench-{name}"));
         fs::create_dir(&folder).ok()?;
         folder.join("cpu.stat").exists().then_some(Self { folder })
     }

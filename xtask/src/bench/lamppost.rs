@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::peer::Peer;
-use super::process::end;
+use super::process::{end, leashed};
 use super::syncs::watched;
 use super::{Server, write};
 use crate::machine::{cargo, must, output, root};
@@ -101,7 +101,7 @@ pub(super) struct Lamppost {
 impl Lamppost {
     pub(super) fn start(folder: &Path, syncs: Option<&Path>) -> Result<Self> {
         let place = Place::make(folder, "")?;
-        let call = place.with_arguments(watched(&program(), syncs));
+        let call = place.with_arguments(leashed(&watched(&program(), syncs)));
         let (child, _) = place.start(call)?;
         Ok(Self { child, state: place.state() })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::process::leashed;
 use crate::machine::unpacked;
 use crate::setup;
 
@@ -75,7 +76,7 @@ impl Load {
 }
 
 fn smtp_source() -> Command {
-    let mut command = Command::new(setup::postfix().join("usr/sbin/smtp-source"));
+    let mut command = leashed(&[setup::postfix().join("usr/sbin/smtp-source").into()]);
     command.env("LD_LIBRARY_PATH", postfix_libraries());
     command
 }

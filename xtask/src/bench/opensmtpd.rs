@@ -1,7 +1,6 @@
 //! `OpenSMTPD` as it is measured: Debian's package, unpacked into a folder of its own and started on
 //! loopback, delivering by mail.maildir. It answers before anything is synced.
 
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -34,9 +33,7 @@ impl Opensmtpd {
         must(Command::new("cp").arg("-a").arg(programs).arg(view.outside("usr/libexec")))?;
         let config = folder.join("smtpd.conf");
         write(&config, &configuration(&mail))?;
-        let command = watched(&root.join("usr/sbin/smtpd"), syncs);
-        let mut words: Vec<OsString> = vec![command.get_program().to_owned()];
-        words.extend(command.get_args().map(ToOwned::to_owned));
+        let mut words = watched(&root.join("usr/sbin/smtpd"), syncs);
         words.extend(["-d".into(), "-f".into(), config.into_os_string()]);
         let child = view.run(&words, &folder.join("log"))?;
         let server = Self { child, mail, view };

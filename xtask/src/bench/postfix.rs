@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::load::postfix_libraries;
 use super::peer::Peer;
-use super::process::end;
+use super::process::{caged, end};
 use super::syncs::watched;
 use super::{Server, await_port, write};
 use crate::machine::output;
@@ -67,8 +67,9 @@ impl Postfix {
         write(&config.join("main.cf"), &main_cf(folder, nobody))?;
         write(&config.join("master.cf"), &master_cf())?;
         let log = std::fs::File::create(folder.join("log"))?;
-        let child = watched(&setup::postfix().join("usr/lib/postfix/sbin/master"), syncs)
-            .args(["-c".as_ref(), config.as_os_str(), "-d".as_ref()])
+        let mut words = watched(&setup::postfix().join("usr/lib/postfix/sbin/master"), syncs);
+        words.extend(["-c".into(), config.clone().into(), "-d".into()]);
+        let child = caged(&words, (&[], ""))
             .env("LD_LIBRARY_PATH", postfix_libraries())
             .env("MAIL_CONFIG", &config)
             .stdin(Stdio::null())

@@ -1,12 +1,12 @@
 //! What a process and its descendants use (proc(5)), and how they are ended.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Programs that only hold a server and are no part of it.
-const HOLDERS: [&str; 2] = ["strace", "unshare"];
+const HOLDERS: [&str; 3] = ["sh", "strace", "unshare"];
 
 /// CPU time and memory.
 pub(crate) struct Usage {
@@ -48,11 +48,24 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// A command that runs a program which is killed when this one ends, however that happens.
-pub(crate) fn leashed(program: &Path) -> Command {
+/// A command that ends when this program ends, however that happens.
+pub(crate) fn leashed(words: &[OsString]) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args(["--pdeathsig", "KILL", "--"]).args(words);
     command
+}
+
+/// A command whose descendants end with it, too: what changes its user slips the leash.
+///
+/// `more` are options of unshare(1), and a script that comes before the command.
+pub(crate) fn caged(words: &[OsString], (more, script): (&[&str], &str)) -> Command {
+    let mut cage = vec![OsString::from("unshare")];
+    cage.extend(more.iter().map(OsString::from));
+    cage.extend(["--pid", "--fork", "--kill-child", "sh", "-c"].map(OsString::from));
+    // The shell stays: it is the first process of the namespace, with which all others end.
+    cage.extend([format!("set -e\n{script}\n\"$@\"\nexit $?").into(), OsString::from("sh")]);
+    cage.extend_from_slice(words);
+    leashed(&cage)
 }
 
 /// Kills a process and all its descendants.

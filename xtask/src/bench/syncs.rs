@@ -1,5 +1,6 @@
 //! Counts the sync calls of a server by strace, in runs that are not timed.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,20 +12,23 @@ use super::process::{family, leashed};
 /// The calls that are counted.
 const CALLS: &str = "trace=fsync,fdatasync,syncfs,sync_file_range,sync,msync";
 
-/// A command that runs a server; with a log its sync calls are written down there.
+/// The words of a command that runs a server; with a log its sync calls are written down there.
 ///
-/// All other system calls run at full speed. The program gains no privileges by set-user-id.
-pub(crate) fn watched(program: &Path, log: Option<&Path>) -> Command {
-    let Some(log) = log else { return leashed(program) };
-    let mut command = strace(log);
-    command.arg("--seccomp-bpf").arg(program);
-    command
+/// All other system calls run at full speed. The server gains no privileges by set-user-id.
+pub(crate) fn watched(program: &Path, log: Option<&Path>) -> Vec<OsString> {
+    let mut words = log.map(strace).unwrap_or_default();
+    if log.is_some() {
+        words.push("--seccomp-bpf".into());
+    }
+    words.push(program.into());
+    words
 }
 
-fn strace(log: &Path) -> Command {
-    let mut command = leashed(Path::new("strace"));
-    command.args(["-f", "-qq", "-e", CALLS, "-e", "signal=none", "-o"]).arg(log);
-    command
+fn strace(log: &Path) -> Vec<OsString> {
+    let options = ["strace", "-f", "-qq", "-e", CALLS, "-e", "signal=none", "-o"];
+    let mut words: Vec<_> = options.map(OsString::from).into();
+    words.push(log.into());
+    words
 }
 
 /// Watches a program that already runs: for those that live by set-user-id.
@@ -33,11 +37,10 @@ pub(crate) struct Watcher(Child);
 impl Watcher {
     pub(crate) fn attach(pid: u32, log: &Path) -> Result<Self> {
         let pids = family(pid);
-        let mut command = strace(log);
-        for pid in &pids {
-            command.args(["-p", &pid.to_string()]);
-        }
-        let child = command.stderr(Stdio::null()).spawn().context("cannot run strace")?;
+        let mut words = strace(log);
+        words
+            .extend(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]).map(Into::into));
+        let child = leashed(&words).stderr(Stdio::null()).spawn().context("cannot run strace")?;
         let watcher = Self(child);
         let begun = Instant::now();
         while !pids.iter().all(|&pid| is_traced(pid)) {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::account::Account;
-use super::process::leashed;
+use super::process::caged;
 use super::{resolver, write};
 use crate::machine::{must, output, unpacked};
 
@@ -33,7 +33,7 @@ const OWN: [&str; 8] = [
 
 pub(crate) struct View {
     folder: PathBuf,
-    script: PathBuf,
+    script: String,
     account: Option<Account>,
 }
 
@@ -77,7 +77,7 @@ impl View {
                 .arg(own.join("etc/ld.so.cache")),
         )?;
         let account = Account::open(peer);
-        let mut script = String::from("set -e\n");
+        let mut script = String::new();
         if let Some(account) = &account {
             let _infallible = writeln!(script, "echo $$ > '{}'", account.members().display());
         }
@@ -85,10 +85,7 @@ impl View {
             let _infallible =
                 writeln!(script, "mount --bind '{}' /{path}", own.join(path).display());
         }
-        script.push_str("exec \"$@\"\n");
-        let path = folder.join("view.sh");
-        write(&path, &script)?;
-        Ok(Self { folder: own, script: path, account })
+        Ok(Self { folder: own, script, account })
     }
 
     /// Where a path of the view lies outside of it.
@@ -111,10 +108,8 @@ impl View {
     /// Runs a command in the view; everything in it ends when the child is killed.
     pub(crate) fn run(&self, command: &[OsString], log: &Path) -> Result<Child> {
         let log = std::fs::File::create(log)?;
-        leashed(Path::new("unshare"))
-            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh"])
-            .arg(&self.script)
-            .args(command)
+        let own_mounts = ["--mount", "--propagation", "private"];
+        caged(command, (&own_mounts, &self.script))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
