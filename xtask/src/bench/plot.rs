@@ -128,9 +128,14 @@ impl Plot {
 
 /// Writes the value at the end of each line, one below the other where they would meet.
 fn label_ends(svg: &mut String, mut ends: Vec<((f64, f64), f64, &Line)>) {
-    ends.sort_by(|one, two| one.0.1.total_cmp(&two.0.1));
-    let mut free = f64::NEG_INFINITY;
+    ends.sort_by(|((x, y), ..), ((other_x, other_y), ..)| {
+        x.total_cmp(other_x).then(y.total_cmp(other_y))
+    });
+    let (mut column, mut free) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
     for ((x, y), value, line) in ends {
+        if x > column {
+            (column, free) = (x, f64::NEG_INFINITY);
+        }
         let y = (y + 4.0).max(free);
         free = y + LABEL_GAP;
         let colour = format!("fill=\"{}\" font-size=\"11\"", line.colour);
