@@ -231,9 +231,9 @@ async fn change_some(
             }
             Ok(count)
         }
-        Verb::Retry => move_on(spool, ids, |recipient, now| retried(recipient, now)).await,
+        Verb::Retry => move_on(spool, ids, retried).await,
         Verb::Return => {
-            let count = move_on(spool, ids, |recipient, now| returned(recipient, now)).await?;
+            let count = move_on(spool, ids, returned).await?;
             spool.failures.lock().extend(ids);
             spool.notices.notify_one();
             Ok(count)

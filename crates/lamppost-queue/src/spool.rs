@@ -318,8 +318,8 @@ pub(crate) fn place(committed: Committed) -> Place {
 }
 
 /// Tells that a file could not be removed; it is tried again at the next start.
-pub(crate) fn warn_unless_removed(path: &Path, removed: std::io::Result<()>) -> bool {
-    if let Err(error) = &removed {
+pub(crate) fn warn_unless_removed(path: &Path, removed: &std::io::Result<()>) -> bool {
+    if let Err(error) = removed {
         error!(path = %path.display(), reason = %error, "a file of the spool cannot be removed");
     }
     removed.is_ok()

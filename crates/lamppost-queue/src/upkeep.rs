@@ -72,7 +72,7 @@ impl Spool {
     /// says is in the checkpoint.
     pub(crate) fn tidy(&self, log: &mut Log) {
         for path in std::mem::take(&mut *self.upkeep.doomed.lock()) {
-            warn_unless_removed(&path, self.disk.remove(&path));
+            warn_unless_removed(&path, &self.disk.remove(&path));
         }
         let covered_below = self.upkeep.covered_below.load(Ordering::Relaxed);
         let free: Vec<_> = {
@@ -84,7 +84,7 @@ impl Spool {
             log.closed().filter(is_free).collect()
         };
         for number in free {
-            if warn_unless_removed(&self.settings.segment(number), log.release(number)) {
+            if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
                 self.index.lock().remove_segment(number);
             }
         }

@@ -4,6 +4,7 @@
 mod host;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +58,7 @@ impl Role {
             maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
             hostname: "mail.lamppost.test".into(),
             writers_max: 1,
+            blocking: Blocking::Threads,
             relay: relay.clone(),
         };
         let (port, inbox) = link();

@@ -22,6 +22,7 @@ pub(crate) struct Place {
 
 /// A message in the queue.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, and a million of them")]
 pub(crate) struct Message {
     pub(crate) place: Place,
     /// Bytes of content.
@@ -65,6 +66,8 @@ pub(super) enum Standing {
     InLine,
     /// Its delivery is under way.
     UnderWay,
+    /// Its delivery is over, and the record of what came of it is on its way into the log.
+    Told,
 }
 
 /// A message that came in just now, kept so that its first delivery need not read it back.
@@ -87,7 +90,7 @@ impl Fresh {
 impl Recipient {
     /// Whether its delivery is under way.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.standing == Standing::UnderWay
+        matches!(self.standing, Standing::UnderWay | Standing::Told)
     }
 }
 
@@ -107,9 +110,8 @@ impl Message {
     pub(crate) fn wants_bounce(&self) -> bool {
         !self.is_null_sender
             && self.recipients.iter().any(|one| one.progress == Progress::Failed)
-            && !self
-                .recipients
-                .iter()
-                .any(|one| matches!(one.standing, Standing::UnderWay | Standing::InLine))
+            && !self.recipients.iter().any(|one| {
+                matches!(one.standing, Standing::UnderWay | Standing::Told | Standing::InLine)
+            })
     }
 }

@@ -459,7 +459,7 @@ impl Index {
             }
             // Its entry in the line is stale from now on, and is skipped.
             Standing::InLine => recipient.standing = Standing::Aside,
-            Standing::Aside | Standing::UnderWay => {}
+            Standing::Aside | Standing::UnderWay | Standing::Told => {}
         }
     }
 
@@ -512,13 +512,25 @@ impl Index {
         self.lines.join(recipient.destination, work, (sender, item), now);
     }
 
+    /// These recipients have an outcome, whose record is on its way into the log: the end of their
+    /// batch must not make them due again before it is there, or they would be tried twice.
+    pub(crate) fn told(&mut self, items: impl Iterator<Item = Item>) {
+        for (id, index) in items {
+            let message = self.messages.get_mut(&id);
+            let recipient = message.and_then(|one| one.recipients.get_mut(index as usize));
+            if let Some(one) = recipient.filter(|one| one.standing == Standing::UnderWay) {
+                one.standing = Standing::Told;
+            }
+        }
+    }
+
     /// A batch is over; recipients that it left without an outcome are due again. Troubled
     /// destinations get batches of their own from now on.
     pub(crate) fn batch_over(&mut self, batch: &Batch, is_troubled: bool, now: Timestamp) {
         for &(id, index) in &batch.items {
             let recipient =
                 self.messages.get_mut(&id).and_then(|m| m.recipients.get_mut(index as usize));
-            if let Some(recipient) = recipient.filter(|recipient| recipient.is_under_way()) {
+            if let Some(recipient) = recipient.filter(|one| one.standing == Standing::UnderWay) {
                 recipient.standing = Standing::Aside;
                 self.place_one(id, index);
             }

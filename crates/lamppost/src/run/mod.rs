@@ -64,7 +64,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let hostname = config.server.hostname.clone().unwrap_or_else(machine_name);
     let tls = tls(&opened, &hostname)?;
     let metrics = Metrics::new();
-    let Roles { front, queue, policy, greylist, relay, control, drain, password } =
+    let Roles { front, queue, policy, greylist, relay, control, intake, drain, password } =
         wire(&opened, &hostname, &metrics).await?;
     let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
     let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
@@ -86,7 +86,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         relay,
         tls,
     });
-    serve_control(&opened, control, &program)?;
+    serve_control(&opened, (control, intake), &program)?;
     tokio::spawn(watch_certificate(program.clone()));
     let welcome = match opened.file {
         None => demo::welcome(password.as_ref(), &opened.state),
@@ -116,16 +116,11 @@ struct Roles {
     policy: Policy,
     greylist: Arc<Greylist>,
     relay: Relay,
-    control: ControlEnds,
+    control: Port<ControlRequest, ControlAnswer>,
+    intake: Port<IntakeRequest, IntakeAnswer>,
     drain: Drain,
     /// The password of the demo's account, if it was made just now.
     password: Option<Secret>,
-}
-
-/// The queue as the control role reaches it.
-struct ControlEnds {
-    queue: Port<ControlRequest, ControlAnswer>,
-    intake: Port<IntakeRequest, IntakeAnswer>,
 }
 
 async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result<Roles, Failure> {
@@ -165,11 +160,11 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
     tokio::spawn(policy.clone().run_routes(routing));
 
     let drain = Drain::default();
-    let control = ControlEnds { queue: control_port, intake: intake_port.clone() };
-    let ends = FrontEnds { policy: policy_port, intake: intake_port };
+    let ends = FrontEnds { policy: policy_port, intake: intake_port.clone() };
     let settings = settings::front(config, hostname);
     let front = Arc::new(Front::new(settings, ends, (clock, metrics.clone()), drain.clone()));
-    Ok(Roles { front, queue, policy, greylist, relay, control, drain, password })
+    let (control, intake) = (control_port, intake_port);
+    Ok(Roles { front, queue, policy, greylist, relay, control, intake, drain, password })
 }
 
 /// The signals that end the program or make it read its file again.
@@ -306,12 +301,12 @@ fn listen(
 
 fn serve_control(
     opened: &Opened,
-    ends: ControlEnds,
+    (queue, intake): (Port<ControlRequest, ControlAnswer>, Port<IntakeRequest, IntakeAnswer>),
     program: &Arc<Program>,
 ) -> Result<(), Failure> {
     let socket = ControlSocket::bind(&opened.control_socket);
     let socket = socket.map_err(|error| Failure::of(Code::Unavailable, &error))?;
-    let control = Control::new(ends.queue, ends.intake, program.clone(), opened.outcomes());
+    let control = Control::new(queue, intake, program.clone(), opened.outcomes());
     tokio::spawn(control.serve(socket));
     Ok(())
 }
