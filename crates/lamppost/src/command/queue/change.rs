@@ -22,7 +22,7 @@ pub(crate) struct Change {
     which: Which,
     /// All that are in the queue
     #[arg(long, conflicts_with_all = [
-        "ids", "sender", "recipient", "domain", "older", "newer", "larger", "smaller", "state",
+        "ids", "sender", "recipient", "domain", "older", "newer", "larger", "smaller", "in_state",
     ])]
     all: bool,
     /// Show what would be changed, and change nothing

@@ -70,7 +70,7 @@ impl Export {
         }
         drop(progress);
         self.sync()?;
-        self.report(tally)
+        self.report(&tally)
     }
 
     /// The running program; without one, the spool itself.
@@ -137,7 +137,7 @@ impl Export {
         synced.map_err(|error| unwritten(&self.directory, &error))
     }
 
-    fn report(&self, tally: Tally) -> Result<(), Failure> {
+    fn report(&self, tally: &Tally) -> Result<(), Failure> {
         if self.json {
             out::json(&serde_json::json!({ "exported": tally.exported, "failed": tally.failed }))?;
         } else {

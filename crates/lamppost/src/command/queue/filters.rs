@@ -35,8 +35,8 @@ pub(super) struct Filters {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     smaller: Option<u64>,
     /// With a recipient in this state
-    #[arg(long)]
-    state: Option<StateName>,
+    #[arg(long, value_name = "STATE")]
+    in_state: Option<StateName>,
 }
 
 /// A state that messages can be asked for by.
@@ -57,7 +57,7 @@ enum StateName {
 pub(super) struct Which {
     /// Their ids
     #[arg(conflicts_with_all = [
-        "sender", "recipient", "domain", "older", "newer", "larger", "smaller", "state",
+        "sender", "recipient", "domain", "older", "newer", "larger", "smaller", "in_state",
     ])]
     pub(super) ids: Vec<QueueId>,
     #[command(flatten)]
@@ -89,7 +89,7 @@ impl Filters {
             since: self.newer.map(ago),
             larger: self.larger,
             smaller: self.smaller,
-            state: self.state.map(|state| match state {
+            state: self.in_state.map(|state| match state {
                 StateName::New => StateFilter::New,
                 StateName::Deferred => StateFilter::Deferred,
                 StateName::Held => StateFilter::Held,

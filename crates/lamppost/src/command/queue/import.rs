@@ -21,6 +21,7 @@ use crate::place::Place;
 /// that have their mail are left out. For a file without one, name --from and --to. Line ends may be
 /// CRLF or LF. A line that names the new id is printed once the message is durable.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Import {
     /// Files, or folders with .eml files
     #[arg(required = true)]
@@ -66,7 +67,7 @@ impl Import {
                     if self.json {
                         lines.push(line);
                     } else {
-                        out::print(&self.line(&line))?;
+                        out::print(&text(&line))?;
                     }
                 }
                 Err(failure) if self.keep_going => {
@@ -118,16 +119,6 @@ impl Import {
         Ok(files)
     }
 
-    fn line(&self, line: &Line) -> String {
-        let file = line.file.display();
-        let recipients = count(line.recipients, "recipient");
-        match line.id {
-            Some(id) => format!("{file}: {id} for {recipients}\n"),
-            None if line.recipients == 0 => format!("{file}: nobody waits for it any more\n"),
-            None => format!("{file}: for {recipients}\n"),
-        }
-    }
-
     async fn file(&self, client: &Client, host: &str, path: &Path) -> Result<Line, Failure> {
         let head = self.head(host, path)?;
         let recipients = head.recipients.len() as u64;
@@ -167,6 +158,16 @@ impl Import {
             None => own_origin(host, Timestamp(out::now_ms())),
         };
         Ok(ImportHead { sender, recipients, origin: Some(origin), received: None })
+    }
+}
+
+fn text(line: &Line) -> String {
+    let file = line.file.display();
+    let recipients = count(line.recipients, "recipient");
+    match line.id {
+        Some(id) => format!("{file}: {id} for {recipients}\n"),
+        None if line.recipients == 0 => format!("{file}: nobody waits for it any more\n"),
+        None => format!("{file}: for {recipients}\n"),
     }
 }
 

@@ -120,8 +120,7 @@ impl Printer {
 
 /// A row for each recipient that has not got its mail.
 fn rows(message: &MessageView) -> Vec<[String; 6]> {
-    let received = message.origin.as_ref().map_or(message.id.received(), |one| one.received);
-    let age = out::now_ms().saturating_sub(received.0);
+    let age = out::now_ms().saturating_sub(message.id.received().0);
     let is_open = |one: &&RecipientView| {
         !matches!(one.state, RecipientState::Delivered | RecipientState::Bounced)
     };
