@@ -315,7 +315,7 @@ impl Examination<'_> {
                 self.damage(
                     &self.settings.segment(number),
                     what,
-                    "what they said is unknown; --repair goes on without them",
+                    "what was in there is unknown; --repair goes on without it",
                 );
                 self.out.damaged.insert(number);
             }
