@@ -238,7 +238,52 @@ mod tests {
         };
         let content = b"Subject: hello\nFrom: me\n\nsecret body\n";
         let text = compose(Kind::Failure, "gone@lamppost.test", reason, content);
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r#"
+        From: Mail delivery <MAILER-DAEMON@mail.lamppost.test>
+        To: <sender@elsewhere.test>
+        Subject: Undelivered mail returned to sender
+        Date: Fri, 15 Jan 2027 08:03:20 +0000
+        Message-ID: <001k52wm9mrj1@mail.lamppost.test>
+        Auto-Submitted: auto-replied
+        MIME-Version: 1.0
+        Content-Type: multipart/report; report-type=delivery-status;
+        	boundary="=_001k52wm9mrj1_0"
+
+        This is a report in MIME format.
+
+        --=_001k52wm9mrj1_0
+        Content-Type: text/plain; charset=utf-8
+        Content-Transfer-Encoding: 8bit
+
+        This is the mail server mail.lamppost.test.
+
+        Your message could not be delivered to one or more recipients, and nothing more
+        will be tried for them. The reason stands below each.
+
+        <gone@lamppost.test>: mx.elsewhere.test said: 550 5.1.1 no such user
+
+        --=_001k52wm9mrj1_0
+        Content-Type: message/delivery-status
+
+        Reporting-MTA: dns; mail.lamppost.test
+        Arrival-Date: Fri, 15 Jan 2027 08:00:00 +0000
+
+        Final-Recipient: rfc822; gone@lamppost.test
+        Action: failed
+        Status: 5.1.1
+        Remote-MTA: dns; mx.elsewhere.test
+        Diagnostic-Code: smtp; 550 5.1.1 no such user
+        Last-Attempt-Date: Fri, 15 Jan 2027 08:01:40 +0000
+
+        --=_001k52wm9mrj1_0
+        Content-Type: text/rfc822-headers
+        Content-Transfer-Encoding: 8bit
+
+        Subject: hello
+        From: me
+
+        --=_001k52wm9mrj1_0--
+        "#);
     }
 
     #[test]
