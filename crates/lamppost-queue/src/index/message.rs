@@ -65,6 +65,8 @@ pub(super) enum Standing {
     InLine,
     /// Its delivery is under way.
     UnderWay,
+    /// Its delivery has an outcome that is yet to be noted.
+    Concluded,
 }
 
 /// A message that came in just now, kept so that its first delivery need not read it back.
@@ -85,9 +87,9 @@ impl Fresh {
 }
 
 impl Recipient {
-    /// Whether its delivery is under way.
+    /// Whether its delivery is under way, or its outcome is yet to be noted.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.standing == Standing::UnderWay
+        matches!(self.standing, Standing::UnderWay | Standing::Concluded)
     }
 }
 
@@ -110,6 +112,6 @@ impl Message {
             && !self
                 .recipients
                 .iter()
-                .any(|one| matches!(one.standing, Standing::UnderWay | Standing::InLine))
+                .any(|one| one.is_under_way() || one.standing == Standing::InLine)
     }
 }

@@ -282,6 +282,19 @@ impl Index {
         }
     }
 
+    /// The deliveries of these recipients have outcomes that are about to be noted: the end of their
+    /// batch does not make them due again.
+    pub(crate) fn concluded(&mut self, items: &[Item]) {
+        for &(id, index) in items {
+            let recipients = self.messages.get_mut(&id).map(|message| &mut message.recipients);
+            if let Some(recipient) = recipients.and_then(|all| all.get_mut(index as usize))
+                && recipient.standing == Standing::UnderWay
+            {
+                recipient.standing = Standing::Concluded;
+            }
+        }
+    }
+
     /// These recipients have their mail; returns the messages that end with it.
     pub(crate) fn delivered(&mut self, items: &[Item]) -> Vec<Ended> {
         for &(id, index) in items {
@@ -459,7 +472,7 @@ impl Index {
             }
             // Its entry in the line is stale from now on, and is skipped.
             Standing::InLine => recipient.standing = Standing::Aside,
-            Standing::Aside | Standing::UnderWay => {}
+            Standing::Aside | Standing::UnderWay | Standing::Concluded => {}
         }
     }
 
@@ -518,7 +531,7 @@ impl Index {
         for &(id, index) in &batch.items {
             let recipient =
                 self.messages.get_mut(&id).and_then(|m| m.recipients.get_mut(index as usize));
-            if let Some(recipient) = recipient.filter(|recipient| recipient.is_under_way()) {
+            if let Some(recipient) = recipient.filter(|one| one.standing == Standing::UnderWay) {
                 recipient.standing = Standing::Aside;
                 self.place_one(id, index);
             }
