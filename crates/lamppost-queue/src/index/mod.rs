@@ -282,6 +282,19 @@ impl Index {
         }
     }
 
+    /// The deliveries of these recipients have outcomes that are about to be noted: the end of their
+    /// batch does not make them due again.
+    pub(crate) fn concluded(&mut self, items: &[Item]) {
+        for &(id, index) in items {
+            let recipients = self.messages.get_mut(&id).map(|message| &mut message.recipients);
+            if let Some(recipient) = recipients.and_then(|all| all.get_mut(index as usize))
+                && recipient.standing == Standing::UnderWay
+            {
+                recipient.standing = Standing::Concluded;
+            }
+        }
+    }
+
     /// These recipients have their mail; returns the messages that end with it.
     pub(crate) fn delivered(&mut self, items: &[Item]) -> Vec<Ended> {
         for &(id, index) in items {
@@ -459,7 +472,7 @@ impl Index {
             }
             // Its entry in the line is stale from now on, and is skipped.
             Standing::InLine => recipient.standing = Standing::Aside,
-            Standing::Aside | Standing::UnderWay | Standing::Told => {}
+            Standing::Aside | Standing::UnderWay | Standing::Concluded => {}
         }
     }
 
@@ -510,18 +523,6 @@ impl Index {
             Some(Route::Undecided) | None => Work::Routing,
         };
         self.lines.join(recipient.destination, work, (sender, item), now);
-    }
-
-    /// These recipients have an outcome, whose record is on its way into the log: the end of their
-    /// batch must not make them due again before it is there, or they would be tried twice.
-    pub(crate) fn told(&mut self, items: impl Iterator<Item = Item>) {
-        for (id, index) in items {
-            let message = self.messages.get_mut(&id);
-            let recipient = message.and_then(|one| one.recipients.get_mut(index as usize));
-            if let Some(one) = recipient.filter(|one| one.standing == Standing::UnderWay) {
-                one.standing = Standing::Told;
-            }
-        }
     }
 
     /// A batch is over; recipients that it left without an outcome are due again. Troubled
