@@ -157,11 +157,12 @@ impl Spares {
 }
 
 /// The reserve is never larger than a segment may be.
-fn reserve_size(settings: &Settings) -> u64 {
+pub(crate) fn reserve_size(settings: &Settings) -> u64 {
     RESERVE_SIZE.min(settings.segment_size)
 }
 
-fn number(path: &Path) -> Option<u64> {
+/// The number in a spare's name.
+pub(crate) fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()
 }
 
