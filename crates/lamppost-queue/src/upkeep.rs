@@ -16,7 +16,6 @@ use crate::checkpoint::{self, Position};
 use crate::index::Place;
 use crate::log::{Log, Purpose};
 use crate::record::{Draft, Record};
-use crate::spares::RESERVE_SIZE;
 use crate::spool::{Doomed, Spool, warn_unless_removed};
 
 /// A checkpoint is due when the log has grown by so many times its bytes.
@@ -88,7 +87,7 @@ impl Spool {
                 self.index.lock().remove_segment(number);
             }
         }
-        if !log.has_reserve() && self.has_room(RESERVE_SIZE) {
+        if !log.has_reserve() && self.has_room(self.settings.reserve()) {
             log.refill_reserve();
         }
     }
