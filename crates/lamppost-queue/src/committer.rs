@@ -298,6 +298,9 @@ fn append(
             if sync {
                 spool.synced(begun.elapsed());
             }
+            if sync || spool.settings.durability == Durability::None {
+                spool.settle_moved(true);
+            }
             for (work, at) in works.into_iter().zip(written.places) {
                 let text = u32::try_from(work.draft.text.len()).unwrap_or(u32::MAX);
                 (work.then)(Ok(Committed { segment: written.segment, at, text }));
@@ -311,6 +314,7 @@ fn append(
                 _ => CommitFailed::Failed,
             };
             error!(reason = %error, "the spool could not be written");
+            spool.settle_moved(false);
             spool.ill(format!("the spool could not be written: {error}"));
             Err((failed, works))
         }
@@ -322,12 +326,14 @@ fn sync(log: &mut Log, spool: &Arc<Spool>) {
     match log.sync() {
         Ok(()) => {
             spool.synced(begun.elapsed());
+            spool.settle_moved(true);
             spool.tidy(log);
             spool.measured(log.bytes());
         }
         // What was not durable is redone after a restart; the next group begins another segment.
         Err(error) => {
             error!(reason = %error, "the spool could not be synced; its segment is closed");
+            spool.settle_moved(false);
             spool.ill(format!("the spool could not be synced: {error}"));
         }
     }
