@@ -172,8 +172,8 @@ impl Examination<'_> {
             } else if spares::number(&path).is_some() {
                 let length = self.length(&path)?.unwrap_or(0);
                 self.out.report.spares += 1;
-                has_reserve |= length == spares::reserve_size(self.settings);
-                if length < spares::reserve_size(self.settings) {
+                has_reserve |= length == self.settings.reserve();
+                if length < self.settings.reserve() {
                     let what = format!("a segment that was being made ahead has {length} bytes");
                     self.note(&path, what, "the next start removes it");
                 }
