@@ -527,3 +527,40 @@ fn a_spool_of_a_newer_format_is_left_alone() {
         ");
     assert_eq!(std::fs::read(&checkpoint).unwrap(), bytes);
 }
+
+/// A torn write and its numbers, given again, must not look like damage.
+#[test]
+fn a_program_that_was_killed_leaves_a_sound_spool() {
+    let mut server = start();
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..400 {
+        let path = folder.path().join(format!("{number}.eml"));
+        std::fs::write(path, format!("Subject: {number}\n\nx\n")).unwrap();
+    }
+    let folder = folder.path().to_str().unwrap();
+    let arguments = [
+        "queue",
+        "import",
+        "--from",
+        "s@one.test",
+        "--to",
+        "r@far.test",
+        "--to",
+        "demo@lamppost.test",
+        folder,
+    ];
+    let new = server.maildir("demo@lamppost.test").join("new");
+    for round in 1..=3 {
+        let before = support::files(&new).len();
+        std::thread::scope(|scope| {
+            let importing = scope.spawn(|| server.command(&arguments));
+            assert!(until(|| support::files(&new).len() > before + 50), "{}", server.log());
+            support::signal(server.pid(), "KILL");
+            assert!(!importing.join().unwrap().status.success(), "it was killed while importing");
+        });
+        server.kill();
+        let checked = check(&server, &[], &[]);
+        assert!(checked.ends_with("The spool is sound."), "round {round}: {checked}");
+        server.launch();
+    }
+}
