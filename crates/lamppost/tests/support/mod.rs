@@ -242,6 +242,26 @@ impl Server {
         assert!(is_empty, "the queue does not become empty:\n{shown}");
     }
 
+    /// Waits until no mailbox of ours waits for mail; what else is in the queue, such as a bounce that
+    /// finds no way out, stays.
+    #[track_caller]
+    pub(crate) fn await_local_deliveries(&self) {
+        let is_due = |recipient: &serde_json::Value| {
+            let is_ours = recipient["address"].as_str().unwrap().ends_with("@lamppost.test");
+            let state = &recipient["state"];
+            is_ours && (state.get("waiting").is_some() || state == "delivering")
+        };
+        let mut listed = String::new();
+        let is_done = until(|| {
+            listed = self.must(&["queue", "list", "--json"]);
+            let messages: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let mut recipients = messages.as_array().unwrap().iter();
+            !recipients.any(|message| message["recipients"].as_array().unwrap().iter().any(is_due))
+        });
+        let shown = listed.get(..2000).unwrap_or(&listed);
+        assert!(is_done, "mail is not delivered:\n{shown}");
+    }
+
     /// Waits until the process has ended, and starts it again.
     pub(crate) fn launch_after_exit(&mut self) {
         self.child.take().unwrap().wait().unwrap();
