@@ -12,9 +12,6 @@ use crate::segment::{SEGMENT_HEADER, SegmentHeader, SegmentId};
 use crate::spares::{Spare, Spares};
 use crate::{Settings, StartError};
 
-/// Bytes of the first segment of a spool; each is twice the one before, up to the size that is set,
-/// so that a host with little mail has a small spool.
-const CAPACITY_FIRST: u64 = 1024 * 1024;
 /// Groups are filled up with zeros to whole pages: a page that is written whole need not be read
 /// from the disk first.
 const PAGE: usize = 4096;
@@ -233,7 +230,7 @@ impl Log {
         if let Some(spare) = self.spares.take(wanted).or_else(|| self.spares.take(needed)) {
             return Ok(Fresh { spare, is_filled: true });
         }
-        let made = if wanted <= CAPACITY_FIRST {
+        let made = if wanted <= self.settings.first_capacity() {
             // So small that making it whole takes no time.
             self.spares.make(wanted).map(|spare| Fresh { spare, is_filled: true })
         } else {
@@ -265,13 +262,16 @@ impl Log {
 
     /// Bytes of the next segment.
     fn capacity(&self) -> u64 {
-        (self.last_capacity * 2).max(CAPACITY_FIRST).min(self.settings.segment_size)
+        (self.last_capacity * 2).max(self.settings.first_capacity()).min(self.settings.segment_size)
     }
 
     /// Has the next segment made once this one is half full.
     fn stock(&self) {
         let half = self.current.as_ref().is_some_and(|one| one.size > one.capacity / 2);
-        if half && !self.spares.is_stocked() && self.settings.segment_size > CAPACITY_FIRST {
+        if half
+            && !self.spares.is_stocked()
+            && self.settings.segment_size > self.settings.first_capacity()
+        {
             self.spares.order(self.capacity());
         }
     }
@@ -330,7 +330,7 @@ impl Log {
         let capacity = self.next.segments.get(&number).copied().unwrap_or(0);
         // What was never filled, or is smaller than segments are now, is of no use.
         let is_whole = capacity >= self.last_capacity.min(self.settings.segment_size)
-            && capacity > CAPACITY_FIRST
+            && capacity > self.settings.first_capacity()
             && self.disk.look(&path)?.is_some_and(|look| look.length == capacity);
         if !(is_whole && self.spares.keep(&path, capacity)?) {
             self.disk.remove(&path)?;

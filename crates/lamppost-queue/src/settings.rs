@@ -83,6 +83,19 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Bytes of the first segment of a spool; each is twice the one before, up to the size that is
+    /// set, so that a host with little mail has a small spool.
+    pub(crate) fn first_capacity(&self) -> u64 {
+        const CAPACITY_FIRST: u64 = 1024 * 1024;
+        CAPACITY_FIRST.min(self.segment_size / 4)
+    }
+
+    /// Bytes that are reserved for changes of state.
+    pub(crate) fn reserve(&self) -> u64 {
+        const RESERVE: u64 = 1024 * 1024;
+        RESERVE.min(self.segment_size / 4)
+    }
+
     /// Where the log's segments are.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("log")

@@ -16,8 +16,6 @@ use crate::Settings;
 
 /// Spares that are kept; more are given back to the file system.
 const KEPT_MAX: usize = 4;
-/// Bytes of the reserve.
-pub(crate) const RESERVE_SIZE: u64 = 1024 * 1024;
 /// Bytes that are written at once, and synced before the next, so that the log's own syncs don't
 /// wait behind all of them.
 const STRETCH: usize = 1024 * 1024;
@@ -60,9 +58,9 @@ impl Spares {
             shelf.last_name = shelf.last_name.max(number);
             let capacity = disk.look(&path)?.map_or(0, |look| look.length);
             let spare = Spare { path, capacity };
-            if shelf.reserve.is_none() && capacity == reserve_size(settings) {
+            if shelf.reserve.is_none() && capacity == settings.reserve() {
                 shelf.reserve = Some(spare);
-            } else if capacity > reserve_size(settings) && shelf.ready.len() < KEPT_MAX {
+            } else if capacity > settings.reserve() && shelf.ready.len() < KEPT_MAX {
                 shelf.ready.push(spare);
             } else {
                 // Half made when the program was killed, or too many.
@@ -123,7 +121,7 @@ impl Spares {
     /// Makes the reserve if it is not there.
     pub(crate) fn make_reserve(&self, settings: &Settings) -> io::Result<()> {
         if !self.has_reserve() {
-            let reserve = self.make(reserve_size(settings))?;
+            let reserve = self.make(settings.reserve())?;
             self.shelf.lock().reserve = Some(reserve);
         }
         Ok(())
@@ -156,12 +154,8 @@ impl Spares {
     }
 }
 
-/// The reserve is never larger than a segment may be.
-fn reserve_size(settings: &Settings) -> u64 {
-    RESERVE_SIZE.min(settings.segment_size)
-}
-
-fn number(path: &Path) -> Option<u64> {
+/// The number in a spare's name.
+pub(crate) fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()
 }
 

@@ -163,12 +163,14 @@ impl Spool {
     /// and a crash before that, or a log that fails, only repeats the delivery to the same end.
     pub(crate) fn note_delivered(self: &Arc<Self>, items: Vec<Item>) {
         self.delivered.fetch_add(items.len() as u64, Ordering::Relaxed);
+        self.index.lock().concluded(&items);
         let record = Record::Delivered { items: items.clone() };
         self.note(&record, move |spool| spool.index.lock().delivered(&items));
     }
 
     /// Notes a recipient that was tried in vain; as [`Spool::note_delivered`].
     pub(crate) fn note_progress(self: &Arc<Self>, (id, index): Item, recipient: RecipientRecord) {
+        self.index.lock().concluded(&[(id, index)]);
         let recipients = vec![(index, recipient)];
         let record = Record::Progress { id, recipients: recipients.clone() };
         self.note(&record, move |spool| {

@@ -16,7 +16,6 @@ use crate::checkpoint::{self, Position};
 use crate::index::Place;
 use crate::log::{Log, Purpose};
 use crate::record::{Draft, Record};
-use crate::spares::RESERVE_SIZE;
 use crate::spool::{Doomed, Spool, warn_unless_removed};
 
 /// A checkpoint is due when the log has grown by so many times its bytes.
@@ -40,6 +39,9 @@ pub(crate) struct Upkeep {
     doomed: Mutex<Doomed>,
     /// Messages that are to be written again.
     moving: Mutex<VecDeque<QueueId>>,
+    /// Messages that were, with their old and new places. The new ones count once they are durable:
+    /// until then a checkpoint must not name them, nor an old segment go.
+    moved: Mutex<Vec<(QueueId, Place, Place)>>,
 }
 
 impl Upkeep {
@@ -51,6 +53,7 @@ impl Upkeep {
             is_writing: AtomicBool::new(false),
             doomed: Mutex::default(),
             moving: Mutex::default(),
+            moved: Mutex::default(),
         }
     }
 
@@ -88,7 +91,7 @@ impl Spool {
                 self.index.lock().remove_segment(number);
             }
         }
-        if !log.has_reserve() && self.has_room(RESERVE_SIZE) {
+        if !log.has_reserve() && self.has_room(self.settings.reserve()) {
             log.refill_reserve();
         }
     }
@@ -193,12 +196,24 @@ impl Spool {
         // A failure is told when the next group fails too; the old records are still there.
         let Ok(written) = log.append(&all, Purpose::State, false) else {
             self.has_segment(log.current());
+            self.settle_moved(false);
             return;
         };
-        let mut index = self.index.lock();
+        let mut upkeep = self.upkeep.moved.lock();
         for (((id, from), at), draft) in moved.into_iter().zip(written.places).zip(&drafts) {
             let text = u32::try_from(draft.text.len()).unwrap_or(u32::MAX);
-            index.relocate(id, from, Place { segment: written.segment, at, text });
+            upkeep.push((id, from, Place { segment: written.segment, at, text }));
+        }
+    }
+
+    /// What was written again is durable, or may never be; then the old records go on to count.
+    pub(crate) fn settle_moved(&self, is_durable: bool) {
+        let moved = std::mem::take(&mut *self.upkeep.moved.lock());
+        if is_durable {
+            let mut index = self.index.lock();
+            for (id, from, to) in moved {
+                index.relocate(id, from, to);
+            }
         }
     }
 

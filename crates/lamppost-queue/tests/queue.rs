@@ -17,9 +17,10 @@ use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest,
     IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, Selection, Verb,
 };
+use lamppost_sim::SimulatedDisk;
 use lamppost_smtp::{Refusal, Status};
 use proptest::prelude::*;
-use support::{Around, MemoryDisk, deliver, envelope, listed, start, stored, submit, until};
+use support::{Around, deliver, envelope, listed, start, stored, submit, until, world};
 
 async fn change(around: &Around, verb: Verb, id: QueueId) {
     let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
@@ -28,7 +29,7 @@ async fn change(around: &Around, verb: Verb, id: QueueId) {
 
 #[tokio::test]
 async fn a_message_goes_through_prepare_intent_and_publish() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let mut around = start(&disk, folder.path(), |_| {}).await;
     let id = stored(&submit(&around, "demo", "hello\n").await);
     let DeliveryRequest::Prepare(jobs) = deliver(&mut around, &Outcome::Done).await else {
@@ -41,7 +42,7 @@ async fn a_message_goes_through_prepare_intent_and_publish() {
     let (request, reply) = around.delivery.next().await.unwrap();
     let DeliveryRequest::Publish(placements) = request else { panic!("{request:?}") };
     assert_eq!(placements[0].id, id);
-    let after = disk.after_power_cut(0);
+    let after = disk.after_power_cut();
     drop(reply);
     let mut around = restart(around, &after, folder.path()).await;
     let redo = deliver(&mut around, &Outcome::Done).await;
@@ -52,7 +53,7 @@ async fn a_message_goes_through_prepare_intent_and_publish() {
 #[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "it holds up the committer's thread, not this one")]
 async fn messages_that_arrive_together_share_a_sync() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let around = start(&disk, folder.path(), |_| {}).await;
     let before = disk.syncs();
     let gate = disk.gate.clone();
@@ -74,11 +75,11 @@ async fn messages_that_arrive_together_share_a_sync() {
 
 #[tokio::test]
 async fn a_disk_that_fails_refuses_and_what_was_refused_never_comes() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let around = start(&disk, folder.path(), |_| {}).await;
     let first = stored(&submit(&around, "held", "first\n").await);
     // The write succeeds and the sync fails: the record is there, and must be voided.
-    disk.fail_after(1);
+    disk.fail_after(1, 0);
     let refused = submit(&around, "held", "second\n").await;
     assert_eq!(refused, IntakeAnswer::Refused(Refusal::SpoolFailed));
     let status = around.control.ask(ControlRequest::Status).await.unwrap();
@@ -86,13 +87,13 @@ async fn a_disk_that_fails_refuses_and_what_was_refused_never_comes() {
     disk.mend();
     let third = stored(&submit(&around, "held", "third\n").await);
     assert_eq!(listed(&around).await, [first, third]);
-    let after = disk.after_power_cut(255);
+    let after = disk.after_kill();
     let around = restart(around, &after, folder.path()).await;
     assert_eq!(listed(&around).await, [first, third]);
 }
 
 /// Ends the queue without a word, as a kill does, and starts another on what is left of the disk.
-async fn restart(around: Around, disk: &MemoryDisk, folder: &std::path::Path) -> Around {
+async fn restart(around: Around, disk: &SimulatedDisk, folder: &std::path::Path) -> Around {
     let Around { queue, .. } = around;
     // The lock goes with the process; within one process it must be given back.
     queue.stop(Duration::ZERO).await;
@@ -101,7 +102,7 @@ async fn restart(around: Around, disk: &MemoryDisk, folder: &std::path::Path) ->
 
 #[tokio::test]
 async fn large_messages_go_aside_and_are_read_in_pieces() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let mut around = start(&disk, folder.path(), |_| {}).await;
     let IntakeAnswer::Upload(upload) = around.intake.ask(IntakeRequest::Begin).await.unwrap()
     else {
@@ -120,14 +121,14 @@ async fn large_messages_go_aside_and_are_read_in_pieces() {
     let request = ContentRequest { id, offset: 4, length_max: 100 };
     let piece = around.content.ask(request).await.unwrap();
     assert_eq!(piece, ContentAnswer::Piece("two ".into()));
-    assert_eq!(disk.after_power_cut(0).files("bodies").len(), 1);
+    assert_eq!(disk.after_power_cut().files("bodies").len(), 1);
     deliver(&mut around, &Outcome::Done).await;
     until(async || disk.files("bodies").is_empty()).await;
 }
 
 #[tokio::test]
 async fn an_upload_that_is_given_up_leaves_nothing() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let around = start(&disk, folder.path(), |settings| settings.uploads_max = 1).await;
     let IntakeAnswer::Upload(upload) = around.intake.ask(IntakeRequest::Begin).await.unwrap()
     else {
@@ -145,15 +146,16 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
 
 #[tokio::test]
 async fn what_an_administrator_decides_is_durable() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
-    let mut around = start(&disk, folder.path(), |_| {}).await;
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |settings| {
+        settings.delivery_lag = Duration::from_secs(60);
+    });
+    let around = around.await;
     let [held, deleted] = [submit(&around, "a", "x").await, submit(&around, "b", "y").await];
     let (held, deleted) = (stored(&held), stored(&deleted));
-    deliver(&mut around, &Outcome::Deferred(Reason::own(Status::SYSTEM, "later"))).await;
-    deliver(&mut around, &Outcome::Deferred(Reason::own(Status::SYSTEM, "later"))).await;
     change(&around, Verb::Hold, held).await;
     change(&around, Verb::Delete, deleted).await;
-    let around = restart(around, &disk.after_power_cut(0), folder.path()).await;
+    let around = restart(around, &disk.after_power_cut(), folder.path()).await;
     assert_eq!(listed(&around).await, [held]);
     let ControlAnswer::Message(message) =
         around.control.ask(ControlRequest::Show(held)).await.unwrap()
@@ -166,7 +168,7 @@ async fn what_an_administrator_decides_is_durable() {
 
 #[tokio::test]
 async fn old_segments_go_and_a_message_that_stays_is_written_again() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let mut around = start(&disk, folder.path(), |settings| settings.segment_size = 4096).await;
     let stays = stored(&submit(&around, "stays", "stays\n").await);
     let prepare =
@@ -179,7 +181,7 @@ async fn old_segments_go_and_a_message_that_stays_is_written_again() {
     }
     until(async || listed(&around).await == [stays]).await;
     assert!(disk.files(".seg").len() < 10, "{:?}", disk.files(".seg"));
-    let around = restart(around, &disk.after_power_cut(0), folder.path()).await;
+    let around = restart(around, &disk.after_power_cut(), folder.path()).await;
     assert!(listed(&around).await.contains(&stays));
     let read = ControlRequest::Read { id: stays, offset: 0, length_max: 100 };
     assert_eq!(around.control.ask(read).await.unwrap(), ControlAnswer::Piece("stays\n".into()));
@@ -187,7 +189,7 @@ async fn old_segments_go_and_a_message_that_stays_is_written_again() {
 
 #[tokio::test]
 async fn the_queue_answers_over_a_socket_as_over_a_channel() {
-    let (disk, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let (disk, folder) = world();
     let around = start(&disk, folder.path(), |_| {}).await;
     let (port, asked) = link();
     let (here, there) = tokio::net::UnixStream::pair().unwrap();
@@ -207,16 +209,16 @@ async fn the_queue_answers_over_a_socket_as_over_a_channel() {
 enum Event {
     Submit(u8),
     Deliver(bool),
-    PowerCut(u8),
-    DiskFails(u64),
+    PowerCut(u64),
+    DiskFails(u64, u64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => (0_u8..4).prop_map(Event::Submit),
         4 => any::<bool>().prop_map(Event::Deliver),
-        1 => any::<u8>().prop_map(Event::PowerCut),
-        1 => (0_u64..4).prop_map(Event::DiskFails),
+        1 => any::<u64>().prop_map(Event::PowerCut),
+        1 => (0_u64..4, any::<u64>()).prop_map(|(good, seed)| Event::DiskFails(good, seed)),
     ]
 }
 
@@ -227,15 +229,18 @@ proptest! {
     /// published, and none that was refused is there.
     #[test]
     fn what_was_acknowledged_is_never_lost(events in proptest::collection::vec(event(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
         runtime.block_on(story(events));
     }
 }
 
 async fn story(events: Vec<Event>) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut disk = MemoryDisk::default();
-    let small = |settings: &mut lamppost_queue::Settings| settings.segment_size = 2000;
+    let (mut disk, folder) = world();
+    let small = |settings: &mut lamppost_queue::Settings| {
+        settings.segment_size = 2000;
+        settings.blocking = lamppost_disk::Blocking::Inline;
+    };
     let mut around = start(&disk, folder.path(), small).await;
     let (mut acknowledged, mut published) = (BTreeSet::new(), BTreeSet::new());
     for event in events {
@@ -269,20 +274,22 @@ async fn story(events: Vec<Event>) {
                 };
                 reply.send(lamppost_roles::DeliveryAnswer(vec![outcome; ids.len()]));
             }
-            Event::PowerCut(tear) => {
-                disk = disk.after_power_cut(tear);
+            Event::PowerCut(seed) => {
+                (disk, _) = disk.after_crash(disk.operations(), seed);
                 let Around { queue, delivery, .. } = around;
                 drop(delivery);
                 queue.stop(Duration::ZERO).await;
                 around = start(&disk, folder.path(), small).await;
             }
-            Event::DiskFails(good) => {
-                disk.fail_after(good);
+            Event::DiskFails(good, seed) => {
+                disk.fail_after(good, seed);
                 let refused = submit(&around, "m0", "y").await;
                 if let IntakeAnswer::Stored(id) = refused {
                     acknowledged.insert(id);
                 }
                 disk.mend();
+                // What was refused is void for sure once the disk has worked again.
+                acknowledged.insert(stored(&submit(&around, "m0", "z").await));
             }
         }
         let there: BTreeSet<_> = listed(&around).await.into_iter().collect();

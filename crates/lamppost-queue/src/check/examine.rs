@@ -9,8 +9,9 @@ use lamppost_roles::QueueId;
 use super::{Finding, Report, Severity, failed};
 use crate::checkpoint::{self, Loaded, Position};
 use crate::index::{Entry, Index};
+use crate::log::Next;
 use crate::record::Record;
-use crate::replay::{Replayed, Segment, has_failed, take_in, voided};
+use crate::replay::{Replayed, Segment, failures, take_in, voided};
 use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, read_head, scan};
 use crate::spares;
 use crate::{Settings, StartError};
@@ -33,6 +34,8 @@ pub(crate) struct Examined {
     pub(crate) lost: Vec<(QueueId, String)>,
     /// What the checkpoint knew of messages whose segment is lost.
     pub(crate) forgotten: Vec<Entry>,
+    /// Where the log goes on.
+    pub(crate) next: Next,
 }
 
 /// What was seen of the segments.
@@ -58,13 +61,15 @@ pub(crate) fn examine(
     let mut work = Examination { disk, settings, out: Examined::default(), seen: Seen::default() };
     work.out.report.spool.clone_from(&settings.directory);
     let (position, entries) = work.checkpoint()?;
-    let mut replayed = Replayed::default();
-    if let Some(position) = position {
-        replayed.next.segment = position.begin;
-        replayed.next.sequence = position.sequence;
-        replayed.last_id = position.last_id;
-        replayed.covered_below = position.begin;
-    }
+    let covered = position.unwrap_or(Position { begin: 0, sequence: 1, last_id: QueueId(0) });
+    let mut replayed = Replayed {
+        index: Index::default(),
+        last_id: covered.last_id,
+        next: Next { segment: covered.begin.max(1), sequence: covered.sequence, ..Next::default() },
+        covered_below: covered.begin,
+        damage: Vec::new(),
+        failures: BTreeSet::new(),
+    };
     work.log(&mut replayed)?;
     work.sequences(position);
     for entry in entries {
@@ -79,12 +84,13 @@ pub(crate) fn examine(
     let (sequence, last_id) = take_in(&mut replayed.index, &segments);
     replayed.next.sequence = replayed.next.sequence.max(sequence);
     replayed.last_id = replayed.last_id.max(last_id);
+    work.out.next = replayed.next.clone();
     // What the records of other segments say of a message outlives its record.
     work.out.forgotten.retain(|entry| replayed.index.message(entry.id).is_none());
     work.forgotten();
     work.messages(&replayed.index)?;
     work.bodies(&replayed.index)?;
-    replayed.failures = has_failed(&replayed.index);
+    replayed.failures = failures(&replayed.index);
     Ok((work.out, replayed))
 }
 
@@ -112,7 +118,13 @@ impl Examination<'_> {
         lost: Option<QueueId>,
     ) {
         let cure = cure.to_owned();
-        self.out.report.findings.push(Finding { severity, path: path.to_owned(), what, cure, lost });
+        self.out.report.findings.push(Finding {
+            severity,
+            path: path.to_owned(),
+            what,
+            cure,
+            lost,
+        });
     }
 
     fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
@@ -160,8 +172,8 @@ impl Examination<'_> {
             } else if spares::number(&path).is_some() {
                 let length = self.length(&path)?.unwrap_or(0);
                 self.out.report.spares += 1;
-                has_reserve |= length == spares::reserve_size(self.settings);
-                if length < spares::reserve_size(self.settings) {
+                has_reserve |= length == self.settings.reserve();
+                if length < self.settings.reserve() {
                     let what = format!("a segment that was being made ahead has {length} bytes");
                     self.note(&path, what, "the next start removes it");
                 }
@@ -282,9 +294,8 @@ impl Examination<'_> {
                 expected = next + 1;
             }
             // The number behind the last record is none of its own.
-            let tail_counts = after.is_some_and(|after| {
-                missing.last().is_some_and(|last| *last + 1 == after)
-            });
+            let tail_counts =
+                after.is_some_and(|after| missing.last().is_some_and(|last| *last + 1 == after));
             match tails.get(&number) {
                 Some(&(at, length)) if tail_counts => self.hole(number, at, length),
                 Some(&(at, length)) => self.note(
@@ -297,7 +308,9 @@ impl Examination<'_> {
             if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
                 let what = match missing.len() {
                     1 => format!("the record number {first} is missing"),
-                    count => format!("{count} records are missing between numbers {first} and {last}"),
+                    count => {
+                        format!("{count} records are missing between numbers {first} and {last}")
+                    }
                 };
                 self.damage(
                     &self.settings.segment(number),

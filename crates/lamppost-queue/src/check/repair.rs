@@ -13,7 +13,7 @@ use crate::StartError;
 use crate::checkpoint::{self, Position};
 use crate::control;
 use crate::index::Place;
-use crate::log::{Log, Next, Purpose};
+use crate::log::{Log, Purpose};
 use crate::record::{Draft, Record};
 use crate::spool::Spool;
 
@@ -76,7 +76,8 @@ impl Repair<'_> {
             let bytes = self.spool.disk.read(&path, at, length).map_err(failed("read", &path))?;
             let copy = settings.quarantine().join(format!("{number:010}-{at}.damaged"));
             self.write(&copy, &bytes)?;
-            self.done.push(format!("copied a damaged part of segment {number} to {}", copy.display()));
+            self.done
+                .push(format!("copied a damaged part of segment {number} to {}", copy.display()));
         }
         Ok(())
     }
@@ -151,7 +152,8 @@ impl Repair<'_> {
             let mut bytes = 0;
             for id in ids {
                 let path = spool.settings.segment(number);
-                let Some((place, draft)) = written_again(spool, id).map_err(failed("read", &path))?
+                let Some((place, draft)) =
+                    written_again(spool, id).map_err(failed("read", &path))?
                 else {
                     continue;
                 };

@@ -66,8 +66,8 @@ pub(super) enum Standing {
     InLine,
     /// Its delivery is under way.
     UnderWay,
-    /// Its delivery is over, and the record of what came of it is on its way into the log.
-    Told,
+    /// Its delivery has an outcome that is yet to be noted.
+    Concluded,
 }
 
 /// A message that came in just now, kept so that its first delivery need not read it back.
@@ -88,9 +88,9 @@ impl Fresh {
 }
 
 impl Recipient {
-    /// Whether its delivery is under way.
+    /// Whether its delivery is under way, or its outcome is yet to be noted.
     pub(crate) fn is_under_way(&self) -> bool {
-        matches!(self.standing, Standing::UnderWay | Standing::Told)
+        matches!(self.standing, Standing::UnderWay | Standing::Concluded)
     }
 }
 
@@ -110,8 +110,9 @@ impl Message {
     pub(crate) fn wants_bounce(&self) -> bool {
         !self.is_null_sender
             && self.recipients.iter().any(|one| one.progress == Progress::Failed)
-            && !self.recipients.iter().any(|one| {
-                matches!(one.standing, Standing::UnderWay | Standing::Told | Standing::InLine)
-            })
+            && !self
+                .recipients
+                .iter()
+                .any(|one| one.is_under_way() || one.standing == Standing::InLine)
     }
 }

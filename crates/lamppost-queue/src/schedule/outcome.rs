@@ -36,7 +36,6 @@ impl Tried {
 pub(super) fn conclude(spool: &Arc<Spool>, outcomes: Vec<(Tried, Outcome)>) -> bool {
     let mut delivered = Vec::new();
     let mut troubled = false;
-    spool.index.lock().told(outcomes.iter().map(|(tried, _)| tried.item));
     for (tried, outcome) in outcomes {
         if outcome == Outcome::Done {
             let Tried { item: (id, _), session, to } = &tried;

@@ -1,0 +1,310 @@
+//! What is promised, and whether it was kept.
+//!
+//! After a power cut at any moment and a new start, each message that was acknowledged before is in
+//! the queue, in a Maildir byte for byte, with the reader, with the host for elsewhere, bounced, or
+//! deleted by the administrator; no recipient has it twice; nothing that was refused is there, once
+//! the disk had worked again.
+//!
+//! Without a journal a file system may cut a rename in two: between the rename into `new/` and the
+//! syncs of both folders, a file may have both names or none after a power cut. Nothing can be
+//! promised for a file in that moment, and nothing is checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lamppost_roles::{ControlAnswer, ControlRequest, Filter, MessageView, QueueId, RecipientState};
+use lamppost_sim::{FileSystemKind, Lot, Operation, SimulatedDisk, World};
+
+use crate::mailboxes::GONE;
+use crate::story::{Fact, Facts, Message, Story, runtime, start};
+
+/// What the operations of a disk did to mailboxes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Past {
+    /// Files that were renamed from `tmp/` to `new/`.
+    published: BTreeSet<String>,
+    /// Files whose names changed in folders that were not synced since.
+    loose: BTreeMap<String, BTreeSet<PathBuf>>,
+    /// Files for which nothing is promised.
+    exempt: BTreeSet<String>,
+}
+
+impl Past {
+    fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Rename { from, to } => {
+                let (Some(name), Some(parents)) = (mailed(to), from.parent().zip(to.parent()))
+                else {
+                    return;
+                };
+                if from.parent().is_some_and(|parent| parent.ends_with("tmp")) {
+                    self.published.insert(name.clone());
+                }
+                let folders = self.loose.entry(name).or_default();
+                folders.extend([parents.0.to_owned(), parents.1.to_owned()]);
+            }
+            Operation::Remove { path } => {
+                if let Some((name, folder)) = mailed(path).zip(path.parent()) {
+                    self.loose.entry(name).or_default().insert(folder.to_owned());
+                }
+            }
+            Operation::SyncFolder { path, good: true } => {
+                for folders in self.loose.values_mut() {
+                    folders.remove(path);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn crash(&mut self, kind: FileSystemKind) {
+        let loose = std::mem::take(&mut self.loose).into_iter();
+        if kind == FileSystemKind::Unordered {
+            let names = loose.filter(|(_, folders)| !folders.is_empty()).map(|(name, _)| name);
+            self.exempt.extend(names);
+        }
+    }
+}
+
+/// The name of a message's file, if that is one, without the reader's flags.
+fn mailed(path: &Path) -> Option<String> {
+    let in_mailbox = path.iter().any(|part| part == "mail");
+    let name = path.file_name()?.to_str()?.split(':').next()?;
+    in_mailbox.then(|| name.to_owned())
+}
+
+/// Walks through a story's operations.
+pub(crate) struct Walk<'a> {
+    story: &'a Story,
+    log: Vec<Operation>,
+    world: World,
+    past: Past,
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(story: &'a Story) -> Self {
+        let (log, world) = (story.disk.log(), story.disk.begin());
+        Self { story, log, world, past: Past::default(), at: 0 }
+    }
+
+    /// How many operations there are.
+    pub(crate) fn len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Goes on to the moment after so many operations.
+    pub(crate) fn go_to(&mut self, operations: usize) {
+        for operation in &self.log[self.at..operations] {
+            self.world.apply(operation);
+            self.past.apply(operation);
+        }
+        self.at = operations;
+    }
+
+    /// Cuts the power here, starts again, perhaps cuts the power again, and tells what was broken.
+    pub(crate) fn check(&self, root: &Path, crash: u64) -> Result<(), String> {
+        let mut lot = Lot::new(crash);
+        let mut past = self.past.clone();
+        let (mut world, kind) = self.world.after_crash(lot.draw());
+        past.crash(kind);
+        let mut facts: Vec<_> = self.facts(&self.story.facts, self.at);
+        for life in 1..=3 {
+            let disk = SimulatedDisk::with_world(world.clone());
+            let new = Facts::default();
+            let views = runtime().block_on(recover(&disk, root, (life, new.clone())))?;
+            let relayed = facts.iter().cloned().chain(self.facts(&new.all(), usize::MAX));
+            let judge = Judge {
+                before: &world,
+                after: &disk.world(),
+                views: views.iter().map(|view| (view.id, view)).collect(),
+                past: &past,
+                facts: relayed.collect(),
+                root,
+            };
+            judge.judge().map_err(|broken| format!("{broken} (life {life}, {kind:?})"))?;
+            if !lot.one_in(3) {
+                break;
+            }
+            let log = disk.log();
+            let again = lot.index(log.len() + 1);
+            for operation in &log[..again] {
+                world.apply(operation);
+                past.apply(operation);
+            }
+            facts.extend(self.facts(&new.all(), again));
+            let (left, kind) = world.after_crash(lot.draw());
+            past.crash(kind);
+            world = left;
+        }
+        Ok(())
+    }
+
+    fn facts(&self, facts: &[(usize, Fact)], operations: usize) -> Vec<Fact> {
+        let known = facts.iter().filter(|(at, _)| *at <= operations);
+        known.map(|(_, fact)| fact.clone()).collect()
+    }
+}
+
+/// Runs the queue until nothing is left to do; tells what is in it then.
+async fn recover(
+    disk: &SimulatedDisk,
+    root: &Path,
+    (life, facts): (u32, Facts),
+) -> Result<Vec<MessageView>, String> {
+    let roles = start(disk, root, (life, facts), None).await?;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let request = ControlRequest::List { after: None, limit: 1000, filter: Filter::default() };
+    let answer = roles.control.ask(request).await.map_err(|gone| gone.to_string())?;
+    let ControlAnswer::Listing(listing) = answer else { return Err(format!("{answer:?}")) };
+    drop(roles);
+    Ok(listing.messages)
+}
+
+struct Judge<'a> {
+    before: &'a World,
+    after: &'a World,
+    views: BTreeMap<QueueId, &'a MessageView>,
+    past: &'a Past,
+    facts: Vec<Fact>,
+    root: &'a Path,
+}
+
+impl Judge<'_> {
+    fn judge(&self) -> Result<(), String> {
+        for view in self.views.values().filter(|view| !view.held) {
+            let is_idle = view.recipients.iter().all(|one| match one.state {
+                RecipientState::Failed => view.sender == lamppost_smtp::ReversePath::Null,
+                RecipientState::Delivered | RecipientState::Bounced => true,
+                RecipientState::Waiting { .. } | RecipientState::Delivering => false,
+            });
+            if !is_idle || view.fault.is_some() {
+                return Err(format!("it stays in the queue: {view:?}"));
+            }
+        }
+        let is_loose_notice = |name: &String| {
+            let stored = self.facts.iter().filter_map(|fact| match fact {
+                Fact::Stored { id, .. } => Some(id),
+                _ => None,
+            });
+            !stored.into_iter().any(|id| name.starts_with(&id.to_string()))
+        };
+        let notices_are_sure = !self.past.exempt.iter().any(is_loose_notice);
+        for fact in &self.facts {
+            if let Fact::Stored { number, id } = fact {
+                let message = Message::of(*number);
+                for (index, to) in message.recipients.iter().enumerate() {
+                    let name = format!("{id}-{index}");
+                    if !self.past.exempt.contains(&name) {
+                        self.judge_one(&message, *id, (index, to), notices_are_sure).map_err(
+                            |broken| format!("message {number}, {name}, to {to}: {broken}"),
+                        )?;
+                    }
+                }
+            }
+        }
+        self.judge_refused()
+    }
+
+    fn judge_one(
+        &self,
+        message: &Message,
+        id: QueueId,
+        (index, to): (usize, &str),
+        notices_are_sure: bool,
+    ) -> Result<(), String> {
+        let is_asked = self.facts.contains(&Fact::DeleteAsked { id });
+        let view = self.views.get(&id);
+        if view.is_some() && self.facts.contains(&Fact::Deleted { id }) {
+            return Err("it was deleted and is in the queue".into());
+        }
+        let is_queued = view.is_some_and(|view| {
+            let state = view.recipients[index].state;
+            !matches!(state, RecipientState::Delivered | RecipientState::Bounced)
+        });
+        let bounces = self.bounces(message.number, to);
+        let is_safe = is_asked || is_queued || bounces > 0 || !notices_are_sure;
+        let times = message.recipients.iter().filter(|one| *one == to).count();
+        if bounces > times {
+            return Err(format!("{bounces} bounces"));
+        }
+        let (local, domain) = to.split_once('@').unwrap();
+        if domain != "lamppost.test" || local == GONE {
+            let fact = Fact::Relayed { id, to: to.to_owned() };
+            return if is_safe || self.facts.contains(&fact) { Ok(()) } else { Err("lost".into()) };
+        }
+        let mailbox = self.root.join("mail").join(local);
+        let name = format!("{id}-{index}");
+        let before = copies(self.before, &mailbox, &name).len();
+        let after = copies(self.after, &mailbox, &name);
+        let prepared = self.before.file(&mailbox.join("tmp").join(&name)).is_some();
+        for copy in &after {
+            if self.after.file(copy) != Some(&message.content()) {
+                return Err(format!("{} is not what was sent", copy.display()));
+            }
+        }
+        let is_published = self.past.published.contains(&name);
+        match after.len() {
+            count if is_published && !prepared && count == before => Ok(()),
+            count if is_published && !prepared => {
+                Err(format!("the reader had it: {before} copies became {count}"))
+            }
+            0 if is_safe => Ok(()),
+            0 => Err(format!("lost; view {view:?}")),
+            1 if times == 1 && bounces > 0 => Err("delivered and bounced".into()),
+            1 => Ok(()),
+            count => Err(format!("{count} copies: {after:?}")),
+        }
+    }
+
+    /// How many bounces about a recipient of a message are there.
+    fn bounces(&self, number: u64, to: &str) -> usize {
+        let tells = |path: &&PathBuf| {
+            let (folder, text) =
+                (path.parent().unwrap(), self.after.file(path).unwrap_or_default());
+            let is_new = folder.ends_with("mail/s0/new") || folder.ends_with("mail/s1/new");
+            is_new && {
+                let text = String::from_utf8_lossy(text);
+                text.contains(&format!("\nX-Number: {number}\n"))
+                    && text.contains(&format!("Final-Recipient: rfc822; {to}\nAction: failed\n"))
+            }
+        };
+        self.after.paths().filter(tells).count()
+    }
+
+    /// What was refused is nowhere, once a later message was stored: the void that says so is durable
+    /// with that.
+    fn judge_refused(&self) -> Result<(), String> {
+        let last = self.facts.iter().rposition(|fact| matches!(fact, Fact::Stored { .. }));
+        for fact in &self.facts[..last.unwrap_or(0)] {
+            let Fact::Refused { number } = fact else { continue };
+            let message = Message::of(*number);
+            let session = format!("s{number}");
+            let is_queued = self.views.values().any(|view| {
+                view.origin.as_ref().is_some_and(|origin| origin.session == session)
+                    && view.recipients.len() == message.recipients.len()
+                    && view.recipients.iter().zip(&message.recipients).all(|(a, b)| a.address == *b)
+            });
+            let head = format!("X-Number: {number}\n");
+            let is_delivered = self.after.paths().any(|path| {
+                let is_mail = path.iter().any(|part| part == "new" || part == "cur");
+                is_mail && self.after.file(path).is_some_and(|b| b.starts_with(head.as_bytes()))
+            });
+            if is_queued || is_delivered {
+                return Err(format!("message {number} was refused and came all the same"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a message lies in a mailbox.
+fn copies(world: &World, mailbox: &Path, name: &str) -> Vec<PathBuf> {
+    let is_copy = |path: &&PathBuf| {
+        let folder = path.parent();
+        (folder == Some(&mailbox.join("new")) || folder == Some(&mailbox.join("cur")))
+            && mailed(path).is_some_and(|found| found == name)
+    };
+    world.paths().filter(is_copy).cloned().collect()
+}

@@ -1,0 +1,326 @@
+//! A story that a seed tells: clients hand in mail, an administrator interferes, the disk fails now
+//! and then, and everything that was done to the disk is recorded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lamppost_disk::Blocking;
+use lamppost_net::link::{Inbox, Port, link};
+use lamppost_net::{Clock, TokioClock};
+use lamppost_queue::{Ends, Queue, Settings};
+use lamppost_roles::{
+    ControlAnswer, ControlRequest, Envelope, IntakeAnswer, IntakeRequest, Origin, QueueId,
+    Recipient, Route, RouteAnswer, RouteRequest, Selection, Timestamp, Verb,
+};
+use lamppost_sim::{Lot, SimulatedDisk};
+use lamppost_smtp::ReversePath;
+use lamppost_telemetry::Metrics;
+use parking_lot::Mutex;
+
+use crate::mailboxes::{self, Deliveries, GONE};
+
+/// When the first life begins; each further one begins a day later.
+const BEGIN: Duration = Duration::from_secs(1_800_000_000);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Something that others know of the queue.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fact {
+    /// The message with this number was stored.
+    Stored { number: u64, id: QueueId },
+    /// It was refused.
+    Refused { number: u64 },
+    /// An administrator asked to delete a message.
+    DeleteAsked { id: QueueId },
+    /// And was told that it is done.
+    Deleted { id: QueueId },
+    /// The host for elsewhere has the message.
+    Relayed { id: QueueId, to: String },
+}
+
+/// Facts with the number of operations before them.
+#[derive(Clone, Default)]
+pub(crate) struct Facts(Arc<Mutex<Vec<(usize, Fact)>>>);
+
+impl Facts {
+    pub(crate) fn note(&self, disk: &SimulatedDisk, fact: Fact) {
+        self.0.lock().push((disk.operations(), fact));
+    }
+
+    pub(crate) fn all(&self) -> Vec<(usize, Fact)> {
+        self.0.lock().clone()
+    }
+}
+
+/// The roles around a running queue.
+pub(crate) struct Roles {
+    pub(crate) queue: Queue,
+    pub(crate) intake: Port<IntakeRequest, IntakeAnswer>,
+    pub(crate) control: Port<ControlRequest, ControlAnswer>,
+}
+
+/// Starts a queue in its so-and-so-many-th life, with a delivery role and a routing role.
+pub(crate) async fn start(
+    disk: &SimulatedDisk,
+    root: &Path,
+    (life, facts): (u32, Facts),
+    lot: Option<Lot>,
+) -> Result<Roles, String> {
+    let ((intake, i), (control, c), (content, t)) = (link(), link(), link());
+    let ((d, delivery), (r, routing)) = (link(), link());
+    let ends = Ends { intake: i, control: c, content: t, delivery: d, routing: r };
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(BEGIN + DAY * life));
+    let started =
+        Queue::start_on(Arc::new(disk.clone()), settings(root), (clock, Metrics::new()), ends);
+    let queue = started.await.map_err(|error| format!("the queue does not start: {error:?}"))?;
+    let deliveries = Deliveries {
+        disk: disk.clone(),
+        root: root.to_owned(),
+        content,
+        facts,
+        lot: lot.map(|lot| Arc::new(Mutex::new(lot))),
+    };
+    tokio::spawn(deliveries.run(delivery));
+    tokio::spawn(route(routing));
+    Ok(Roles { queue, intake, control })
+}
+
+fn settings(root: &Path) -> Settings {
+    Settings {
+        directory: root.to_owned(),
+        segment_size: 16 * 1024,
+        memory_max: 8 * 1024,
+        free_space_min: 0,
+        lifetime: DAY * 100,
+        retry_first: Duration::from_secs(2),
+        retry_max: Duration::from_secs(60),
+        deliveries_at_once_max: 4,
+        batch_max: 8,
+        uploads_max: 4,
+        delivery_lag: Duration::from_millis(10),
+        delay_notice_after: Duration::ZERO,
+        notice_every: Duration::from_secs(60),
+        accept_volatile: true,
+        blocking: Blocking::Inline,
+        ..Settings::default()
+    }
+}
+
+/// Every sender is here.
+async fn route(mut inbox: Inbox<RouteRequest, RouteAnswer>) {
+    while let Some((request, reply)) = inbox.next().await {
+        reply.send(RouteAnswer::Route(Route::Mailbox(request.address)));
+    }
+}
+
+/// What a seed told.
+pub(crate) struct Story {
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) facts: Vec<(usize, Fact)>,
+}
+
+/// Tells the story of a seed; with `lies`, on a disk whose syncs of files do nothing.
+pub(crate) fn tell(seed: u64, root: &Path, lies: bool) -> Story {
+    let disk = SimulatedDisk::new(root);
+    if lies {
+        disk.lie();
+    }
+    let facts = Facts::default();
+    runtime().block_on(live(seed, &disk, root, &facts));
+    Story { disk, facts: facts.all() }
+}
+
+/// One thread, and a clock that goes on when nothing else does: each run of a seed is the same.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap()
+}
+
+async fn live(seed: u64, disk: &SimulatedDisk, root: &Path, facts: &Facts) {
+    let mut lots = Lot::new(seed);
+    let mut lot = || Lot::new(lots.draw());
+    let roles = start(disk, root, (0, facts.clone()), Some(lot())).await.unwrap();
+    tokio::spawn(mailboxes::read(disk.clone(), root.to_owned(), lot()));
+    tokio::spawn(fail(disk.clone(), lot()));
+    tokio::spawn(administer(roles.control.clone(), disk.clone(), facts.clone(), lot()));
+    let clients: Vec<_> = (0..3)
+        .map(|client| {
+            let client = Client {
+                client,
+                intake: roles.intake.clone(),
+                disk: disk.clone(),
+                facts: facts.clone(),
+            };
+            tokio::spawn(client.run(lot()))
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    drop(roles.queue);
+}
+
+/// Lets the disk fail now and then.
+async fn fail(disk: SimulatedDisk, mut lot: Lot) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500 + lot.below(3000))).await;
+        disk.fail_after(lot.below(6), lot.draw());
+        tokio::time::sleep(Duration::from_millis(lot.below(60))).await;
+        disk.mend();
+    }
+}
+
+/// Holds, releases, retries, returns and deletes messages.
+async fn administer(
+    control: Port<ControlRequest, ControlAnswer>,
+    disk: SimulatedDisk,
+    facts: Facts,
+    mut lot: Lot,
+) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100 + lot.below(900))).await;
+        let stored: Vec<_> = facts
+            .all()
+            .into_iter()
+            .filter_map(|(_, fact)| match fact {
+                Fact::Stored { id, .. } => Some(id),
+                _ => None,
+            })
+            .collect();
+        let recent = stored.len().saturating_sub(8);
+        let Some(&id) = stored.get(recent + lot.index(stored.len() - recent)) else { continue };
+        let verb = match lot.below(8) {
+            0 | 1 => Verb::Hold,
+            2 | 3 => Verb::Release,
+            4 | 5 => Verb::Retry,
+            6 => Verb::Return,
+            _ => Verb::Delete,
+        };
+        if verb == Verb::Delete {
+            facts.note(&disk, Fact::DeleteAsked { id });
+        }
+        let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
+        let answer = control.ask(request).await.unwrap();
+        if verb == Verb::Delete && matches!(answer, ControlAnswer::Changed(_)) {
+            facts.note(&disk, Fact::Deleted { id });
+        }
+    }
+}
+
+struct Client {
+    client: u64,
+    intake: Port<IntakeRequest, IntakeAnswer>,
+    disk: SimulatedDisk,
+    facts: Facts,
+}
+
+impl Client {
+    async fn run(self, mut lot: Lot) {
+        for turn in 0..14 {
+            if !lot.one_in(4) {
+                tokio::time::sleep(Duration::from_millis(lot.below(400))).await;
+            }
+            let message = Message::of(self.client * 1000 + turn);
+            let answer = if lot.one_in(4) {
+                self.upload(&message, &mut lot).await
+            } else {
+                let (envelope, content) = (message.envelope(), message.content());
+                self.intake.ask(IntakeRequest::Submit { envelope, content }).await.unwrap()
+            };
+            let number = message.number;
+            self.facts.note(
+                &self.disk,
+                match answer {
+                    IntakeAnswer::Stored(id) => Fact::Stored { number, id },
+                    _ => Fact::Refused { number },
+                },
+            );
+        }
+    }
+
+    async fn upload(&self, message: &Message, lot: &mut Lot) -> IntakeAnswer {
+        let begun = self.intake.ask(IntakeRequest::Begin).await.unwrap();
+        let IntakeAnswer::Upload(upload) = begun else { return begun };
+        let content = message.content();
+        let middle = lot.index(content.len());
+        for piece in [content.slice(..middle), content.slice(middle..)] {
+            let request = IntakeRequest::Append { upload, piece };
+            let answer = self.intake.ask(request).await.unwrap();
+            if answer != IntakeAnswer::Proceed {
+                return answer;
+            }
+        }
+        let envelope = message.envelope();
+        self.intake.ask(IntakeRequest::Finish { upload, envelope }).await.unwrap()
+    }
+}
+
+/// A message, all of which follows from its number.
+pub(crate) struct Message {
+    pub(crate) number: u64,
+    /// Nothing for the null sender.
+    pub(crate) sender: Option<String>,
+    pub(crate) recipients: Vec<String>,
+    size: usize,
+}
+
+impl Message {
+    pub(crate) fn of(number: u64) -> Self {
+        let mut lot = Lot::new(number);
+        let sender = (!lot.one_in(5)).then(|| format!("s{}@lamppost.test", lot.below(2)));
+        let recipients = (0..=lot.below(3)).map(|_| match lot.below(8) {
+            0 => format!("{GONE}@lamppost.test"),
+            1 => "far@elsewhere.test".to_owned(),
+            _ => format!("m{}@lamppost.test", lot.below(3)),
+        });
+        let recipients = recipients.collect();
+        let size_max = if lot.one_in(6) { 6000 } else { 1200 };
+        let size = lot.index(size_max);
+        Self { number, sender, recipients, size }
+    }
+
+    pub(crate) fn content(&self) -> Bytes {
+        let mut content = format!("X-Number: {}\nSubject: test\n\n", self.number).into_bytes();
+        content.extend(
+            (0..self.size)
+                .map(|at| b'a' + u8::try_from((at as u64 * 7 + self.number) % 26).unwrap()),
+        );
+        content.into()
+    }
+
+    fn envelope(&self) -> Envelope {
+        let recipients = self.recipients.iter().map(|address| {
+            let address: lamppost_smtp::Address = address.parse().unwrap();
+            let is_here = address.domain() == "lamppost.test";
+            let route = if is_here { Route::Mailbox(address.clone()) } else { Route::Relay };
+            Recipient { address, route }
+        });
+        Envelope {
+            sender: self
+                .sender
+                .as_ref()
+                .map_or(ReversePath::Null, |sender| sender.parse().unwrap()),
+            recipients: recipients.collect(),
+            origin: Origin {
+                session: format!("s{}", self.number),
+                peer: "192.0.2.1".parse().unwrap(),
+                helo: "client.test".into(),
+                host: "mail.lamppost.test".into(),
+                protocol: "ESMTP".into(),
+                tls: None,
+                account: None,
+                received: Timestamp(1_800_000_000_000),
+            },
+        }
+    }
+}
+
+/// Where the spool of a test is: its disk is simulated, and its lock is real.
+pub(crate) fn root(test: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    std::fs::create_dir_all(&root).unwrap();
+    root
+}

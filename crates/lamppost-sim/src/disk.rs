@@ -1,0 +1,329 @@
+//! A disk in memory that records what is done to it.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lamppost_disk::{Disk, DiskFile, Look};
+use parking_lot::Mutex;
+
+use crate::names::Node;
+use crate::{FileSystemKind, Lot, Operation, World};
+
+/// A disk in memory; clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+    /// Whoever holds it holds up all syncs of files.
+    pub gate: Arc<Mutex<()>>,
+}
+
+#[derive(Debug)]
+struct State {
+    world: World,
+    /// As it was before the first operation.
+    begin: World,
+    log: Vec<Operation>,
+    /// Writes and syncs that still succeed; after that all fail until it is set again.
+    good: Option<u64>,
+    /// Draws how much of a write that fails is written.
+    lot: Lot,
+    /// Bytes that all files may take.
+    quota: Option<u64>,
+    /// Whether syncs of files do nothing and say that they did.
+    lies: bool,
+    syncs: u64,
+}
+
+impl SimulatedDisk {
+    /// An empty disk on which this folder is.
+    pub fn new(folder: &Path) -> Self {
+        Self::with_world(World::with_folder(folder))
+    }
+
+    /// A disk in this state, all of it durable.
+    pub fn with_world(world: World) -> Self {
+        let state = State {
+            begin: world.clone(),
+            world,
+            log: Vec::new(),
+            good: None,
+            lot: Lot::new(0),
+            quota: None,
+            lies: false,
+            syncs: 0,
+        };
+        Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
+    }
+
+    /// What was done so far.
+    pub fn log(&self) -> Vec<Operation> {
+        self.state.lock().log.clone()
+    }
+
+    /// How much was done so far.
+    pub fn operations(&self) -> usize {
+        self.state.lock().log.len()
+    }
+
+    /// As it was before anything was done: applying the log to it, one operation after the other,
+    /// gives every state that the disk was in.
+    pub fn begin(&self) -> World {
+        self.state.lock().begin.clone()
+    }
+
+    /// As it is now.
+    pub fn world(&self) -> World {
+        self.state.lock().world.clone()
+    }
+
+    /// The disk that a power cut after so many operations leaves, and what kind of file system it
+    /// has; the seed draws both.
+    pub fn after_crash(&self, operations: usize, seed: u64) -> (Self, FileSystemKind) {
+        let mut world = self.begin();
+        for operation in self.state.lock().log.iter().take(operations) {
+            world.apply(operation);
+        }
+        let (world, kind) = world.after_crash(seed);
+        (Self::with_world(world), kind)
+    }
+
+    /// The disk after a power cut now that leaves nothing but what is durable.
+    #[must_use]
+    pub fn after_power_cut(&self) -> Self {
+        Self::with_world(self.state.lock().world.durable())
+    }
+
+    /// The disk after a kill: everything is there, since the system goes on.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        Self::with_world(self.world())
+    }
+
+    /// All writes and syncs after the next `good` ones fail; the seed draws how much of each write is
+    /// written all the same.
+    pub fn fail_after(&self, good: u64, seed: u64) {
+        let mut state = self.state.lock();
+        state.good = Some(good);
+        state.lot = Lot::new(seed);
+    }
+
+    /// Writes and syncs succeed again.
+    pub fn mend(&self) {
+        self.state.lock().good = None;
+    }
+
+    /// All files together may take so many bytes.
+    pub fn set_quota(&self, bytes: Option<u64>) {
+        self.state.lock().quota = bytes;
+    }
+
+    /// Bytes that all files take.
+    pub fn used(&self) -> u64 {
+        self.state.lock().world.used()
+    }
+
+    /// From now on syncs of files do nothing and say that they did.
+    pub fn lie(&self) {
+        self.state.lock().lies = true;
+    }
+
+    /// How often a file was synced.
+    pub fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+
+    /// The files whose path holds a text.
+    pub fn files(&self, text: &str) -> Vec<PathBuf> {
+        let state = self.state.lock();
+        let paths = state.world.paths();
+        paths.filter(|path| path.to_string_lossy().contains(text)).cloned().collect()
+    }
+
+    /// Writes over a part of a file, durably and unseen, as a disk does that goes bad.
+    pub fn damage(&self, path: &Path, offset: u64, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        if let Some(Node::File(file)) = state.world.node(path) {
+            state.apply(Operation::Write { file, offset, bytes: bytes.into() });
+            state.apply(Operation::SyncFile { file, good: true });
+        }
+    }
+}
+
+impl State {
+    fn apply(&mut self, operation: Operation) {
+        self.world.apply(&operation);
+        self.log.push(operation);
+    }
+
+    /// A write or a sync: whether it succeeds.
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.good {
+            Some(0) => Err(io::Error::other("simulated input/output error")),
+            Some(good) => {
+                *good -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn parent_is_there(&self, path: &Path) -> io::Result<()> {
+        match path.parent().and_then(|parent| self.world.node(parent)) {
+            Some(Node::Folder) => Ok(()),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<u64> {
+        match self.world.node(path) {
+            Some(Node::File(file)) => Ok(file),
+            Some(Node::Folder) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Bytes that a write beyond the end of files may add.
+    fn free(&self) -> u64 {
+        self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.world.used()))
+    }
+
+    fn write(&mut self, file: u64, offset: u64, mut bytes: Vec<u8>) -> io::Result<()> {
+        let mut written = self.step();
+        let mut length = bytes.len() as u64;
+        if written.is_err() {
+            length = self.lot.below(length + 1);
+        } else if self.quota.is_some() {
+            let most = (self.world.length(file).saturating_add(self.free())).saturating_sub(offset);
+            if length > most {
+                length = most;
+                written = Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        self.apply(Operation::Write { file, offset, bytes: bytes.into() });
+        written
+    }
+}
+
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    file: u64,
+}
+
+impl Disk for SimulatedDisk {
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let missing: Vec<_> =
+            path.ancestors().take_while(|path| state.world.node(path).is_none()).collect();
+        for path in missing.into_iter().rev() {
+            state.step()?;
+            state.apply(Operation::CreateFolder { path: path.to_owned() });
+        }
+        match state.world.node(path) {
+            Some(Node::File(_)) => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        state.step()?;
+        state.parent_is_there(path)?;
+        state.apply(Operation::Create { path: path.to_owned() });
+        let file = state.file(path)?;
+        Ok(Box::new(SimulatedFile { disk: self.clone(), file }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.state.lock().file(path)?;
+        Ok(Box::new(SimulatedFile { disk: self.clone(), file }))
+    }
+
+    fn read(&self, path: &Path, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
+        let state = self.state.lock();
+        state.file(path)?;
+        let bytes = state.world.file(path).unwrap_or_default();
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let to = from.saturating_add(length_max).min(bytes.len());
+        Ok(bytes[from..to].to_vec())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.state.lock().world.children(path)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Option<Look>> {
+        let state = self.state.lock();
+        Ok(state.world.node(path).map(|node| match node {
+            Node::File(file) => Look {
+                length: state.world.length(file),
+                names: state.world.names_of(file),
+                device: 1,
+                is_folder: false,
+            },
+            Node::Folder => Look { length: 0, names: 1, device: 1, is_folder: true },
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.file(from)?;
+        state.parent_is_there(to)?;
+        state.step()?;
+        // As rename(2): two names of one file stay as they are.
+        if state.world.node(to) != Some(Node::File(file)) {
+            state.apply(Operation::Rename { from: from.to_owned(), to: to.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.world.node(path).is_some() {
+            state.apply(Operation::Remove { path: path.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.world.node(path).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let synced = state.step();
+        state.apply(Operation::SyncFolder { path: path.to_owned(), good: synced.is_ok() });
+        synced
+    }
+
+    fn sync_file_system(&self, _: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let synced = state.step();
+        state.apply(Operation::SyncFileSystem { good: synced.is_ok() });
+        synced
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.state.lock().free())
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn write_at(&mut self, offset: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.disk.state.lock().write(self.file, offset, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        drop(self.disk.gate.lock());
+        let mut state = self.disk.state.lock();
+        let synced = state.step();
+        if state.lies {
+            return synced;
+        }
+        state.syncs += 1;
+        state.apply(Operation::SyncFile { file: self.file, good: synced.is_ok() });
+        synced
+    }
+}
