@@ -8,7 +8,7 @@ use lamppost_roles::QueueId;
 
 use super::{Finding, Report, Severity, failed};
 use crate::checkpoint::{self, Loaded, Position};
-use crate::index::{Entry, Index};
+use crate::index::{Entry, Index, Place};
 use crate::log::Next;
 use crate::record::Record;
 use crate::replay::{Replayed, Segment, failures, take_in, voided};
@@ -32,8 +32,6 @@ pub(crate) struct Examined {
     pub(crate) dead: Vec<PathBuf>,
     /// Messages whose record or content is lost, and why.
     pub(crate) lost: Vec<(QueueId, String)>,
-    /// What the checkpoint knew of messages whose segment is lost.
-    pub(crate) forgotten: Vec<Entry>,
     /// Where the log goes on.
     pub(crate) next: Next,
 }
@@ -47,6 +45,8 @@ struct Seen {
     whole: HashMap<(u64, u64), QueueId>,
     /// For each segment: its first sequence number by its header, and those of its records.
     sequences: BTreeMap<u64, (u64, Vec<u64>)>,
+    /// Those that are there, with a header.
+    segments: BTreeSet<u64>,
     /// Records that never happened.
     void: BTreeSet<(u64, u64)>,
     /// Damaged parts behind the last record of a segment.
@@ -74,10 +74,10 @@ pub(crate) fn examine(
     work.sequences(position);
     for entry in entries {
         let place = entry.place.segment;
-        if replayed.next.segments.contains_key(&place) {
+        // What later records say of it outlives a segment that is lost.
+        let is_lost = work.out.headless.iter().any(|(number, _)| *number == place);
+        if is_lost || replayed.next.segments.contains_key(&place) {
             replayed.index.restore(entry);
-        } else if work.out.headless.iter().any(|(number, _)| *number == place) {
-            work.out.forgotten.push(entry);
         }
     }
     let segments = std::mem::take(&mut work.seen.replayed);
@@ -85,10 +85,8 @@ pub(crate) fn examine(
     replayed.next.sequence = replayed.next.sequence.max(sequence);
     replayed.last_id = replayed.last_id.max(last_id);
     work.out.next = replayed.next.clone();
-    // What the records of other segments say of a message outlives its record.
-    work.out.forgotten.retain(|entry| replayed.index.message(entry.id).is_none());
-    work.forgotten();
     work.messages(&replayed.index)?;
+    work.torn();
     work.bodies(&replayed.index)?;
     replayed.failures = failures(&replayed.index);
     Ok((work.out, replayed))
@@ -198,7 +196,7 @@ impl Examination<'_> {
         path: &Path,
         replayed: &mut Replayed,
     ) -> Result<(), StartError> {
-        let bytes = self.disk.read(path, 0, usize::MAX).map_err(failed("read", path))?;
+        let bytes = self.bytes(number, path)?;
         let header = match read_head(&bytes) {
             Head::Ours(header) if header.id.number == number => header,
             Head::Newer => return Err(StartError::Format { path: path.to_owned() }),
@@ -229,6 +227,7 @@ impl Examination<'_> {
             self.out.headers.push(header);
         }
         self.out.report.segments += 1;
+        self.seen.segments.insert(number);
         replayed.next.segments.insert(number, bytes.len() as u64);
         replayed.next.sequence = replayed.next.sequence.max(header.sequence);
         replayed.index.add_segment(header.id);
@@ -241,6 +240,34 @@ impl Examination<'_> {
             self.seen.void.extend(voided(&covered));
         }
         Ok(())
+    }
+
+    /// The bytes of a segment; what the disk does not give is zero.
+    fn bytes(&mut self, number: u64, path: &Path) -> Result<Vec<u8>, StartError> {
+        /// Bytes that are read at once behind a bad sector.
+        const BLOCK: usize = 4096;
+        let error = match self.disk.read(path, 0, usize::MAX) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(failed("read", path)(error));
+            }
+            Err(error) => error,
+        };
+        self.damage(
+            path,
+            format!("the disk does not give all of it: {error}"),
+            "--repair writes what is whole again elsewhere",
+        );
+        self.out.damaged.insert(number);
+        let length = self.length(path)?.unwrap_or(0);
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < length {
+            let block = self.disk.read(path, bytes.len() as u64, BLOCK).unwrap_or_default();
+            let end = (bytes.len() + BLOCK).min(usize::try_from(length).unwrap_or(usize::MAX));
+            bytes.extend_from_slice(&block);
+            bytes.resize(end, 0);
+        }
+        Ok(bytes)
     }
 
     fn records(&mut self, number: u64, first: u64, found: &[Found]) {
@@ -298,11 +325,9 @@ impl Examination<'_> {
                 after.is_some_and(|after| missing.last().is_some_and(|last| *last + 1 == after));
             match tails.get(&number) {
                 Some(&(at, length)) if tail_counts => self.hole(number, at, length),
-                Some(&(at, length)) => self.note(
-                    &self.settings.segment(number),
-                    format!("{length} bytes from {at} on are a torn write, acknowledged to nobody"),
-                    "nothing need be done",
-                ),
+                Some(&tail) => {
+                    self.seen.tails.insert(number, tail);
+                }
                 None => {}
             }
             if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
@@ -315,19 +340,10 @@ impl Examination<'_> {
                 self.damage(
                     &self.settings.segment(number),
                     what,
-                    "what they said is unknown; --repair goes on without them",
+                    "what was in there is unknown; --repair goes on without it",
                 );
                 self.out.damaged.insert(number);
             }
-        }
-    }
-
-    /// Messages that only the checkpoint still knows.
-    fn forgotten(&mut self) {
-        let ids: Vec<_> =
-            self.out.forgotten.iter().map(|entry| (entry.id, entry.place.segment)).collect();
-        for (id, segment) in ids {
-            self.lose(id, &self.settings.segment(segment), "its segment is lost".into());
         }
     }
 
@@ -344,8 +360,12 @@ impl Examination<'_> {
             self.out.report.messages += 1;
             self.out.report.content_bytes += message.size;
             let place = message.place;
-            if self.seen.whole.get(&(place.segment, place.at)) != Some(&id) {
+            if !self.seen.segments.contains(&place.segment) {
+                let path = self.settings.segment(place.segment);
+                self.lose(id, &path, "its segment is lost".into());
+            } else if self.seen.whole.get(&(place.segment, place.at)) != Some(&id) {
                 let why = format!("its record at {} is damaged", place.at);
+                self.not_torn(place);
                 self.lose(id, &self.settings.segment(place.segment), why);
             } else if message.aside {
                 let path = self.settings.body(id);
@@ -360,6 +380,27 @@ impl Examination<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A damaged end is no torn write when a message in the queue is in it.
+    fn not_torn(&mut self, place: Place) {
+        let tail = self.seen.tails.get(&place.segment).copied();
+        if let Some((at, length)) =
+            tail.filter(|(at, length)| (*at..at + length).contains(&place.at))
+        {
+            self.seen.tails.remove(&place.segment);
+            self.hole(place.segment, at, length);
+        }
+    }
+
+    fn torn(&mut self) {
+        for (number, (at, length)) in std::mem::take(&mut self.seen.tails) {
+            self.note(
+                &self.settings.segment(number),
+                format!("{length} bytes from {at} on are a torn write, acknowledged to nobody"),
+                "nothing need be done",
+            );
+        }
     }
 
     fn bodies(&mut self, index: &Index) -> Result<(), StartError> {

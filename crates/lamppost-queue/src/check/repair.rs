@@ -73,7 +73,8 @@ impl Repair<'_> {
         for &(number, at, length) in &self.examined.holes {
             let path = settings.segment(number);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            let bytes = self.spool.disk.read(&path, at, length).map_err(failed("read", &path))?;
+            // What the disk does not give cannot be kept.
+            let bytes = self.spool.disk.read(&path, at, length).unwrap_or_default();
             let copy = settings.quarantine().join(format!("{number:010}-{at}.damaged"));
             self.write(&copy, &bytes)?;
             self.done
@@ -99,11 +100,7 @@ impl Repair<'_> {
     fn give_up_lost(&mut self) -> Result<Vec<QueueId>, StartError> {
         let spool = self.spool;
         for (id, why) in &self.examined.lost {
-            let forgotten = self.examined.forgotten.iter().find(|entry| entry.id == *id);
-            let message = match control::view(spool, *id) {
-                Some(view) => json!(view),
-                None => json!(forgotten),
-            };
+            let message = control::view(spool, *id);
             let copy = spool.settings.quarantine().join(format!("{id}.json"));
             let text = json!({ "lost": why, "message": message });
             self.write(&copy, format!("{text:#}\n").as_bytes())?;

@@ -12,10 +12,6 @@ use crate::exit::{Code, Failure};
 use crate::place::Place;
 
 /// Look for damage in the spool of a program that does not run, and repair it.
-///
-/// Every segment of the log, the checkpoint and every large content is read. With --repair, damaged
-/// parts and what is known of lost messages are copied to `quarantine/` in the spool, and the rest
-/// is made sound; nothing else is thrown away.
 #[derive(Args, Debug)]
 pub(crate) struct Check {
     /// Repair what is damaged

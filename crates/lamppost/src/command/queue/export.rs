@@ -17,9 +17,6 @@ use crate::exit::{Code, Failure};
 use crate::place::Place;
 
 /// Write messages into a folder, as files that only you may read.
-///
-/// ID.eml is the message as it was received, with LF line ends, and nothing added; ID.json is its
-/// envelope as `queue show --json` prints it. Nothing is overwritten, and nothing leaves the queue.
 #[derive(Args, Debug)]
 pub(crate) struct Export {
     /// The folder; it is made when it is not there

@@ -9,33 +9,35 @@ use lamppost_roles::{Filter, QueueId, StateFilter, Timestamp};
 
 use super::out;
 
+/// Where help lists the filters.
+const HEADING: &str = "Filters (all that are named must hold)";
+
 /// Messages for which all that is named holds.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filters (all that are named must hold)")]
 pub(super) struct Filters {
     /// From this address, `@domain`, or `<>` for bounces
-    #[arg(long, value_name = "ADDRESS", value_parser = sender)]
+    #[arg(long, help_heading = HEADING, value_name = "ADDRESS", value_parser = sender)]
     sender: Option<String>,
     /// To this address or `@domain`
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, help_heading = HEADING, value_name = "ADDRESS", value_parser = address)]
     recipient: Option<String>,
     /// From or to an address of this domain
-    #[arg(long, value_parser = domain)]
+    #[arg(long, help_heading = HEADING, value_parser = domain)]
     domain: Option<String>,
     /// In the queue for longer than this, such as 2h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, help_heading = HEADING, value_name = "DURATION", value_parser = duration)]
     older: Option<Duration>,
     /// In the queue for less than this, such as 10m
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, help_heading = HEADING, value_name = "DURATION", value_parser = duration)]
     newer: Option<Duration>,
     /// At least so large, such as 1MiB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = HEADING, value_name = "SIZE", value_parser = size)]
     larger: Option<u64>,
     /// At most so large
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = HEADING, value_name = "SIZE", value_parser = size)]
     smaller: Option<u64>,
     /// With a recipient in this state
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, help_heading = HEADING, value_name = "STATE")]
     in_state: Option<StateName>,
 }
 

@@ -16,10 +16,6 @@ use crate::exit::{Code, Failure};
 use crate::place::Place;
 
 /// Put mail from files into the queue of the running program.
-///
-/// Each .eml file is taken with the .json file beside it, as `queue export` writes them: recipients
-/// that have their mail are left out. For a file without one, name --from and --to. Line ends may be
-/// CRLF or LF. A line that names the new id is printed once the message is durable.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Import {
@@ -57,6 +53,11 @@ struct Line {
 impl Import {
     pub(super) async fn execute(self, place: &Place) -> Result<(), Failure> {
         let client = client(place)?;
+        if !self.dry_run {
+            // Told once, not for each file.
+            let running = client.get::<serde_json::Value>("/v1/status").await;
+            running.map_err(|error| unanswered(&error))?;
+        }
         let host = host(place)?;
         let mut lines = Vec::new();
         let (mut imported, mut failed) = (0, 0);

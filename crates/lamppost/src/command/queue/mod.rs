@@ -46,10 +46,24 @@ pub(crate) enum QueueCommand {
     /// Delete messages; nobody is told
     Delete(change::Sweep),
     /// Write messages into a folder: ID.eml with the content, ID.json with the envelope
+    ///
+    /// ID.eml is the message as it was received, with LF line ends, and nothing added; ID.json is its
+    /// envelope as `queue show --json` prints it. Only you may read the files. Nothing is
+    /// overwritten, and nothing leaves the queue. Without ids and filters, all messages are written.
     Export(export::Export),
-    /// Put mail from files into the queue
+    /// Put mail from files into the queue of the running program
+    ///
+    /// Each .eml file is taken with the .json file beside it, as `queue export` writes them;
+    /// recipients that have their mail are left out. For a file without one, name --from and --to.
+    /// Line ends may be CRLF or LF. A line that names the new id is printed once the message is
+    /// durable.
     Import(import::Import),
     /// Look for damage in the spool of a program that does not run, and repair it
+    ///
+    /// Every segment of the log, the checkpoint and every large content is looked at. With --repair,
+    /// damaged parts and what is known of lost messages are copied to `quarantine/` in the spool,
+    /// and the rest is made sound; nothing else is thrown away. Ends with code 65 when something is
+    /// damaged and not repaired.
     Check(check::Check),
 }
 
