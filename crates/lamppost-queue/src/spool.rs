@@ -107,7 +107,8 @@ impl Spool {
         has_room
     }
 
-    fn is_free(&self, needed: u64) -> bool {
+    /// Whether so many bytes are free.
+    pub(crate) fn is_free(&self, needed: u64) -> bool {
         // A disk that does not tell is found out by the write itself.
         self.disk.free_bytes(&self.settings.directory).map_or(true, |free| free >= needed)
     }
