@@ -44,7 +44,8 @@ impl<'a> Maildir<'a> {
 
     /// Makes the Maildir and what is missing above it, durably.
     fn create(&self) -> Result<(), MaildirError> {
-        for part in ["tmp", "new", "cur"] {
+        // `tmp` comes last: where it is, a crash has left the others too.
+        for part in ["cur", "new", "tmp"] {
             self.create_folder(&self.path.join(part))?;
         }
         Ok(())
@@ -102,7 +103,17 @@ impl<'a> Maildir<'a> {
         let failed = |error| MaildirError::new("rename", &from, error);
         match self.disk.look(&from).map_err(failed)? {
             Some(look) if look.names > 1 => self.disk.remove(&from).map_err(failed),
-            Some(_) => self.disk.rename(&from, &self.path.join("new").join(name)).map_err(failed),
+            Some(_) => {
+                let to = self.path.join("new").join(name);
+                match self.disk.rename(&from, &to) {
+                    // The file is there, so what is missing is `new/`.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.create()?;
+                        self.disk.rename(&from, &to).map_err(failed)
+                    }
+                    renamed => renamed.map_err(failed),
+                }
+            }
             None => ["tmp", "new"].iter().try_for_each(|part| self.find(part)),
         }
     }

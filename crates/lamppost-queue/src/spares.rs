@@ -56,7 +56,13 @@ impl Spares {
         for path in disk.list(&folder)? {
             let Some(number) = number(&path) else { continue };
             shelf.last_name = shelf.last_name.max(number);
-            let capacity = disk.look(&path)?.map_or(0, |look| look.length);
+            let look = disk.look(&path)?;
+            if look.is_some_and(|look| look.names > 1) {
+                // A file system without a journal cut a rename in two: this is a segment too.
+                disk.remove(&path)?;
+                continue;
+            }
+            let capacity = look.map_or(0, |look| look.length);
             let spare = Spare { path, capacity };
             if shelf.reserve.is_none() && capacity == settings.reserve() {
                 shelf.reserve = Some(spare);

@@ -91,7 +91,9 @@ impl Spool {
                 self.index.lock().remove_segment(number);
             }
         }
-        if !log.has_reserve() && self.has_room(self.settings.reserve()) {
+        if !log.has_reserve()
+            && self.is_free(self.settings.free_space_min + self.settings.reserve())
+        {
             log.refill_reserve();
         }
     }

@@ -15,17 +15,13 @@ use bytes::Bytes;
 use lamppost_net::link::{carry_answers, carry_questions, link};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest,
-    IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, Selection, Verb,
+    IntakeAnswer, IntakeRequest, Outcome, Reason, Verb,
 };
-use lamppost_sim::SimulatedDisk;
 use lamppost_smtp::{Refusal, Status};
 use proptest::prelude::*;
-use support::{Around, deliver, envelope, listed, start, stored, submit, until, world};
-
-async fn change(around: &Around, verb: Verb, id: QueueId) {
-    let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
-    assert_eq!(around.control.ask(request).await.unwrap(), ControlAnswer::Changed(1));
-}
+use support::{
+    Around, change, deliver, envelope, listed, restart, start, stored, submit, until, world,
+};
 
 #[tokio::test]
 async fn a_message_goes_through_prepare_intent_and_publish() {
@@ -44,7 +40,7 @@ async fn a_message_goes_through_prepare_intent_and_publish() {
     assert_eq!(placements[0].id, id);
     let after = disk.after_power_cut();
     drop(reply);
-    let mut around = restart(around, &after, folder.path()).await;
+    let mut around = restart(around, &after, folder.path(), |_| {}).await;
     let redo = deliver(&mut around, &Outcome::Done).await;
     assert!(matches!(redo, DeliveryRequest::Publish(_)), "{redo:?}");
     until(async || listed(&around).await.is_empty()).await;
@@ -88,16 +84,8 @@ async fn a_disk_that_fails_refuses_and_what_was_refused_never_comes() {
     let third = stored(&submit(&around, "held", "third\n").await);
     assert_eq!(listed(&around).await, [first, third]);
     let after = disk.after_kill();
-    let around = restart(around, &after, folder.path()).await;
+    let around = restart(around, &after, folder.path(), |_| {}).await;
     assert_eq!(listed(&around).await, [first, third]);
-}
-
-/// Ends the queue without a word, as a kill does, and starts another on what is left of the disk.
-async fn restart(around: Around, disk: &SimulatedDisk, folder: &std::path::Path) -> Around {
-    let Around { queue, .. } = around;
-    // The lock goes with the process; within one process it must be given back.
-    queue.stop(Duration::ZERO).await;
-    start(disk, folder, |_| {}).await
 }
 
 #[tokio::test]
@@ -155,7 +143,7 @@ async fn what_an_administrator_decides_is_durable() {
     let (held, deleted) = (stored(&held), stored(&deleted));
     change(&around, Verb::Hold, held).await;
     change(&around, Verb::Delete, deleted).await;
-    let around = restart(around, &disk.after_power_cut(), folder.path()).await;
+    let around = restart(around, &disk.after_power_cut(), folder.path(), |_| {}).await;
     assert_eq!(listed(&around).await, [held]);
     let ControlAnswer::Message(message) =
         around.control.ask(ControlRequest::Show(held)).await.unwrap()
@@ -181,7 +169,7 @@ async fn old_segments_go_and_a_message_that_stays_is_written_again() {
     }
     until(async || listed(&around).await == [stays]).await;
     assert!(disk.files(".seg").len() < 10, "{:?}", disk.files(".seg"));
-    let around = restart(around, &disk.after_power_cut(), folder.path()).await;
+    let around = restart(around, &disk.after_power_cut(), folder.path(), |_| {}).await;
     assert!(listed(&around).await.contains(&stays));
     let read = ControlRequest::Read { id: stays, offset: 0, length_max: 100 };
     assert_eq!(around.control.ask(read).await.unwrap(), ControlAnswer::Piece("stays\n".into()));

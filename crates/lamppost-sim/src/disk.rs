@@ -33,6 +33,7 @@ struct State {
     /// Whether syncs of files do nothing and say that they did.
     lies: bool,
     syncs: u64,
+    bytes_read: u64,
 }
 
 impl SimulatedDisk {
@@ -52,6 +53,7 @@ impl SimulatedDisk {
             quota: None,
             lies: false,
             syncs: 0,
+            bytes_read: 0,
         };
         Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
@@ -131,6 +133,11 @@ impl SimulatedDisk {
     /// How often a file was synced.
     pub fn syncs(&self) -> u64 {
         self.state.lock().syncs
+    }
+
+    /// Bytes that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.state.lock().bytes_read
     }
 
     /// The files whose path holds a text.
@@ -242,12 +249,14 @@ impl Disk for SimulatedDisk {
     }
 
     fn read(&self, path: &Path, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         state.file(path)?;
         let bytes = state.world.file(path).unwrap_or_default();
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let to = from.saturating_add(length_max).min(bytes.len());
-        Ok(bytes[from..to].to_vec())
+        let bytes = bytes[from..to].to_vec();
+        state.bytes_read += bytes.len() as u64;
+        Ok(bytes)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {

@@ -79,6 +79,21 @@ fn the_account_notices_what_is_lost_doubled_or_out_of_nowhere() {
 }
 
 #[test]
+fn a_maildir_that_a_crash_left_half_made_is_completed() {
+    for made in [&["tmp"][..], &["tmp", "new"], &["new"], &["cur"], &["tmp", "cur"]] {
+        let server = Server::start(&Setup::default());
+        for folder in made {
+            let folder = server.maildir("demo@lamppost.test").join(folder);
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let mut wire = Wire::greeted(server.mx);
+        assert!(wire.deliver("demo@lamppost.test", "Subject: x\r\n\r\nx").starts_with("250"));
+        println!("only {made:?} is there");
+        server.delivered("demo@lamppost.test", 1);
+    }
+}
+
+#[test]
 fn sigterm_ends_idle_sessions_and_exits_cleanly() {
     let mut server = Server::start(&Setup::default());
     let mut idle = Wire::greeted(server.mx);

@@ -17,7 +17,7 @@ use lamppost_roles::{ControlAnswer, ControlRequest, Filter, MessageView, QueueId
 use lamppost_sim::{FileSystemKind, Lot, Operation, SimulatedDisk, World};
 
 use crate::mailboxes::GONE;
-use crate::story::{Fact, Facts, Message, Story, runtime, start};
+use crate::story::{Fact, Facts, Message, Story, runtime, start, submit};
 
 /// What the operations of a disk did to mailboxes.
 #[derive(Clone, Debug, Default)]
@@ -153,7 +153,13 @@ async fn recover(
     root: &Path,
     (life, facts): (u32, Facts),
 ) -> Result<Vec<MessageView>, String> {
-    let roles = start(disk, root, (life, facts), None).await?;
+    let roles = start(disk, root, (life, facts.clone()), None).await?;
+    // New mail comes too, and goes where the old one was.
+    for number in 0..4 {
+        let number = u64::from(life) * 100_000 + number;
+        submit(&roles, disk, &facts, number).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
     tokio::time::sleep(Duration::from_secs(600)).await;
     let request = ControlRequest::List { after: None, limit: 1000, filter: Filter::default() };
     let answer = roles.control.ask(request).await.map_err(|gone| gone.to_string())?;

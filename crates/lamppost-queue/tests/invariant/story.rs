@@ -210,6 +210,21 @@ async fn administer(
     }
 }
 
+/// Hands in the message with this number.
+pub(crate) async fn submit(roles: &Roles, disk: &SimulatedDisk, facts: &Facts, number: u64) {
+    let message = Message::of(number);
+    let (envelope, content) = (message.envelope(), message.content());
+    let answer = roles.intake.ask(IntakeRequest::Submit { envelope, content }).await.unwrap();
+    facts.note(disk, fact(number, &answer));
+}
+
+fn fact(number: u64, answer: &IntakeAnswer) -> Fact {
+    match *answer {
+        IntakeAnswer::Stored(id) => Fact::Stored { number, id },
+        _ => Fact::Refused { number },
+    }
+}
+
 struct Client {
     client: u64,
     intake: Port<IntakeRequest, IntakeAnswer>,
@@ -230,14 +245,7 @@ impl Client {
                 let (envelope, content) = (message.envelope(), message.content());
                 self.intake.ask(IntakeRequest::Submit { envelope, content }).await.unwrap()
             };
-            let number = message.number;
-            self.facts.note(
-                &self.disk,
-                match answer {
-                    IntakeAnswer::Stored(id) => Fact::Stored { number, id },
-                    _ => Fact::Refused { number },
-                },
-            );
+            self.facts.note(&self.disk, fact(message.number, &answer));
         }
     }
 

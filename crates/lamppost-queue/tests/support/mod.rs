@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lamppost_disk::Blocking;
 use lamppost_net::link::{Inbox, Port, link};
-use lamppost_net::{Clock, SystemClock};
+use lamppost_net::{Clock, SystemClock, TokioClock};
 use lamppost_queue::{Ends, Queue, Settings};
 use lamppost_roles::{
     ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryAnswer, DeliveryRequest,
-    Envelope, Filter, IntakeAnswer, IntakeRequest, Origin, Outcome, QueueId, Recipient, Route,
-    RouteAnswer, RouteRequest, Timestamp,
+    Envelope, Filter, IntakeAnswer, IntakeRequest, MessageView, Origin, Outcome, QueueId,
+    QueueStatus, Recipient, Route, RouteAnswer, RouteRequest, Selection, Timestamp, Verb,
 };
 use lamppost_sim::SimulatedDisk;
 use lamppost_smtp::ReversePath;
@@ -59,7 +60,11 @@ pub(crate) async fn start(
         delivery: delivery_end,
         routing: routing_end,
     };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = match settings.blocking {
+        Blocking::Threads => Arc::new(SystemClock),
+        // Such tests pause the time.
+        Blocking::Inline => Arc::new(TokioClock::starting_at(Duration::from_secs(1_800_000_000))),
+    };
     let disk = Arc::new(disk.clone());
     let queue = Queue::start_on(disk, settings, (clock, Metrics::new()), ends).await.unwrap();
     Around { queue, intake, control, content, delivery, routing }
@@ -118,18 +123,74 @@ pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let patience = tokio::time::Instant::now() + Duration::from_secs(20);
     while !holds().await {
         assert!(tokio::time::Instant::now() < patience, "it never came about");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Takes whatever delivery is asked for, until the queue is gone.
+pub(crate) async fn succeed(mut delivery: Inbox<DeliveryRequest, DeliveryAnswer>) {
+    while let Some((request, reply)) = delivery.next().await {
+        reply.send(DeliveryAnswer(vec![Outcome::Done; entries(&request)]));
+    }
+}
+
+/// How many outcomes an answer has.
+pub(crate) fn entries(request: &DeliveryRequest) -> usize {
+    match request {
+        DeliveryRequest::Prepare(jobs) => jobs.len(),
+        DeliveryRequest::Publish(placements) => placements.len(),
+        DeliveryRequest::Relay(jobs) => jobs.iter().map(|job| job.recipients.len()).sum(),
+    }
+}
+
+/// Does everything in one thread, on small segments, with a clock that tests pause.
+pub(crate) fn small(settings: &mut Settings) {
+    settings.blocking = Blocking::Inline;
+    settings.segment_size = 16 * 1024;
+    // Time to hold a message before its delivery begins.
+    settings.delivery_lag = Duration::from_millis(50);
+}
+
+/// Ends the queue and starts another on a disk, with the same settings.
+pub(crate) async fn restart(
+    around: Around,
+    disk: &SimulatedDisk,
+    folder: &Path,
+    change: impl FnOnce(&mut Settings),
+) -> Around {
+    let Around { queue, .. } = around;
+    // The lock goes with the process; within one process it must be given back.
+    queue.stop(Duration::ZERO).await;
+    start(disk, folder, change).await
+}
+
+/// Figures of the queue.
+pub(crate) async fn status(around: &Around) -> QueueStatus {
+    match around.control.ask(ControlRequest::Status).await.unwrap() {
+        ControlAnswer::Status(status) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A message as administrators see it.
+pub(crate) async fn show(around: &Around, id: QueueId) -> Option<MessageView> {
+    match around.control.ask(ControlRequest::Show(id)).await.unwrap() {
+        ControlAnswer::Message(view) => Some(view),
+        ControlAnswer::NotFound => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Changes a message.
+pub(crate) async fn change(around: &Around, verb: Verb, id: QueueId) {
+    let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
+    assert_eq!(around.control.ask(request).await.unwrap(), ControlAnswer::Changed(1));
 }
 
 /// Answers one question of the queue with the same outcome for each entry.
 pub(crate) async fn deliver(around: &mut Around, outcome: &Outcome) -> DeliveryRequest {
     let (request, reply) = around.delivery.next().await.unwrap();
-    let entries = match &request {
-        DeliveryRequest::Prepare(jobs) => jobs.len(),
-        DeliveryRequest::Publish(placements) => placements.len(),
-        DeliveryRequest::Relay(jobs) => jobs.iter().map(|job| job.recipients.len()).sum(),
-    };
+    let entries = entries(&request);
     reply.send(DeliveryAnswer(vec![outcome.clone(); entries]));
     request
 }

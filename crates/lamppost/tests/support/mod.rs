@@ -18,6 +18,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -242,6 +243,26 @@ impl Server {
         assert!(is_empty, "the queue does not become empty:\n{shown}");
     }
 
+    /// Waits until no mailbox of ours waits for mail; what else is in the queue, such as a bounce that
+    /// finds no way out, stays.
+    #[track_caller]
+    pub(crate) fn await_local_deliveries(&self) {
+        let is_due = |recipient: &serde_json::Value| {
+            let is_ours = recipient["address"].as_str().unwrap().ends_with("@lamppost.test");
+            let state = &recipient["state"];
+            is_ours && (state.get("waiting").is_some() || state == "delivering")
+        };
+        let mut listed = String::new();
+        let is_done = until(|| {
+            listed = self.must(&["queue", "list", "--json"]);
+            let messages: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let mut recipients = messages.as_array().unwrap().iter();
+            !recipients.any(|message| message["recipients"].as_array().unwrap().iter().any(is_due))
+        });
+        let shown = listed.get(..2000).unwrap_or(&listed);
+        assert!(is_done, "mail is not delivered:\n{shown}");
+    }
+
     /// Waits until the process has ended, and starts it again.
     pub(crate) fn launch_after_exit(&mut self) {
         self.child.take().unwrap().wait().unwrap();
@@ -391,11 +412,19 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Loopback addresses whose ports are free.
+///
+/// They are below those that the system gives to clients, so that no client takes the port of a server
+/// that is being restarted, and each process of tests begins elsewhere.
 pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    #[expect(clippy::disallowed_methods, reason = "only to learn which ports are free")]
-    let listeners: [_; N] =
-        std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let free = || {
+        let place = std::process::id() * 64 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + place % 20_000).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "only to learn which ports are free")]
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+    };
+    let listeners: [_; N] = std::array::from_fn(|_| std::iter::repeat_with(free).flatten().next());
+    listeners.map(|listener| listener.unwrap().local_addr().unwrap())
 }
 
 /// A bare SMTP client that sends exactly the bytes that a test gives.

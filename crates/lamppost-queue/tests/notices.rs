@@ -1,0 +1,230 @@
+//! What senders are told: bounces, notices of delay, and whom nobody tells anything.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lamppost_queue::Settings;
+use lamppost_roles::{
+    Content, ControlAnswer, ControlRequest, DeliveryAnswer, DeliveryRequest, Envelope, Filter,
+    IntakeRequest, Outcome, QueueId, Reason, RecipientState, Route, RouteAnswer, StateFilter, Verb,
+};
+use lamppost_smtp::{ReversePath, Status};
+use support::{
+    Around, change, deliver, entries, envelope, listed, show, small, start, stored, until, world,
+};
+
+fn failed() -> Outcome {
+    Outcome::Failed(Reason::own(Status::NO_MAILBOX, "no such mailbox"))
+}
+
+fn later() -> Outcome {
+    Outcome::Deferred(Reason::own(Status::SYSTEM, "not now"))
+}
+
+fn settings(settings: &mut Settings) {
+    small(settings);
+    settings.notice_every = Duration::from_secs(60);
+}
+
+async fn submit_from(around: &Around, sender: &str, mailboxes: &[&str]) -> QueueId {
+    let envelope =
+        Envelope { sender: sender.parse::<ReversePath>().unwrap(), ..envelope(mailboxes) };
+    let content = Bytes::from_static(b"Subject: hello\n\nsecret\n");
+    stored(&around.intake.ask(IntakeRequest::Submit { envelope, content }).await.unwrap())
+}
+
+async fn route(around: &mut Around, answer: RouteAnswer) {
+    let (request, reply) = around.routing.next().await.unwrap();
+    assert_eq!(request.address.as_str(), "sender@lamppost.test");
+    reply.send(answer);
+}
+
+fn here() -> RouteAnswer {
+    RouteAnswer::Route(Route::Mailbox("sender@lamppost.test".parse().unwrap()))
+}
+
+/// The text of the one message that is to be prepared.
+fn prepared(request: &DeliveryRequest) -> String {
+    let DeliveryRequest::Prepare(jobs) = request else { panic!("{request:?}") };
+    let Content::Inline(content) = &jobs[0].content else { panic!("{request:?}") };
+    assert_eq!((jobs.len(), &jobs[0].sender), (1, &ReversePath::Null));
+    String::from_utf8(content.to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn recipients_that_failed_are_told_in_one_bounce() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    submit_from(&around, "sender@lamppost.test", &["a", "b"]).await;
+    for _ in 0..2 {
+        let DeliveryRequest::Prepare(jobs) = deliver(&mut around, &failed()).await else {
+            panic!()
+        };
+        if jobs.len() == 2 {
+            break;
+        }
+    }
+    route(&mut around, here()).await;
+    let text = prepared(&deliver(&mut around, &Outcome::Done).await);
+    for expected in [
+        "To: <sender@lamppost.test>\n",
+        "Final-Recipient: rfc822; a@lamppost.test\nAction: failed\nStatus: 5.1.1\n",
+        "Final-Recipient: rfc822; b@lamppost.test\nAction: failed\n",
+        "Subject: hello\n",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("secret"), "{text}");
+    deliver(&mut around, &Outcome::Done).await;
+    until(async || listed(&around).await.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_null_sender_is_told_nothing() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    let id = submit_from(&around, "", &["a"]).await;
+    deliver(&mut around, &failed()).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(listed(&around).await, [id]);
+    assert_eq!(show(&around, id).await.unwrap().recipients[0].state, RecipientState::Failed);
+    assert!(around.routing.next_waiting().is_none() && around.delivery.next_waiting().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounce_goes_the_way_that_policy_tells() {
+    for answer in [RouteAnswer::Nowhere, RouteAnswer::Unknown, RouteAnswer::Route(Route::Relay)] {
+        let (disk, folder) = world();
+        let mut around = start(&disk, folder.path(), settings).await;
+        submit_from(&around, "sender@lamppost.test", &["a"]).await;
+        deliver(&mut around, &failed()).await;
+        route(&mut around, answer.clone()).await;
+        match answer {
+            RouteAnswer::Nowhere => {
+                let is_waiting = async || {
+                    let ids = listed(&around).await;
+                    let view = show(&around, ids[0]).await.unwrap();
+                    let one = &view.recipients[0];
+                    matches!(one.state, RecipientState::Waiting { .. })
+                        && one
+                            .last
+                            .as_ref()
+                            .is_some_and(|last| last.reason.text.contains("relay-to"))
+                };
+                until(is_waiting).await;
+                route(&mut around, here()).await;
+                prepared(&deliver(&mut around, &Outcome::Done).await);
+            }
+            RouteAnswer::Unknown => {
+                let failed = async || {
+                    let ids = listed(&around).await;
+                    let view = show(&around, ids[0]).await.unwrap();
+                    ids.len() == 1 && view.recipients[0].state == RecipientState::Failed
+                };
+                until(failed).await;
+            }
+            _ => {
+                let request = deliver(&mut around, &Outcome::Done).await;
+                let DeliveryRequest::Relay(jobs) = request else { panic!("{request:?}") };
+                assert_eq!(jobs[0].sender, ReversePath::Null);
+                until(async || listed(&around).await.is_empty()).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_is_told_of_a_delay_once() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    let mut notices = Vec::new();
+    let end = tokio::time::Instant::now() + Duration::from_secs(12 * 3600);
+    tokio::spawn(async move {
+        while let Some((_, reply)) = around.routing.next().await {
+            reply.send(here());
+        }
+    });
+    while let Ok(Some((request, reply))) =
+        tokio::time::timeout_at(end, around.delivery.next()).await
+    {
+        let outcome = match &request {
+            DeliveryRequest::Prepare(jobs) if jobs[0].placement.id == id => later(),
+            DeliveryRequest::Prepare(_) => {
+                notices.push((prepared(&request), tokio::time::Instant::now()));
+                Outcome::Done
+            }
+            _ => Outcome::Done,
+        };
+        reply.send(DeliveryAnswer(vec![outcome; entries(&request)]));
+    }
+    assert_eq!(notices.len(), 1);
+    let (text, at) = &notices[0];
+    assert!(text.contains("Subject: Delayed mail") && text.contains("Action: delayed\n"), "{text}");
+    let told = Duration::from_secs(12 * 3600) - (end - *at);
+    assert!(
+        told >= Duration::from_secs(4 * 3600) && told < Duration::from_secs(4 * 3600 + 120),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_administrator_returns_is_bounced() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    deliver(&mut around, &later()).await;
+    until(async || {
+        matches!(
+            show(&around, id).await.unwrap().recipients[0].state,
+            RecipientState::Waiting { .. }
+        )
+    })
+    .await;
+    change(&around, Verb::Return, id).await;
+    route(&mut around, here()).await;
+    let text = prepared(&deliver(&mut around, &Outcome::Done).await);
+    assert!(text.contains("returned by the administrator"), "{text}");
+    assert!(text.contains("(last try: not now)"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_listed_by_what_is_asked() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |of| {
+        settings(of);
+        of.delivery_lag = Duration::from_secs(3600);
+    });
+    let around = around.await;
+    let a = submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    let b = submit_from(&around, "other@elsewhere.test", &["b", "c"]).await;
+    change(&around, Verb::Hold, b).await;
+    let none = Filter::default;
+    let cases = [
+        (none(), vec![a, b]),
+        (Filter { sender: Some("@elsewhere.test".into()), ..none() }, vec![b]),
+        (Filter { recipient: Some("c@lamppost.test".into()), ..none() }, vec![b]),
+        (Filter { domain: Some("lamppost.test".into()), ..none() }, vec![a, b]),
+        (Filter { state: Some(StateFilter::Held), ..none() }, vec![b]),
+        (Filter { state: Some(StateFilter::Failed), ..none() }, vec![]),
+        (Filter { larger: Some(1000), ..none() }, vec![]),
+        (Filter { before: Some(a.received()), ..none() }, vec![]),
+        (Filter { since: Some(a.received()), ..none() }, vec![a, b]),
+    ];
+    for (filter, expected) in cases {
+        let shown = format!("{filter:?}");
+        let request = ControlRequest::List { after: None, limit: 1000, filter };
+        let answer = around.control.ask(request).await.unwrap();
+        let ControlAnswer::Listing(listing) = answer else { panic!("{answer:?}") };
+        let ids: Vec<_> = listing.messages.iter().map(|message| message.id).collect();
+        assert_eq!(ids, expected, "{shown}");
+    }
+}
