@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use crate::record::{Draft, Record};
 use crate::segment::{SEGMENT_HEADER, SegmentHeader, SegmentId};
 use crate::spares::{Spare, Spares};
-use crate::{Settings, StartError};
+use crate::{Durability, Settings, StartError};
 
 /// Groups are filled up with zeros to whole pages: a page that is written whole need not be read
 /// from the disk first.
@@ -191,7 +191,10 @@ impl Log {
     /// Begins the next segment, with room for a group. Its header is durable before its name is,
     /// and its name before any of its records.
     fn rotate(&mut self, length: u64, purpose: Purpose) -> io::Result<()> {
-        self.sync()?;
+        // Where nobody waits for syncs, a new segment is no reason for one.
+        if self.settings.durability != Durability::None {
+            self.sync()?;
+        }
         let fresh = self.find(length + SEGMENT_HEADER as u64, purpose)?;
         let generation = getrandom::u64().map_err(io::Error::other)?;
         let id = SegmentId { number: self.next.segment, generation };

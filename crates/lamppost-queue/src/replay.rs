@@ -178,11 +178,9 @@ impl<'a> Replay<'a> {
 
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.
     fn quarantine(&mut self, id: SegmentId, bytes: &[u8], found: &[Found]) {
-        let last = self.paths.last().is_some_and(|(number, _)| *number == id.number);
         for (place, hole) in found.iter().enumerate() {
             let &Found::Hole { at, length } = hole else { continue };
-            if last && place + 1 == found.len() {
-                // A torn end: written when the power went, and acknowledged to nobody.
+            if place + 1 == found.len() && self.is_torn_end(id, found) {
                 continue;
             }
             let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
@@ -200,6 +198,23 @@ impl<'a> Replay<'a> {
                 path.display()
             ));
         }
+    }
+
+    /// Whether what ends a segment was written when the power went, and acknowledged to nobody: then
+    /// the next segment, if there is one, goes on with the numbers of its records.
+    fn is_torn_end(&self, id: SegmentId, found: &[Found]) -> bool {
+        let Some((_, path)) = self.paths.iter().find(|(number, _)| *number > id.number) else {
+            return true;
+        };
+        let Ok(Head::Ours(next)) = self.disk.read(path, 0, SEGMENT_HEADER).map(|b| read_head(&b))
+        else {
+            return false;
+        };
+        let last = found.iter().rev().find_map(|found| match found {
+            Found::Record { sequence, .. } => Some(*sequence),
+            Found::Hole { .. } => None,
+        });
+        last.is_some_and(|last| last + 1 == next.sequence)
     }
 
     /// Removes large contents that no message names: they were never acknowledged, or are delivered.
