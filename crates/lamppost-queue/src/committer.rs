@@ -253,6 +253,7 @@ fn append(
     let is_waited_for = works.iter().any(|work| work.sync);
     let sync = is_waited_for && spool.settings.durability != Durability::None;
     let purpose = works.iter().map(|work| work.purpose).max().unwrap_or(Purpose::State);
+    let before = log.current();
     let begun = Instant::now();
     let drafts: Vec<_> = works.iter().map(|work| &work.draft).collect();
     let appended = log.append(&drafts, purpose, sync);
@@ -267,6 +268,10 @@ fn append(
                 (work.then)(Ok(Committed { segment: written.segment, at, text }));
             }
             spool.well(log);
+            if log.current() != before {
+                // The segment before was synced; the next checkpoint does not replay it.
+                spool.settle_moved(true);
+            }
             // What nobody waits for is not durable yet, and what it ends must stay.
             if sync || (is_waited_for && spool.settings.durability == Durability::None) {
                 spool.settle_moved(true);
