@@ -71,7 +71,7 @@ async fn old_records_in_a_recycled_segment_never_come_back() {
         _ => false,
     });
     assert!(recycled, "no segment was recycled: {:?}", disk.files(""));
-    assert!(segments(&disk).len() < 6, "{:?}", segments(&disk));
+    assert!(segments(&disk).len() < 10, "{:?}", segments(&disk));
     // A checkpoint that is gone has everything read that is there.
     let after = disk.after_kill();
     lamppost_disk::Disk::remove(&after, &folder.path().join("checkpoint")).unwrap();
@@ -172,7 +172,7 @@ async fn a_full_disk_takes_no_mail_while_the_queue_goes_on_and_recovers() {
                 break;
             }
         }
-        assert!(ids.len() < 100, "the disk is never full");
+        assert!(ids.len() < 1000, "the disk is never full");
     }
     assert!(ids.len() > 10);
     // What administrators do and what is delivered still fits.
