@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use lamppost_smtp::{
-    Client, ClientAction, ClientInterrupt, ClientSettings, ClientTimeouts, ClientTls, Credentials,
+    Client, ClientAction, ClientInterrupt, ClientSettings, ClientTimeouts, StartTls, Credentials,
     HeaderText, Outgoing, Secret,
 };
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +25,7 @@ fn converse(bytes: &[u8], piece: usize, authenticate: bool) -> (Vec<u8>, Vec<Cli
     };
     let settings = ClientSettings {
         hostname: "mail.lamppost.test".into(),
-        tls: ClientTls::Off,
+        starttls: StartTls::Never,
         credentials: authenticate.then_some(credentials),
         timeouts: ClientTimeouts::default(),
     };

@@ -1,6 +1,4 @@
-//! check, test and soak.
-
-use std::time::{Duration, Instant};
+//! check and test.
 
 use anyhow::Result;
 
@@ -41,22 +39,6 @@ pub(crate) fn test() -> Result<()> {
     steps.finish()
 }
 
-/// The tests with many more random cases, again and again.
-pub(crate) fn soak(minutes: u64) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(60 * minutes);
-    let mut round = 0;
-    while Instant::now() < end {
-        round += 1;
-        println!(
-            "\n== round {round}; a property that fails prints its smallest case and keeps its seed"
-        );
-        let mut command = runner(&["--features", "lamppost/peers"]);
-        must(command.env("PROPTEST_CASES", "20000"))?;
-    }
-    println!("\n{round} rounds passed");
-    Ok(())
-}
-
 fn lints(steps: &mut Steps) {
     steps.run("format", || must(&mut cargo(&["fmt", "--all", "--check"])));
     steps.run("tidy", tidy::run);
@@ -80,7 +62,7 @@ fn tests(more: &[&str]) -> Result<()> {
 }
 
 /// nextest where it is installed, otherwise cargo's own runner.
-fn runner(more: &[&str]) -> std::process::Command {
+pub(crate) fn runner(more: &[&str]) -> std::process::Command {
     let runner: &[&str] = if works(&mut cargo(&["nextest", "--version"])) {
         &["nextest", "run", "--no-fail-fast", "--workspace"]
     } else {

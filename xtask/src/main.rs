@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod machine;
 mod setup;
+mod soak;
 mod steps;
 mod tidy;
 
@@ -27,12 +28,8 @@ enum Command {
     Check,
     /// Set up and run everything
     Test,
-    /// Run the tests with many more random cases, again and again
-    Soak {
-        /// For how long
-        #[arg(long, default_value_t = 60)]
-        minutes: u64,
-    },
+    /// Kill the program hundreds of times, cut the power, and run the tests with many more cases
+    Soak(soak::Soak),
     /// Compare with a peer, both in one run
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -45,7 +42,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Check => check::check(),
         Command::Test => check::test(),
-        Command::Soak { minutes } => check::soak(minutes),
+        Command::Soak(soak) => soak.run(),
         Command::Bench(bench) => bench.run(),
         Command::Tidy => tidy::run(),
     };

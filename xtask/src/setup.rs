@@ -10,27 +10,58 @@ use crate::machine::{must, output, root, unpacked, works};
 
 /// Programs that the tests call, each with the Debian package that brings it and a command that
 /// works once it is there.
-const PROGRAMS: [(&str, &[&str]); 6] = [
+const PROGRAMS: [(&str, &[&str]); 8] = [
     ("swaks", &["swaks", "--version"]),
     ("libnet-ssleay-perl", &["perl", "-MNet::SSLeay", "-e", "1"]),
     ("curl", &["curl", "--version"]),
     ("python3", &["python3", "--version"]),
     ("nodejs", &["node", "--version"]),
     ("strace", &["strace", "--version"]),
+    ("e2fsprogs", &["/usr/sbin/mkfs.ext4", "-V"]),
+    ("xfsprogs", &["/usr/sbin/mkfs.xfs", "-V"]),
 ];
+
+/// A folder below `target/peers`, its packages, and a file that tells that they are there.
+type Unpacked = (&'static str, &'static [&'static str], &'static str);
 
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [(&str, &[&str], &str); 4] = [
-    (
-        "postfix",
-        &["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"],
-        "usr/sbin/smtp-source",
-    ),
+const UNPACKED: [Unpacked; 4] = [
+    POSTFIX,
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("python", &["libpython3.11-testsuite"], "usr/lib/python3.11/test/test_email/data/msg_01.txt"),
+];
+
+const POSTFIX: Unpacked = (
+    "postfix",
+    &["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"],
+    "usr/sbin/smtp-source",
+);
+/// What only the benchmarks need: the other peers, and what makes an XFS.
+const PEERS: [Unpacked; 4] = [
+    POSTFIX,
+    (
+        "exim",
+        &[
+            "exim4-daemon-light",
+            "libdb5.3",
+            "libevent-2.1-7",
+            "libgnutls-dane0",
+            "libidn12",
+            "libnsl2",
+            "libtirpc3",
+            "libunbound8",
+        ],
+        "usr/sbin/exim4",
+    ),
+    (
+        "opensmtpd",
+        &["opensmtpd", "libdb5.3", "libevent-2.1-7", "libpam0g"],
+        "usr/libexec/opensmtpd/mail.maildir",
+    ),
+    ("xfsprogs", &["xfsprogs", "libinih1", "liburcu8"], "sbin/mkfs.xfs"),
 ];
 
 /// Installs and unpacks what is missing.
@@ -43,13 +74,26 @@ pub(crate) fn run() -> Result<()> {
     if !missing.is_empty() {
         install(&missing)?;
     }
-    for (folder, packages, proof) in UNPACKED {
+    unpack_missing(&UNPACKED)?;
+    gather_samples()?;
+    println!("everything that the tests need is there");
+    Ok(())
+}
+
+/// Unpacks what the benchmarks need; strace counts their syncs.
+pub(crate) fn peers() -> Result<()> {
+    if !works(Command::new("strace").arg("--version")) {
+        install(&["strace"])?;
+    }
+    unpack_missing(&PEERS)
+}
+
+fn unpack_missing(wanted: &[Unpacked]) -> Result<()> {
+    for &(folder, packages, proof) in wanted {
         if !unpacked().join(folder).join(proof).exists() {
             unpack(folder, packages, proof)?;
         }
     }
-    gather_samples()?;
-    println!("everything that the tests need is there");
     Ok(())
 }
 

@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-net",
         "lamppost-database",
         "lamppost-disk",
+        "lamppost-load",
         "lamppost-telemetry",
     ],
     &["lamppost-sim", "lamppost-smtp", "lamppost-roles", "lamppost-greylist", "lamppost-accounts"],

@@ -1,6 +1,7 @@
 //! Mailboxes, their passwords, and how much they may send.
 
 mod hashes;
+mod known;
 mod password;
 mod quota;
 mod table;
@@ -15,6 +16,7 @@ use lamppost_smtp::{Address, Refusal, ReversePath, Secret};
 use parking_lot::Mutex;
 
 use hashes::Hashes;
+use known::Known;
 use quota::Quotas;
 use tries::Tries;
 
@@ -79,6 +81,7 @@ pub enum AccountError {
 #[derive(Clone, Debug)]
 pub struct Accounts {
     database: Database,
+    known: Arc<Mutex<Known>>,
     hashes: Arc<Hashes>,
     tries: Arc<Mutex<Tries>>,
     quotas: Arc<Mutex<Quotas>>,
@@ -93,6 +96,7 @@ impl Accounts {
         table::migrate(&database).await?;
         Ok(Self {
             database,
+            known: Arc::default(),
             hashes: Arc::new(Hashes::new(settings.hashes_at_once_max, settings.hash_wait)),
             tries: Arc::new(Mutex::new(Tries::new(&settings))),
             quotas: Arc::new(Mutex::new(Quotas::new(&settings))),
@@ -141,8 +145,16 @@ impl Accounts {
     /// # Errors
     /// When the database fails.
     pub async fn find(&self, address: &Address) -> Result<Option<Address>, DatabaseError> {
-        let found = table::find(&self.database, address).await?;
-        Ok(found.map(|account| account.address))
+        let key = table::key(address);
+        let now = self.database.fingerprint();
+        if let Some(account) = self.known.lock().find(now, &key) {
+            return Ok(Some(account));
+        }
+        let found = table::find(&self.database, address).await?.map(|account| account.address);
+        if let Some(account) = &found {
+            self.known.lock().learn(now, key, account.clone());
+        }
+        Ok(found)
     }
 
     /// Whether an account may send under an address: its own only. The null sender belongs to

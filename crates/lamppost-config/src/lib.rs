@@ -10,8 +10,9 @@ mod reference;
 mod unit;
 
 pub use config::{
-    Auth, Config, Durability, Greylist, Kind, Level, Limits, Listen, LoadError, Log, LogFormat,
-    Mail, Metrics, Network, Queue, Secret, Server, StoreFailure, Tls, TlsMode, WhenAbsent,
+    Auth, Config, Durability, Greylist, HostPort, Kind, Level, Limits, Listen, LoadError, Log,
+    LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Secret, Server, StoreFailure, Tls,
+    TlsMode, WhenAbsent,
 };
 pub use problem::{Problem, Problems};
 pub use reference::{

@@ -254,3 +254,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_relay_is_a_host_and_a_port() {
+    let relay = |host: &str| {
+        let config = Config::parse(&format!("[mail]\nrelay-to = \"{host}\"\n"), Path::new("x"));
+        config.unwrap().mail.relay_to.map(|to| (to.host, to.port))
+    };
+    assert_eq!(relay(""), None);
+    for (text, host, port) in [
+        ("mail.example.org:587", "mail.example.org", 587),
+        ("localhost:25", "localhost", 25),
+        ("192.0.2.1:25", "192.0.2.1", 25),
+        ("[2001:db8::1]:465", "2001:db8::1", 465),
+    ] {
+        assert_eq!(relay(text), Some((host.into(), port)));
+    }
+    for text in ["mail.example.org", "[2001:db8::1]", "2001:db8::1"] {
+        let told = problems(&format!("[mail]\nrelay-to = \"{text}\"\n"));
+        assert!(told.contains("names no port") && told.contains(":25\""), "{told}");
+    }
+    for text in [":25", "a b:25", "host:", "host:0", "host:70000", "[x]:25", "a..b:25"] {
+        let told = problems(&format!("[mail]\nrelay-to = \"{text}\"\n"));
+        assert!(told.contains("is no host and port"), "{told}");
+    }
+}
+
+#[test]
+fn a_relay_is_told_no_password_where_others_listen() {
+    let login = "user = \"lamppost\"\npassword = \"/etc/lamppost/relay\"\n";
+    for tls in ["starttls", "implicit"] {
+        let text = format!("[mail.relay]\ntls = \"{tls}\"\n{login}");
+        let relay = Config::parse(&text, Path::new("x")).unwrap();
+        let files = relay.referenced_files();
+        assert_eq!(files, [Path::new("/etc/lamppost/relay")]);
+    }
+    let open = format!("[mail.relay]\ntls = \"off\"\nplaintext-auth = true\n{login}");
+    assert!(Config::parse(&open, Path::new("x")).is_ok());
+    for (text, what, cure) in [
+        (format!("tls = \"off\"\n{login}"), "could be overheard", "tls = \"starttls\""),
+        (login.to_owned(), "could be overheard", "plaintext-auth = true"),
+        ("user = \"lamppost\"\n".into(), "`password` is not", "password = \"/path/to/file\""),
+        ("password = \"/etc/x\"\n".into(), "`user` is not", "name whom it belongs to"),
+        ("ca = \"/etc/ca.pem\"\n".into(), "`ca` would do nothing", "or remove `ca`"),
+        ("password = \"secret\"\n".into(), "neither an absolute path", "credential:NAME"),
+    ] {
+        let told = problems(&format!("[mail.relay]\n{text}"));
+        assert!(told.contains(what) && told.contains(cure), "{told}");
+        assert_eq!(told.matches("error:").count(), 1, "{told}");
+    }
+}

@@ -6,17 +6,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lamppost_net::link::Port;
-use lamppost_roles::{ControlAnswer, ControlRequest, QueueId, QueueStatus, Selection, Verb};
+use lamppost_roles::{
+    ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, QueueId, QueueStatus,
+    Selection, StateFilter, Timestamp, Verb,
+};
 use lamppost_telemetry::{Fact, read_outcomes};
 use serde::{Deserialize, Serialize};
 
-use crate::ControlSocket;
+use crate::{ControlSocket, import};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
@@ -89,18 +93,20 @@ pub struct Status {
 #[derive(Clone)]
 pub struct Control {
     queue: Port<ControlRequest, ControlAnswer>,
+    pub(crate) intake: Port<IntakeRequest, IntakeAnswer>,
     host: Arc<dyn Host>,
     outcomes: PathBuf,
 }
 
 impl Control {
-    /// A control role over the queue's link, the program itself and the folder of the outcome log.
+    /// A control role over the queue's links, the program itself and the folder of the outcome log.
     pub fn new(
         queue: Port<ControlRequest, ControlAnswer>,
+        intake: Port<IntakeRequest, IntakeAnswer>,
         host: Arc<dyn Host>,
         outcomes: PathBuf,
     ) -> Self {
-        Self { queue, host, outcomes }
+        Self { queue, intake, host, outcomes }
     }
 
     /// Answers on the socket for as long as the program runs.
@@ -109,6 +115,8 @@ impl Control {
             .route("/v1/status", get(status))
             .route("/v1/queue", get(list))
             .route("/v1/queue/change", post(change))
+            // It reads the body itself, piece by piece, and is not bound by the limit below.
+            .route("/v1/queue/import", post(import::import))
             .route("/v1/queue/{id}", get(show))
             .route("/v1/queue/{id}/content", get(content))
             .route("/v1/log/{id}", get(log))
@@ -134,7 +142,7 @@ impl Control {
 }
 
 /// Why a request failed, as `{"error": …}`.
-struct Failed(StatusCode, String);
+pub(crate) struct Failed(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -142,7 +150,7 @@ impl IntoResponse for Failed {
     }
 }
 
-fn nonsense() -> Failed {
+pub(crate) fn nonsense() -> Failed {
     Failed(StatusCode::INTERNAL_SERVER_ERROR, "the queue answered nonsense".into())
 }
 
@@ -159,19 +167,39 @@ async fn status(State(control): State<Control>) -> Result<Json<Status>, Failed> 
     Ok(Json(Status { host: control.host.status(), queue }))
 }
 
+/// Which page of which messages. What is not known is refused: a filter with a slip in its name must
+/// not widen what is meant.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     after: Option<String>,
     limit: Option<u32>,
+    sender: Option<String>,
+    recipient: Option<String>,
+    domain: Option<String>,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
+    larger: Option<u64>,
+    smaller: Option<u64>,
+    state: Option<StateFilter>,
+}
+
+impl Page {
+    fn into_request(self) -> Result<ControlRequest, Failed> {
+        let Self { after, limit, sender, recipient, domain, before, since, larger, smaller, state } =
+            self;
+        let filter = Filter { sender, recipient, domain, before, since, larger, smaller, state };
+        let after = after.as_deref().map(id).transpose()?;
+        Ok(ControlRequest::List { after, limit: limit.unwrap_or(PAGE), filter })
+    }
 }
 
 async fn list(
     State(control): State<Control>,
-    Query(page): Query<Page>,
+    page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Failed> {
-    let after = page.after.as_deref().map(id).transpose()?;
-    let request = ControlRequest::List { after, limit: page.limit.unwrap_or(PAGE) };
-    match control.ask(request).await? {
+    let Query(page) = page.map_err(|error| Failed(StatusCode::BAD_REQUEST, error.body_text()))?;
+    match control.ask(page.into_request()?).await? {
         ControlAnswer::Listing(listing) => Ok(Json(listing).into_response()),
         _ => Err(nonsense()),
     }
@@ -227,9 +255,10 @@ struct Change {
 
 async fn change(
     State(control): State<Control>,
-    Json(change): Json<Change>,
+    change: Result<Json<Change>, JsonRejection>,
 ) -> Result<Response, Failed> {
-    let Change { verb, selection } = change;
+    let Json(Change { verb, selection }) =
+        change.map_err(|error| Failed(error.status(), error.body_text()))?;
     match control.ask(ControlRequest::Change { verb, selection }).await? {
         ControlAnswer::Changed(changed) => {
             Ok(Json(serde_json::json!({ "changed": changed })).into_response())

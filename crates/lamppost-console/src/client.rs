@@ -1,16 +1,24 @@
 //! The command line's side of the control API.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+
+/// Bytes of content that are sent at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// What a request carries.
+type Sent = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A way to ask a running program.
 #[derive(Clone, Debug)]
@@ -52,7 +60,7 @@ impl Client {
     /// # Errors
     /// When nobody answers, or with a refusal.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        let response = self.send(Method::GET, path, whole(Bytes::new())).await?;
         let body = response.into_body().collect().await.map_err(broken)?;
         serde_json::from_slice(&body.to_bytes()).map_err(broken)
     }
@@ -67,7 +75,7 @@ impl Client {
         body: &(impl Serialize + Sync),
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(broken)?;
-        let response = self.send(Method::POST, path, body.into()).await?;
+        let response = self.send(Method::POST, path, whole(body.into())).await?;
         let body = response.into_body().collect().await.map_err(broken)?;
         serde_json::from_slice(&body.to_bytes()).map_err(broken)
     }
@@ -81,7 +89,7 @@ impl Client {
         path: &str,
         mut take: impl FnMut(&[u8]) -> io::Result<()> + Send,
     ) -> Result<(), ClientError> {
-        let mut body = self.send(Method::GET, path, Bytes::new()).await?.into_body();
+        let mut body = self.send(Method::GET, path, whole(Bytes::new())).await?.into_body();
         while let Some(frame) = body.frame().await {
             if let Some(piece) = frame.map_err(broken)?.data_ref() {
                 take(piece).map_err(broken)?;
@@ -90,11 +98,36 @@ impl Client {
         Ok(())
     }
 
+    /// Sends a line of JSON and content behind it, which is read as it is sent.
+    ///
+    /// # Errors
+    /// When nobody answers, or with a refusal, or when the content cannot be read.
+    pub async fn send_content<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        head: &(impl Serialize + Sync),
+        mut content: impl Read + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let mut head = serde_json::to_vec(head).map_err(broken)?;
+        head.push(b'\n');
+        let mut piece = vec![0; PIECE_BYTES];
+        let pieces = std::iter::from_fn(move || match content.read(&mut piece) {
+            Ok(0) => None,
+            Ok(length) => Some(Ok(Frame::data(Bytes::copy_from_slice(&piece[..length])))),
+            Err(error) => Some(Err(error)),
+        });
+        let frames = std::iter::once(Ok(Frame::data(Bytes::from(head)))).chain(pieces);
+        let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+        let response = self.send(Method::POST, path, body).await?;
+        let body = response.into_body().collect().await.map_err(broken)?;
+        serde_json::from_slice(&body.to_bytes()).map_err(broken)
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: Sent,
     ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
@@ -108,7 +141,7 @@ impl Client {
             .uri(path)
             .header("host", "lamppost")
             .header("content-type", "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(broken)?;
         let response = sender.send_request(request).await.map_err(broken)?;
         match response.status() {
@@ -116,6 +149,11 @@ impl Client {
             status => Err(refusal(status, response).await),
         }
     }
+}
+
+/// A body that is there already.
+fn whole(body: Bytes) -> Sent {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// The error of a response, as the program told it.
@@ -140,13 +178,16 @@ fn broken(error: impl std::fmt::Display) -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use lamppost_net::link::link;
-    use lamppost_roles::{ControlAnswer, ControlRequest, Listing, QueueStatus, Selection, Verb};
+    use lamppost_roles::{
+        ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, Listing, QueueId,
+        QueueStatus, Route, Selection, StateFilter, Timestamp, UploadId, Verb,
+    };
 
     use super::*;
-    use crate::{Control, ControlSocket, Host, HostStatus, ReloadError, Status};
+    use crate::{Control, ControlSocket, Host, HostStatus, Imported, ReloadError, Status};
 
     struct Fixed;
 
@@ -171,15 +212,31 @@ mod tests {
         }
     }
 
-    /// A control role over a queue that answers always the same.
+    type Mail = (lamppost_roles::Envelope, Vec<u8>);
+
+    /// What the fake queue was asked to list, and what was handed in.
+    #[derive(Clone, Default)]
+    struct Heard {
+        filters: Arc<Mutex<Vec<Filter>>>,
+        mail: Arc<Mutex<Vec<Mail>>>,
+        aborted: Arc<Mutex<u64>>,
+    }
+
     fn serve(folder: &Path) -> Client {
+        serve_heard(folder, &Heard::default())
+    }
+
+    /// A control role over a queue that answers always the same.
+    fn serve_heard(folder: &Path, heard: &Heard) -> Client {
         let (port, mut inbox) = link::<ControlRequest, ControlAnswer>();
+        let filters = heard.filters.clone();
         tokio::spawn(async move {
             while let Some((request, reply)) = inbox.next().await {
                 reply.send(match request {
                     ControlRequest::Status => ControlAnswer::Status(QueueStatus::default()),
-                    ControlRequest::List { .. } => {
-                        ControlAnswer::Listing(Listing { messages: Vec::new(), more: false })
+                    ControlRequest::List { after, filter, .. } => {
+                        filters.lock().unwrap().push(filter);
+                        ControlAnswer::Listing(Listing { messages: Vec::new(), next: after })
                     }
                     ControlRequest::Show(_) => ControlAnswer::NotFound,
                     ControlRequest::Read { offset, .. } if offset < 1000 => {
@@ -189,14 +246,54 @@ mod tests {
                     ControlRequest::Change { verb: Verb::Retry, selection: Selection::All } => {
                         ControlAnswer::Changed(3)
                     }
+                    ControlRequest::Change { verb: Verb::Return, .. } => ControlAnswer::Changed(1),
                     ControlRequest::Change { .. } => ControlAnswer::Failed("no".into()),
                 });
             }
         });
         let path = folder.join("control.sock");
         let socket = ControlSocket::bind(&path).unwrap();
-        tokio::spawn(Control::new(port, Arc::new(Fixed), folder.to_owned()).serve(socket));
+        let control = Control::new(port, intake(heard), Arc::new(Fixed), folder.to_owned());
+        tokio::spawn(control.serve(socket));
         Client::new(&path)
+    }
+
+    /// A queue that takes everything but what is for `full@b.test`.
+    fn intake(heard: &Heard) -> lamppost_net::link::Port<IntakeRequest, IntakeAnswer> {
+        let (port, mut inbox) = link::<IntakeRequest, IntakeAnswer>();
+        let heard = heard.clone();
+        tokio::spawn(async move {
+            let mut pieces = Vec::new();
+            while let Some((request, reply)) = inbox.next().await {
+                reply.send(match request {
+                    IntakeRequest::Submit { envelope, .. }
+                        if envelope.recipients[0].address.local() == "full" =>
+                    {
+                        IntakeAnswer::Refused(lamppost_smtp::Refusal::SpoolFull)
+                    }
+                    IntakeRequest::Submit { envelope, content } => {
+                        heard.mail.lock().unwrap().push((envelope, content.to_vec()));
+                        IntakeAnswer::Stored(QueueId(1))
+                    }
+                    IntakeRequest::Begin => IntakeAnswer::Upload(UploadId(5)),
+                    IntakeRequest::Append { piece, .. } => {
+                        pieces.extend_from_slice(&piece);
+                        IntakeAnswer::Proceed
+                    }
+                    IntakeRequest::Finish { envelope, .. } => {
+                        let content = std::mem::take(&mut pieces);
+                        heard.mail.lock().unwrap().push((envelope, content));
+                        IntakeAnswer::Stored(QueueId(2))
+                    }
+                    IntakeRequest::Abort { .. } => {
+                        *heard.aborted.lock().unwrap() += 1;
+                        IntakeAnswer::Proceed
+                    }
+                    IntakeRequest::Room { .. } => IntakeAnswer::Proceed,
+                });
+            }
+        });
+        port
     }
 
     #[tokio::test]
@@ -206,7 +303,7 @@ mod tests {
         let status: Status = client.get("/v1/status").await.unwrap();
         assert_eq!(status.host.pid, 7);
         let listing: Listing = client.get("/v1/queue?limit=5").await.unwrap();
-        assert!(!listing.more);
+        assert_eq!(listing.next, None);
         let change = serde_json::json!({ "verb": "retry", "selection": "all" });
         let changed: serde_json::Value = client.post("/v1/queue/change", &change).await.unwrap();
         assert_eq!(changed["changed"], 3);
@@ -237,6 +334,103 @@ mod tests {
         assert_eq!(wrong.to_string(), "line 1 is wrong");
         let bad = serde_json::json!({ "verb": "explode", "selection": "all" });
         assert!(client.post::<serde_json::Value>("/v1/queue/change", &bad).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn filters_arrive_whole_and_slips_in_them_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = Heard::default();
+        let client = serve_heard(folder.path(), &heard);
+        let path = "/v1/queue?after=0000000000007&sender=a%2Bb%40c.test&recipient=%40d.test\
+                    &domain=e.test&before=9&since=8&larger=7&smaller=6&state=deferred";
+        let listing: Listing = client.get(path).await.unwrap();
+        assert_eq!(listing.next, Some(QueueId(7)));
+        let expected = Filter {
+            sender: Some("a+b@c.test".into()),
+            recipient: Some("@d.test".into()),
+            domain: Some("e.test".into()),
+            before: Some(Timestamp(9)),
+            since: Some(Timestamp(8)),
+            larger: Some(7),
+            smaller: Some(6),
+            state: Some(StateFilter::Deferred),
+        };
+        assert_eq!(*heard.filters.lock().unwrap(), [expected]);
+        for path in ["/v1/queue?sendr=a%40b.test", "/v1/queue?state=stuck"] {
+            let error = client.get::<Listing>(path).await.unwrap_err();
+            assert!(
+                matches!(&error, ClientError::Refused(text) if text.contains("unknown")),
+                "{error}"
+            );
+        }
+        let change = serde_json::json!({ "verb": "return", "selection": { "ids": [QueueId(1)] } });
+        let changed: serde_json::Value = client.post("/v1/queue/change", &change).await.unwrap();
+        assert_eq!(changed["changed"], 1);
+    }
+
+    async fn import(
+        client: &Client,
+        head: serde_json::Value,
+        content: &[u8],
+    ) -> Result<Imported, ClientError> {
+        let content = io::Cursor::new(content.to_vec());
+        client.send_content("/v1/queue/import", &head, content).await
+    }
+
+    #[tokio::test]
+    async fn imported_mail_is_handed_in_small_or_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = Heard::default();
+        let client = serve_heard(folder.path(), &heard);
+        let head = serde_json::json!({
+            "sender": "", "recipients": ["a@b.test", "c@d.test"], "received": 77,
+        });
+        let stored = import(&client, head.clone(), b"Subject: x\r\n\r\n.\r\n").await.unwrap();
+        assert_eq!(stored.id, QueueId(1));
+        let large = b"0123456789abcde\r\n".repeat(200_000);
+        let stored = import(&client, head, &large).await.unwrap();
+        assert_eq!(stored.id, QueueId(2));
+        let mail = heard.mail.lock().unwrap();
+        assert_eq!(mail[0].1, b"Subject: x\n\n.\n");
+        assert_eq!(mail[0].0.origin.received, Timestamp(77));
+        assert!(mail[0].0.recipients.iter().all(|one| one.route == Route::Undecided));
+        assert_eq!(mail[1].1, b"0123456789abcde\n".repeat(200_000));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_imported_is_told_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = Heard::default();
+        let client = serve_heard(folder.path(), &heard);
+        let head = |to: &[&str]| serde_json::json!({ "sender": "x@y.test", "recipients": to });
+        for (head, content, expected) in [
+            (head(&[]), &b"x\n"[..], "no recipients"),
+            (head(&["a b"]), b"x\n", "first line is wrong"),
+            (serde_json::json!({ "rcpt": 1 }), b"x\n", "first line is wrong"),
+            (head(&["a@b.test"]), b"", "no content"),
+            (head(&["full@b.test"]), b"x\n", "disk is full"),
+        ] {
+            let error = import(&client, head, content).await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        // A file that cannot be read to its end.
+        let broken = io::Cursor::new(vec![b'x'; 4_000_000]).chain(Unreadable);
+        let head = head(&["a@b.test"]);
+        let sent = client.send_content::<Imported>("/v1/queue/import", &head, broken).await;
+        assert!(sent.is_err());
+        while *heard.aborted.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(heard.mail.lock().unwrap().is_empty());
+    }
+
+    /// A file on a failing disk.
+    struct Unreadable;
+
+    impl Read for Unreadable {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("a bad sector"))
+        }
     }
 
     #[tokio::test]

@@ -5,10 +5,12 @@
 
 mod api;
 mod client;
+mod import;
 mod metrics;
 mod socket;
 
 pub use api::{Control, Host, HostStatus, ListenerStatus, ReloadError, Status};
 pub use client::{Client, ClientError};
+pub use import::{ImportHead, Imported};
 pub use metrics::serve as serve_metrics;
 pub use socket::{ControlSocket, SocketError};

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -48,6 +49,14 @@ enum Worker {
     Thread(mpsc::Sender<Work>),
     /// Whoever asks, at once: in simulations no real time may pass.
     Inline(Arc<Mutex<Connection>>),
+}
+
+/// Lengths and times of a database's file and of its write-ahead log, which every change is written
+/// to (sqlite.org/wal.html).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    file: (u64, SystemTime),
+    journal: Option<(u64, SystemTime)>,
 }
 
 /// Why the database could not do what was asked.
@@ -146,6 +155,18 @@ impl Database {
                 done.await.map_err(|_| self.closed())?.map_err(failed)
             }
         }
+    }
+
+    /// What the files look like: as long as it is the same, no process has changed anything, and
+    /// what was read before it was taken still holds. Nothing when that cannot be told.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let look = |path: &Path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.len(), found.modified().ok()?))
+        };
+        let mut journal = self.path.as_os_str().to_owned();
+        journal.push("-wal");
+        Some(Fingerprint { file: look(&self.path)?, journal: look(Path::new(&journal)) })
     }
 
     /// Brings a component's tables up to date.

@@ -1,13 +1,18 @@
-//! From the queue into Maildirs: the delivery role.
+//! From the queue into Maildirs, or to a relay: the delivery role.
 //!
 //! Each message is delivered in two steps (docs/concepts/delivery.md). Prepare writes its file into
 //! `tmp/` durably; once the queue has made its intent durable, Publish renames it into `new/`.
+//! Messages for elsewhere go to the one host that takes them (docs/concepts/relay.md).
 
+mod mailboxes;
 mod maildir;
 mod name;
+mod relay;
 mod run;
+mod sync;
 mod template;
 mod trace;
 
+pub use relay::{Relay, RelaySettings, RelayTls};
 pub use run::{Settings, run};
 pub use template::{MaildirTemplate, TemplateError};

@@ -1,27 +1,15 @@
-//! Answers the queue: batches of messages into Maildirs.
+//! Answers the queue: batches of messages into Maildirs, and messages for elsewhere.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
+use lamppost_disk::{Blocking, Disk};
 use lamppost_net::link::{Inbox, Port};
-use lamppost_roles::{
-    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
-    Placement, Reason, RelayJob,
-};
-use lamppost_smtp::{Address, Status};
+use lamppost_roles::{ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome};
 use lamppost_telemetry::Metrics;
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use crate::maildir::Maildir;
-use crate::{MaildirTemplate, name, trace};
-
-/// Files of a batch that are written, and synced, at the same time.
-const WRITERS_PER_BATCH: usize = 8;
-/// Bytes of a large content that are read at once.
-const PIECE_BYTES: u32 = 256 * 1024;
+use crate::MaildirTemplate;
+use crate::mailboxes::Mailboxes;
+use crate::relay::Relay;
 
 /// What delivery is told.
 #[derive(Clone, Debug)]
@@ -32,229 +20,51 @@ pub struct Settings {
     pub hostname: String,
     /// Threads that write files at once, over all batches.
     pub writers_max: usize,
+    /// Where work that blocks is done.
+    pub blocking: Blocking,
+    /// The way to elsewhere.
+    pub relay: Relay,
 }
 
 /// Answers the queue until it is gone.
 pub async fn run(
     settings: Settings,
+    disk: Arc<dyn Disk>,
     metrics: Arc<Metrics>,
     mut inbox: Inbox<DeliveryRequest, DeliveryAnswer>,
     content: Port<ContentRequest, ContentAnswer>,
 ) {
-    let writers = Arc::new(Semaphore::new(settings.writers_max));
-    let delivery = Arc::new(Delivery { settings, metrics, content, writers });
+    let relay = settings.relay.clone();
+    let mailboxes = Arc::new(Mailboxes::new(settings, disk, metrics.clone(), content.clone()));
     while let Some((request, reply)) = inbox.next().await {
-        let delivery = delivery.clone();
+        let (mailboxes, relay) = (mailboxes.clone(), relay.clone());
+        let (content, metrics) = (content.clone(), metrics.clone());
         tokio::spawn(async move {
             let outcomes = match request {
-                DeliveryRequest::Prepare(jobs) => delivery.prepare(jobs).await,
-                DeliveryRequest::Publish(placements) => delivery.publish(placements).await,
-                DeliveryRequest::Relay(jobs) => not_relayed(&jobs),
+                DeliveryRequest::Prepare(jobs) => mailboxes.prepare(jobs).await,
+                DeliveryRequest::Publish(placements) => mailboxes.publish(placements).await,
+                DeliveryRequest::Relay(jobs) => relay.deliver(jobs, content, &metrics).await,
             };
             reply.send(DeliveryAnswer(outcomes));
         });
     }
 }
 
-struct Delivery {
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    content: Port<ContentRequest, ContentAnswer>,
-    writers: Arc<Semaphore>,
-}
-
-impl Delivery {
-    /// Writes the files of a batch, several at a time so that their syncs share the disk's journal,
-    /// then makes their names durable, once for each Maildir.
-    async fn prepare(self: &Arc<Self>, jobs: Vec<DeliveryJob>) -> Vec<Outcome> {
-        let mailboxes: Vec<_> = jobs.iter().map(|job| job.placement.mailbox.clone()).collect();
-        let share = jobs.len().div_ceil(WRITERS_PER_BATCH).max(1);
-        let mut jobs = jobs.into_iter();
-        let mut writing = Vec::new();
-        loop {
-            let some: Vec<_> = jobs.by_ref().take(share).collect();
-            if some.is_empty() {
-                break;
-            }
-            writing.push(self.block(some.len(), move |delivery| {
-                some.iter().map(|job| delivery.write(job)).collect()
-            }));
-        }
-        let mut outcomes = Vec::new();
-        for written in writing {
-            outcomes.extend(written.await);
-        }
-        self.sync(mailboxes, outcomes, Maildir::sync_tmp).await
+/// Counts outcomes; `done` names a success.
+pub(crate) fn count(metrics: &Metrics, outcome: &Outcome, done: &'static str) {
+    match outcome {
+        Outcome::Done => metrics.delivery(done),
+        Outcome::Deferred(_) => metrics.delivery("deferred"),
+        Outcome::Failed(_) => metrics.delivery("failed"),
     }
-
-    async fn publish(self: &Arc<Self>, placements: Vec<Placement>) -> Vec<Outcome> {
-        let mailboxes: Vec<_> = placements.iter().map(|place| place.mailbox.clone()).collect();
-        let rename = move |delivery: &Self| {
-            let renamed = placements.iter().map(|placement| {
-                let name = name::file_name(placement, &delivery.settings.hostname);
-                done_or_deferred(delivery.maildir(&placement.mailbox).publish(&name))
-            });
-            renamed.collect()
-        };
-        let outcomes = self.block(mailboxes.len(), rename).await;
-        let outcomes = self.sync(mailboxes, outcomes, Maildir::sync_new).await;
-        for outcome in &outcomes {
-            self.count(outcome, "delivered");
-        }
-        outcomes
-    }
-
-    /// Syncs a folder of each Maildir in which something was done; where that fails, nothing was.
-    async fn sync(
-        self: &Arc<Self>,
-        mailboxes: Vec<Address>,
-        outcomes: Vec<Outcome>,
-        sync: impl Fn(&Maildir) -> Result<(), crate::maildir::MaildirError> + Send + 'static,
-    ) -> Vec<Outcome> {
-        let count = outcomes.len();
-        self.block(count, move |delivery| {
-            let mut synced: HashMap<Address, Outcome> = HashMap::new();
-            let outcomes = outcomes.into_iter().zip(mailboxes).map(|(outcome, mailbox)| {
-                if outcome != Outcome::Done {
-                    delivery.count(&outcome, "");
-                    return outcome;
-                }
-                let synced = synced.entry(mailbox).or_insert_with_key(|mailbox| {
-                    done_or_deferred(sync(&delivery.maildir(mailbox)))
-                });
-                synced.clone()
-            });
-            outcomes.collect()
-        })
-        .await
-    }
-
-    /// Runs file operations on a thread that may block, when one of the writers is free.
-    fn block(
-        self: &Arc<Self>,
-        count: usize,
-        work: impl FnOnce(&Self) -> Vec<Outcome> + Send + 'static,
-    ) -> impl Future<Output = Vec<Outcome>> + 'static {
-        let delivery = self.clone();
-        let running = tokio::spawn(async move {
-            let writer = delivery.writers.clone().acquire_owned().await;
-            let blocking = tokio::task::spawn_blocking(move || {
-                let outcomes = work(&delivery);
-                drop(writer);
-                outcomes
-            });
-            blocking.await
-        });
-        async move {
-            match running.await {
-                Ok(Ok(outcomes)) => outcomes,
-                Ok(Err(error)) | Err(error) => {
-                    let reason = Reason::own(Status::SYSTEM, error.to_string());
-                    vec![Outcome::Deferred(reason); count]
-                }
-            }
-        }
-    }
-
-    fn maildir(&self, mailbox: &Address) -> Maildir {
-        Maildir::new(self.settings.maildir.path(mailbox))
-    }
-
-    /// Writes one file into `tmp/`.
-    fn write(&self, job: &DeliveryJob) -> Outcome {
-        let first = match self.first_piece(job) {
-            Ok(first) => first,
-            Err(reason) => return Outcome::Deferred(Reason::own(Status::SYSTEM, reason)),
-        };
-        if trace::is_loop(&first, &job.recipient) {
-            let text =
-                format!("the message was delivered to {} before: it is in a loop", job.recipient);
-            return Outcome::Failed(Reason::own(Status::LOOP, text));
-        }
-        let maildir = self.maildir(&job.placement.mailbox);
-        let name = name::file_name(&job.placement, &self.settings.hostname);
-        let lines = trace::lines(job);
-        let written = maildir.create().and_then(|()| {
-            maildir.write(&name, |file| {
-                write_both(file, lines.as_bytes(), &first)?;
-                self.write_rest(file, job, first.len() as u64)
-            })
-        });
-        done_or_deferred(written)
-    }
-
-    fn first_piece(&self, job: &DeliveryJob) -> Result<bytes::Bytes, String> {
-        match &job.content {
-            Content::Inline(content) => Ok(content.clone()),
-            Content::Aside { .. } => self.piece(job, 0),
-        }
-    }
-
-    /// Writes what comes after the first piece of a large content, piece by piece.
-    fn write_rest(&self, file: &mut File, job: &DeliveryJob, from: u64) -> io::Result<()> {
-        let Content::Aside { length } = job.content else {
-            return Ok(());
-        };
-        let mut at = from;
-        while at < length {
-            let piece = self.piece(job, at).map_err(io::Error::other)?;
-            if piece.is_empty() {
-                return Err(io::Error::other("the message is shorter than the queue says"));
-            }
-            file.write_all(&piece)?;
-            at += piece.len() as u64;
-        }
-        Ok(())
-    }
-
-    fn piece(&self, job: &DeliveryJob, offset: u64) -> Result<bytes::Bytes, String> {
-        let request = ContentRequest { id: job.placement.id, offset, length_max: PIECE_BYTES };
-        match Handle::current().block_on(self.content.ask(request)) {
-            Ok(ContentAnswer::Piece(piece)) => Ok(piece),
-            Ok(ContentAnswer::Failed(reason)) => Err(reason),
-            Err(gone) => Err(gone.to_string()),
-        }
-    }
-
-    fn count(&self, outcome: &Outcome, done: &'static str) {
-        match outcome {
-            Outcome::Done => self.metrics.delivery(done),
-            Outcome::Deferred(_) => self.metrics.delivery("deferred"),
-            Outcome::Failed(_) => self.metrics.delivery("failed"),
-        }
-    }
-}
-
-/// No host takes mail for elsewhere.
-fn not_relayed(jobs: &[RelayJob]) -> Vec<Outcome> {
-    let reason = Reason::own(Status::NO_ROUTE, "no way out is configured (relay-to)");
-    jobs.iter().flat_map(|job| &job.recipients).map(|_| Outcome::Deferred(reason.clone())).collect()
-}
-
-fn done_or_deferred<E: std::fmt::Display>(result: Result<(), E>) -> Outcome {
-    match result {
-        Ok(()) => Outcome::Done,
-        Err(error) => Outcome::Deferred(Reason::own(Status::SYSTEM, error.to_string())),
-    }
-}
-
-fn write_both(file: &mut File, lines: &[u8], content: &[u8]) -> io::Result<()> {
-    let mut slices = &mut [IoSlice::new(lines), IoSlice::new(content)][..];
-    while !slices.is_empty() {
-        let written = file.write_vectored(slices)?;
-        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        IoSlice::advance_slices(&mut slices, written);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use lamppost_disk::RealDisk;
     use lamppost_net::link::{carry_answers, carry_questions, link};
-    use lamppost_roles::QueueId;
+    use lamppost_roles::{Content, DeliveryJob, QueueId};
 
     use super::*;
     use crate::trace::tests::job;
@@ -269,6 +79,8 @@ mod tests {
             maildir: MaildirTemplate::new(template).unwrap(),
             hostname: "mail.lamppost.test".into(),
             writers_max: 4,
+            blocking: Blocking::Threads,
+            relay: Relay::default(),
         };
         let (content, mut contents) = link::<ContentRequest, ContentAnswer>();
         tokio::spawn(async move {
@@ -285,7 +97,7 @@ mod tests {
         let (far_port, far_inbox) = link();
         tokio::spawn(carry_questions(asked, here));
         tokio::spawn(carry_answers(far_port, there));
-        tokio::spawn(run(settings, Metrics::new(), far_inbox, content));
+        tokio::spawn(run(settings, Arc::new(RealDisk), Metrics::new(), far_inbox, content));
         port
     }
 

@@ -1,6 +1,6 @@
 //! The lines that delivery puts before a message (RFC 5321 §4.4), and the loops that they reveal.
 
-use lamppost_roles::{DeliveryJob, Origin};
+use lamppost_roles::{DeliveryJob, Origin, QueueId, RelayJob};
 use lamppost_smtp::Address;
 
 /// Bytes of a header section that are searched for loops.
@@ -10,19 +10,32 @@ const SEARCHED_MAX: usize = 128 * 1024;
 /// delivery that is repeated writes the same bytes.
 pub(crate) fn lines(job: &DeliveryJob) -> String {
     let DeliveryJob { sender, recipient, origin, placement, .. } = job;
+    let received = received(origin, placement.id, Some(recipient));
+    format!("Return-Path: <{sender}>\nDelivered-To: {recipient}\n{received}")
+}
+
+/// `Received` alone: the other two are for the host that delivers (RFC 5321 §4.4).
+///
+/// A recipient is named only where there is no other, who would learn of it, and where that takes
+/// no letters that the header section may do without.
+pub(crate) fn relay_lines(job: &RelayJob) -> String {
+    let only = match &job.recipients[..] {
+        [only] if only.is_ascii() => Some(only),
+        _ => None,
+    };
+    received(&job.origin, job.id, only)
+}
+
+fn received(origin: &Origin, id: QueueId, recipient: Option<&Address>) -> String {
     let Origin { helo, peer, host, protocol, tls, received, .. } = origin;
     let tls = tls.as_ref().map(|tls| format!(" ({tls})")).unwrap_or_default();
+    let recipient = recipient.map(|recipient| format!(" for <{recipient}>")).unwrap_or_default();
     // Nobody handed in what this host itself wrote.
     let from = match helo.as_str() {
         "" => format!("by {host}"),
         helo => format!("from {} ([{peer}])\n\tby {host} with {protocol}{tls}", plain(helo)),
     };
-    format!(
-        "Return-Path: <{sender}>\nDelivered-To: {recipient}\n\
-         Received: {from}\n\tid {} for <{recipient}>; {}\n",
-        placement.id,
-        received.to_rfc5322()
-    )
+    format!("Received: {from}\n\tid {id}{recipient}; {}\n", received.to_rfc5322())
 }
 
 /// What a client calls itself, without what could mean something in a header field.
@@ -47,7 +60,7 @@ pub(crate) fn is_loop(content: &[u8], recipient: &Address) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use bytes::Bytes;
-    use lamppost_roles::{Content, Placement, QueueId, Timestamp};
+    use lamppost_roles::{Content, Placement, Timestamp};
 
     use super::*;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use lamppost_accounts::Accounts;
 use lamppost_database::{Database, Survives};
-use lamppost_delivery::MaildirTemplate;
+use lamppost_delivery::{MaildirTemplate, Relay};
+use lamppost_disk::{Blocking, RealDisk};
 use lamppost_greylist::{Greylist, MemoryStore, Policy as GreylistPolicy};
 use lamppost_mail::policy::{Elsewhere, Policy, PolicySettings, StoreFailure};
 use lamppost_mail::{Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode};
@@ -43,6 +44,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
     let (content_port, content) = socket();
     let (delivery_port, delivery) = socket();
     let (_control_port, control) = socket();
+    let (routing_port, routing) = socket();
 
     let database = Database::open(&folder.join("state.db"), Survives::Kill).unwrap();
     let accounts = Accounts::open(database, lamppost_accounts::Settings::default()).await.unwrap();
@@ -63,21 +65,29 @@ async fn start(folder: &Path) -> (Front, Queue) {
         when_store_fails: StoreFailure::Defer,
         elsewhere: Elsewhere::Nowhere,
     };
-    tokio::spawn(Policy::new(settings, accounts, greylist, clock.clone()).run(policy));
+    let answering = Policy::new(settings, accounts, greylist, clock.clone());
+    tokio::spawn(answering.clone().run(policy));
+    tokio::spawn(answering.run_routes(routing));
 
     let template = format!("{}/mail/{{domain}}/{{local}}", folder.display());
     let settings = lamppost_delivery::Settings {
         maildir: MaildirTemplate::new(template).unwrap(),
         hostname: "mail.lamppost.test".into(),
         writers_max: 4,
+        blocking: Blocking::Threads,
+        relay: Relay::default(),
     };
-    tokio::spawn(lamppost_delivery::run(settings, Metrics::new(), delivery, content_port));
+    let disk = Arc::new(RealDisk);
+    let delivering = lamppost_delivery::run(settings, disk, Metrics::new(), delivery, content_port);
+    tokio::spawn(delivering);
 
     let settings = lamppost_queue::Settings {
         directory: folder.join("spool"),
+        // The folder of temporary files may be in memory.
+        accept_volatile: true,
         ..lamppost_queue::Settings::default()
     };
-    let ends = Ends { intake, control, content, delivery: delivery_port };
+    let ends = Ends { intake, control, content, delivery: delivery_port, routing: routing_port };
     let queue = Queue::start(settings, clock.clone(), Metrics::new(), ends).await.unwrap();
 
     let settings = FrontSettings {

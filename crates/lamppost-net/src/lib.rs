@@ -10,6 +10,7 @@ mod listener;
 mod network;
 pub mod proxy;
 mod tls;
+mod tls_client;
 
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
@@ -18,3 +19,4 @@ pub use linger::close_gracefully;
 pub use listener::{BindCause, BindError, Listener};
 pub use network::Network;
 pub use tls::{HandshakeError, KeyPair, ServerTls, TlsError};
+pub use tls_client::{ClientTls, ClientTlsError, Trust};

@@ -76,9 +76,9 @@ pub enum TlsError {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// It took too long.
-    #[error("the client did not finish the handshake in time")]
+    #[error("the other side did not finish the handshake in time")]
     Timeout,
-    /// The client and this server do not agree, or the connection broke.
+    /// The two sides do not agree, or the connection broke.
     #[error("{0}")]
     Failed(io::Error),
 }

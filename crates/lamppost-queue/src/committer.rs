@@ -1,8 +1,8 @@
 //! The one task that writes the log, on a thread of its own.
 //!
 //! It takes everything that waits as one group, writes it, syncs once and answers all; the next
-//! group is what arrived meanwhile. There is no timer: a lone message waits for its own sync only,
-//! and a hundred at once share one.
+//! group is what arrived meanwhile. A lone message waits for its own sync only, and a hundred at once
+//! share one.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use crate::{Durability, StartError};
 const GROUP_RECORDS_MAX: usize = 4096;
 /// Bytes in a group; one record may be larger.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The longest wait for others to join a group.
+const COMPANY_WAIT_MAX: Duration = Duration::from_millis(1);
 /// How long records that nobody waits for stay without a sync.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 
@@ -119,6 +121,30 @@ impl Committer {
     }
 }
 
+/// How fast groups went.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Who waited for the last group.
+    waiters: usize,
+    /// A moving average of what a group took.
+    took: Duration,
+}
+
+impl Pace {
+    /// When the last group was several, more are on their way: waiting as long as half a group takes
+    /// lets them share this one's sync. Whoever is alone waits for nobody.
+    fn wait_for_company(&self) {
+        if self.waiters > 1 {
+            std::thread::park_timeout((self.took / 2).min(COMPANY_WAIT_MAX));
+        }
+    }
+
+    fn measured(&mut self, waiters: usize, took: Duration) {
+        self.waiters = waiters;
+        self.took = (self.took * 7 + took) / 8;
+    }
+}
+
 /// What the committer waits for next.
 enum Next {
     Order(Order),
@@ -130,6 +156,7 @@ enum Next {
 
 async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Order>) {
     let mut left = None;
+    let mut pace = Pace::default();
     loop {
         let next = match left.take() {
             Some(work) => Next::Order(Order::Commit(work)),
@@ -142,8 +169,14 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
                 None
             }
             Next::Order(Order::Commit(work)) => {
+                if work.sync && spool.settings.blocking == Blocking::Threads {
+                    pace.wait_for_company();
+                }
                 let group = gather(work, &mut waiting, &log, spool.settings.durability);
+                let waiters = group.works.iter().filter(|work| work.sync).count();
+                let begun = Instant::now();
                 commit(&mut log, &spool, group.works);
+                pace.measured(waiters, begun.elapsed());
                 left = group.left;
                 group.stopping
             }

@@ -68,7 +68,7 @@ async fn answer(spool: &Arc<Spool>, request: ControlRequest) -> ControlAnswer {
 }
 
 /// Answers what must be read from the disk.
-fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
+pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
     match request {
         ControlRequest::List { after, limit, filter } => {
             ControlAnswer::Listing(list(spool, after, limit.min(PAGE_MAX), &filter))
@@ -129,7 +129,7 @@ fn meant(spool: &Spool, id: QueueId, filter: &Filter) -> Option<MessageView> {
 }
 
 /// A message as administrators see it; nothing when it is gone.
-fn view(spool: &Spool, id: QueueId) -> Option<MessageView> {
+pub(crate) fn view(spool: &Spool, id: QueueId) -> Option<MessageView> {
     let read = spool.load_record(id);
     let index = spool.index.lock();
     let message = index.message(id)?;
@@ -231,9 +231,9 @@ async fn change_some(
             }
             Ok(count)
         }
-        Verb::Retry => move_on(spool, ids, |recipient, now| retried(recipient, now)).await,
+        Verb::Retry => move_on(spool, ids, retried).await,
         Verb::Return => {
-            let count = move_on(spool, ids, |recipient, now| returned(recipient, now)).await?;
+            let count = move_on(spool, ids, returned).await?;
             spool.failures.lock().extend(ids);
             spool.notices.notify_one();
             Ok(count)

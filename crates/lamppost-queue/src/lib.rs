@@ -7,6 +7,7 @@
 //! role in batches, a mailbox at a time.
 
 mod bounce;
+mod check;
 mod checkpoint;
 mod committer;
 mod control;
@@ -45,6 +46,7 @@ use crate::lock::Lock;
 use crate::schedule::Askers;
 use crate::spool::{Means, Spool};
 
+pub use check::{Finding, OfflineSpool, Repaired, Report, Severity};
 pub use replay::scan_segment;
 pub use settings::{Durability, Settings};
 

@@ -90,9 +90,9 @@ impl Spool {
             io::Error::new(io::ErrorKind::InvalidData, text)
         };
         let header = RecordHeader::read(segment, &bytes).ok_or_else(damaged)?;
-        let record = match header.record(&bytes).ok_or_else(damaged)? {
-            Record::Message(message) | Record::Notice { message, .. } => message,
-            _ => return Err(damaged()),
+        let record = header.record(&bytes).ok_or_else(damaged)?;
+        let (Record::Message(record) | Record::Notice { message: record, .. }) = record else {
+            return Err(damaged());
         };
         if !with_content || record.aside {
             return Ok((record, None));

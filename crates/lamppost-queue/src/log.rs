@@ -14,7 +14,7 @@ use crate::{Settings, StartError};
 
 /// Groups are filled up with zeros to whole pages: a page that is written whole need not be read
 /// from the disk first.
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 
 /// Where the log goes on.
 #[derive(Clone, Debug, Default)]
@@ -140,7 +140,7 @@ impl Log {
     }
 
     fn write(&mut self, drafts: &[&Draft]) -> io::Result<Written> {
-        const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+        const ZEROS: [u8; PAGE] = [0; PAGE];
         let Some(current) = &mut self.current else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -153,7 +153,7 @@ impl Log {
             current.size += draft.len() as u64;
             self.next.sequence += 1;
         }
-        let padded = current.size.next_multiple_of(PAGE).min(current.capacity);
+        let padded = current.size.next_multiple_of(PAGE as u64).min(current.capacity);
         let padding = usize::try_from(padded.saturating_sub(current.size)).unwrap_or(0);
         let mut slices: Vec<_> = drafts
             .iter()

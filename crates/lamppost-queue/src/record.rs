@@ -16,7 +16,6 @@ pub(crate) type Item = (QueueId, u32);
 
 /// What a record says. New kinds go to the end: their numbers are part of the format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "most records are messages")]
 pub(crate) enum Record {
     /// A message with its present state; its content follows the record's text, or lies aside.
     Message(MessageRecord),

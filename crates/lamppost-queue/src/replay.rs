@@ -28,9 +28,9 @@ pub(crate) struct Replayed {
 }
 
 /// A segment whose records are replayed.
-struct Segment {
-    id: SegmentId,
-    found: Vec<Found>,
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    pub(crate) found: Vec<Found>,
 }
 
 /// Reads the checkpoint, then the segments that it does not cover, and takes what they say into an
@@ -61,14 +61,12 @@ pub(crate) fn replay(
     for entry in entries {
         replay.index.restore(entry);
     }
-    replay.take_in(&segments);
+    let (sequence, newest) = take_in(&mut replay.index, &segments);
+    replay.next.sequence = replay.next.sequence.max(sequence);
+    replay.last_id = replay.last_id.max(newest);
     replay.remove_orphans()?;
     let Replay { index, last_id, next, damage, .. } = replay;
-    let has_failed = |message: &Message| {
-        message.recipients.iter().any(|recipient| recipient.progress == Progress::Failed)
-    };
-    let failures = index.after(None).filter(|(_, message)| has_failed(message));
-    let failures = failures.map(|(id, _)| id).collect();
+    let failures = failures(&index);
     Ok(Replayed { index, last_id, next, covered_below: begin, damage, failures })
 }
 
@@ -178,23 +176,6 @@ impl<'a> Replay<'a> {
         ));
     }
 
-    /// Takes the records into the index, in the order of the log and without those that were voided.
-    fn take_in(&mut self, segments: &[Segment]) {
-        let void = voided(segments);
-        for Segment { id, found } in segments {
-            for found in found {
-                let Found::Record { record, sequence, at, text } = found else { continue };
-                self.next.sequence = self.next.sequence.max(sequence + 1);
-                if void.contains(&(id.number, *sequence)) {
-                    continue;
-                }
-                let place = Place { segment: id.number, at: *at, text: *text };
-                let newest = apply(&mut self.index, record, place);
-                self.last_id = self.last_id.max(newest.unwrap_or(QueueId(0)));
-            }
-        }
-    }
-
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.
     fn quarantine(&mut self, id: SegmentId, bytes: &[u8], found: &[Found]) {
         let last = self.paths.last().is_some_and(|(number, _)| *number == id.number);
@@ -247,8 +228,35 @@ fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
     })
 }
 
+/// Messages with recipients that failed for good.
+pub(crate) fn failures(index: &Index) -> BTreeSet<QueueId> {
+    let has_failed = |message: &Message| {
+        message.recipients.iter().any(|recipient| recipient.progress == Progress::Failed)
+    };
+    index.after(None).filter(|(_, message)| has_failed(message)).map(|(id, _)| id).collect()
+}
+
+/// Takes the records into the index, in the order of the log and without those that were voided.
+/// Returns the number of the record after them, and the newest message that they are about.
+pub(crate) fn take_in(index: &mut Index, segments: &[Segment]) -> (u64, QueueId) {
+    let void = voided(segments);
+    let (mut next, mut newest) = (0, QueueId(0));
+    for Segment { id, found } in segments {
+        for found in found {
+            let Found::Record { record, sequence, at, text } = found else { continue };
+            next = next.max(sequence + 1);
+            if void.contains(&(id.number, *sequence)) {
+                continue;
+            }
+            let place = Place { segment: id.number, at: *at, text: *text };
+            newest = newest.max(apply(index, record, place).unwrap_or(QueueId(0)));
+        }
+    }
+    (next, newest)
+}
+
 /// The records that never happened.
-fn voided(segments: &[Segment]) -> BTreeSet<(u64, u64)> {
+pub(crate) fn voided(segments: &[Segment]) -> BTreeSet<(u64, u64)> {
     let mut void = BTreeSet::new();
     for found in segments.iter().flat_map(|segment| &segment.found) {
         if let Found::Record { record, .. } = found

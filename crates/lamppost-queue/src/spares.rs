@@ -160,7 +160,8 @@ impl Spares {
     }
 }
 
-fn number(path: &Path) -> Option<u64> {
+/// The number in a spare's name.
+pub(crate) fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()
 }
 

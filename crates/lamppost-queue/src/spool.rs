@@ -43,6 +43,8 @@ pub(crate) struct Spool {
     orders: UnboundedSender<Order>,
     fault: Mutex<Option<String>>,
     damage: Mutex<Vec<String>>,
+    /// Bytes that were not free when a message was refused for that; 0 since one was not.
+    lacking: AtomicU64,
     bytes: AtomicU64,
     delivered: AtomicU64,
 }
@@ -76,6 +78,7 @@ impl Spool {
             orders,
             fault: Mutex::default(),
             damage: Mutex::new(replayed.damage),
+            lacking: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         };
@@ -98,9 +101,28 @@ impl Spool {
 
     /// Whether the disk has room for a new message of this size.
     pub(crate) fn has_room(&self, size: u64) -> bool {
-        let free = self.disk.free_bytes(&self.settings.directory);
+        let needed = self.settings.free_space_min.saturating_add(size);
+        let has_room = self.is_free(needed);
+        self.lacking.store(if has_room { 0 } else { needed }, Ordering::Relaxed);
+        has_room
+    }
+
+    /// Whether so many bytes are free.
+    pub(crate) fn is_free(&self, needed: u64) -> bool {
         // A disk that does not tell is found out by the write itself.
-        free.map_or(true, |free| free >= self.settings.free_space_min.saturating_add(size))
+        self.disk.free_bytes(&self.settings.directory).map_or(true, |free| free >= needed)
+    }
+
+    /// Why mail is refused for lack of space, as long as it is.
+    fn shortage(&self) -> Option<String> {
+        let needed = self.lacking.load(Ordering::Relaxed);
+        (needed > 0 && !self.is_free(needed)).then(|| {
+            format!(
+                "the disk is full: mail is refused until {} MiB of {} are free (free-space-min)",
+                needed.div_ceil(1024 * 1024),
+                self.settings.directory.display()
+            )
+        })
     }
 
     /// Hands a record to the committer; `then` runs on its thread.
@@ -309,7 +331,7 @@ impl Spool {
             accepted: self.metrics.messages_accepted.get(),
             delivered: self.delivered.load(Ordering::Relaxed),
             syncs: self.metrics.spool_syncs.get(),
-            fault: self.fault.lock().clone(),
+            fault: self.fault.lock().clone().or_else(|| self.shortage()),
             damage: self.damage.lock().clone(),
         }
     }
@@ -325,8 +347,8 @@ pub(crate) fn place(committed: Committed) -> Place {
 }
 
 /// Tells that a file could not be removed; it is tried again at the next start.
-pub(crate) fn warn_unless_removed(path: &Path, removed: std::io::Result<()>) -> bool {
-    if let Err(error) = &removed {
+pub(crate) fn warn_unless_removed(path: &Path, removed: &std::io::Result<()>) -> bool {
+    if let Err(error) = removed {
         error!(path = %path.display(), reason = %error, "a file of the spool cannot be removed");
     }
     removed.is_ok()

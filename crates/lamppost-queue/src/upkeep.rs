@@ -75,7 +75,7 @@ impl Spool {
     /// says is in the checkpoint.
     pub(crate) fn tidy(&self, log: &mut Log) {
         for path in std::mem::take(&mut *self.upkeep.doomed.lock()) {
-            warn_unless_removed(&path, self.disk.remove(&path));
+            warn_unless_removed(&path, &self.disk.remove(&path));
         }
         let covered_below = self.upkeep.covered_below.load(Ordering::Relaxed);
         let free: Vec<_> = {
@@ -87,11 +87,13 @@ impl Spool {
             log.closed().filter(is_free).collect()
         };
         for number in free {
-            if warn_unless_removed(&self.settings.segment(number), log.release(number)) {
+            if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
                 self.index.lock().remove_segment(number);
             }
         }
-        if !log.has_reserve() && self.has_room(self.settings.reserve()) {
+        if !log.has_reserve()
+            && self.is_free(self.settings.free_space_min + self.settings.reserve())
+        {
             log.refill_reserve();
         }
     }

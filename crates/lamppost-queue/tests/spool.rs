@@ -46,12 +46,12 @@ fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
 /// Where a text lies in the log.
 fn find(disk: &SimulatedDisk, text: &str) -> (PathBuf, u64) {
     let world = disk.world();
-    let places = segments(disk).into_iter().filter_map(|path| {
+    let mut places = segments(disk).into_iter().filter_map(|path| {
         let bytes = world.file(&path)?;
         let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
         Some((path, at as u64))
     });
-    places.last().unwrap()
+    places.next_back().unwrap()
 }
 
 fn file_name(path: &Path) -> &str {
@@ -66,7 +66,7 @@ async fn old_records_in_a_recycled_segment_never_come_back() {
     until(async || listed(&around).await.is_empty()).await;
     let recycled = disk.log().iter().any(|operation| match operation {
         Operation::Rename { from, to } => {
-            file_name(from).ends_with(".seg") && file_name(to).starts_with("spare-")
+            from.extension().is_some_and(|end| end == "seg") && file_name(to).starts_with("spare-")
         }
         _ => false,
     });

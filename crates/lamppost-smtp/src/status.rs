@@ -31,6 +31,10 @@ impl Status {
     pub const EXPIRED: Self = Self::new(5, 4, 7);
     /// The other host does not answer (RFC 3463 §3.5).
     pub const NO_ANSWER: Self = Self::new(4, 4, 1);
+    /// The other host's address cannot be found (RFC 3463 §3.5).
+    pub const NO_ADDRESS: Self = Self::new(4, 4, 3);
+    /// TLS failed (RFC 3463 §3.8).
+    pub const NO_TLS: Self = Self::new(4, 7, 5);
     /// The connection broke (RFC 3463 §3.5).
     pub const BROKEN: Self = Self::new(4, 4, 2);
     /// An administrator decided (RFC 3463 §3.8).

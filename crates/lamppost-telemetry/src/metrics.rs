@@ -27,6 +27,7 @@ pub struct Metrics {
     /// Tries to authenticate that were refused.
     pub auth_failures: Counter,
     deliveries: Labelled,
+    delivery_syncs: Labelled,
     /// Messages in the queue now.
     pub queue_messages: Gauge,
     /// Syncs of the spool's log.
@@ -49,6 +50,7 @@ impl Metrics {
             recipients_deferred: Family::default(),
             auth_failures: Counter::default(),
             deliveries: Family::default(),
+            delivery_syncs: Family::default(),
             queue_messages: Gauge::default(),
             spool_syncs: Counter::default(),
             spool_sync_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
@@ -80,6 +82,11 @@ impl Metrics {
         );
         to.register("auth_failures", "Authentications refused", self.auth_failures.clone());
         to.register("deliveries", "Tries to deliver, by outcome", self.deliveries.clone());
+        to.register(
+            "delivery_syncs",
+            "Syncs of Maildirs, by way: each by itself, or all by a sync of their file system",
+            self.delivery_syncs.clone(),
+        );
         to.register("queue_messages", "Messages in the queue", self.queue_messages.clone());
         to.register("spool_syncs", "Syncs of the spool's log", self.spool_syncs.clone());
         to.register(
@@ -108,6 +115,11 @@ impl Metrics {
     /// Counts a try to deliver.
     pub fn delivery(&self, outcome: &'static str) {
         self.deliveries.get_or_create(&[("outcome", outcome.to_owned())]).inc();
+    }
+
+    /// Counts a Maildir that was made durable.
+    pub fn delivery_sync(&self, way: &'static str) {
+        self.delivery_syncs.get_or_create(&[("way", way.to_owned())]).inc();
     }
 
     /// The figures in Prometheus' text format.

@@ -84,16 +84,12 @@ fn a_program_that_does_not_run_is_told_so() {
           help: start it with `lamppost run`; name the same --state or --config if it runs with one
         ");
     insta::assert_snapshot!(complained(&[&state[..], &["queue", "retry"]].concat()), @r"
-        64: error: the following required arguments were not provided:
-          <IDS>...
-
-        Usage: lamppost queue retry <IDS>...
-
-        For more information, try '--help'.
+        64: error: this names no message
+          help: name ids or a filter, such as --domain example.org, or --all
         ");
     insta::assert_snapshot!(complained(&[&state[..], &["queue", "delete", "--all"]].concat()), @r"
         64: error: this would delete every message in the queue
-          help: add --yes if that is what you want
+          help: look at them with --dry-run; add --yes if that is what you want
         ");
 }
 

@@ -10,11 +10,13 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Server, await_port, postfix_libraries, write};
+use super::load::postfix_libraries;
+use super::peer::Peer;
+use super::process::{caged, end};
+use super::syncs::watched;
+use super::{Server, await_port, write};
 use crate::machine::output;
 use crate::setup;
-
-const PORT: u16 = 22526;
 
 /// Services of master.cf that local delivery needs: name, type, and the program.
 const SERVICES: [(&str, &str, &str); 12] = [
@@ -38,7 +40,7 @@ pub(super) struct Postfix {
 }
 
 impl Postfix {
-    pub(super) fn start(folder: &Path) -> Result<Self> {
+    pub(super) fn start(folder: &Path, syncs: Option<&Path>) -> Result<Self> {
         ensure!(
             output(Command::new("id").arg("-u"))?.trim() == "0",
             "Postfix can be started by root only"
@@ -65,8 +67,9 @@ impl Postfix {
         write(&config.join("main.cf"), &main_cf(folder, nobody))?;
         write(&config.join("master.cf"), &master_cf())?;
         let log = std::fs::File::create(folder.join("log"))?;
-        let child = Command::new(setup::postfix().join("usr/lib/postfix/sbin/master"))
-            .args(["-c".as_ref(), config.as_os_str(), "-d".as_ref()])
+        let mut words = watched(&setup::postfix().join("usr/lib/postfix/sbin/master"), syncs);
+        words.extend(["-c".into(), config.clone().into(), "-d".into()]);
+        let child = caged(&words, (&[], ""))
             .env("LD_LIBRARY_PATH", postfix_libraries())
             .env("MAIL_CONFIG", &config)
             .stdin(Stdio::null())
@@ -75,7 +78,7 @@ impl Postfix {
             .spawn()
             .context("cannot run Postfix")?;
         let server = Self { child, mail };
-        await_port(&server.address())?;
+        await_port(&Peer::Postfix.address())?;
         Ok(server)
     }
 }
@@ -101,7 +104,8 @@ fn main_cf(folder: &Path, nobody: u32) -> String {
 }
 
 fn master_cf() -> String {
-    let mut text = format!("127.0.0.1:{PORT} inet n - n - 120 smtpd\n");
+    let port = Peer::Postfix.port();
+    let mut text = format!("127.0.0.1:{port} inet n - n - 120 smtpd\n");
     text.push_str("postlog unix-dgram n - n - 1 postlogd\n");
     for (name, kind, program) in SERVICES {
         let private = if ["pickup", "cleanup", "qmgr"].contains(&name) { "n" } else { "-" };
@@ -140,10 +144,6 @@ fn make(path: &Path, owner: u32, group: Option<u32>, mode: u32) -> Result<()> {
 }
 
 impl Server for Postfix {
-    fn address(&self) -> String {
-        format!("127.0.0.1:{PORT}")
-    }
-
     fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -155,8 +155,6 @@ impl Server for Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // The children leave with their master when it is asked to go.
-        drop(Command::new("kill").arg(self.child.id().to_string()).status());
-        drop(self.child.wait());
+        end(&mut self.child);
     }
 }

@@ -1,4 +1,4 @@
-//! `[mail]`, `[mail.greylist]` and `[mail.queue]`.
+//! `[mail]`, `[mail.greylist]` and `[mail.queue]`; the other sections below `[mail]` have their own files.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use toml::de::DeTable;
 
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
+use super::relay::{self, HostPort, Relay};
 use super::{count, non_empty, size, time};
 use crate::reader::{self, Findings, Section, Wrong};
 use crate::unit::ByteSize;
@@ -17,6 +18,8 @@ pub struct Mail {
     pub domains: Vec<String>,
     pub postmaster: Option<String>,
     pub maildir: String,
+    pub relay_to: Option<HostPort>,
+    pub relay: Relay,
     pub listen: Vec<Listen>,
     pub limits: Limits,
     pub auth: Auth,
@@ -58,6 +61,10 @@ pub struct Queue {
     pub retry_first: Duration,
     pub retry_max: Duration,
     pub deliveries_at_once_max: usize,
+    pub delivery_lag: Duration,
+    pub delay_notice_after: Duration,
+    pub notice_every: Duration,
+    pub accept_volatile: bool,
 }
 
 /// What an acknowledged message survives.
@@ -103,6 +110,8 @@ impl Mail {
             )),
         };
         let maildir = section.read("maildir", template, findings).value;
+        let relay_to = section.read("relay-to", relay::host_port, findings).value;
+        let relay = Relay::read(section.section("relay", "mail.relay", findings), findings);
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
         let greylist =
@@ -110,7 +119,18 @@ impl Mail {
         let queue = Queue::read(section.section("queue", "mail.queue", findings), findings);
         let listen = Listen::read_all(&mut section, listen, has_tls, findings);
         section.finish(findings);
-        Self { domains, postmaster, maildir, listen, limits, auth, greylist, queue }
+        Self {
+            domains,
+            postmaster,
+            maildir,
+            relay_to,
+            relay,
+            listen,
+            limits,
+            auth,
+            greylist,
+            queue,
+        }
     }
 }
 
@@ -165,6 +185,10 @@ impl Queue {
             retry_first: time(from, "retry-first", findings),
             retry_max: time(from, "retry-max", findings),
             deliveries_at_once_max: count(from, "deliveries-at-once-max", findings),
+            delivery_lag: time(from, "delivery-lag", findings),
+            delay_notice_after: time(from, "delay-notice-after", findings),
+            notice_every: time(from, "notice-every", findings),
+            accept_volatile: from.read("accept-volatile", reader::boolean, findings).value,
         };
         section.finish(findings);
         queue

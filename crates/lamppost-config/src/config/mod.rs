@@ -3,6 +3,7 @@
 mod limits;
 mod listen;
 mod mail;
+mod relay;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::unit::ByteSize;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
 pub use mail::{Durability, Greylist, Mail, Queue, StoreFailure};
+pub use relay::{HostPort, Relay, RelayTls};
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -192,7 +194,10 @@ impl Config {
     /// Files that the configuration names and that must be there.
     pub fn referenced_files(&self) -> Vec<PathBuf> {
         let files = self.tls.files.iter().flat_map(|(certificate, key)| [certificate, key]);
-        files.filter_map(Secret::path).collect()
+        let relay = &self.mail.relay;
+        let password = relay.login.as_ref().map(|(_, password)| password);
+        let secrets = files.chain(password).filter_map(Secret::path);
+        secrets.chain(relay.ca.clone()).collect()
     }
 }
 

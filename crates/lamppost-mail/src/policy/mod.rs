@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use lamppost_accounts::Accounts;
 use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
@@ -64,8 +65,13 @@ impl Policy {
                 question = inbox.next() => {
                     let Some((question, reply)) = question else { return };
                     let policy = self.clone();
-                    // As many at once as there are sessions: each asks one question at a time.
-                    tokio::spawn(async move { reply.send(policy.answer(question).await) });
+                    let mut answering = Box::pin(async move { policy.answer(question).await });
+                    // Most answers are at hand. The others are as many at once as there are
+                    // sessions: each asks one question at a time.
+                    match (&mut answering).now_or_never() {
+                        Some(answer) => reply.send(answer),
+                        None => drop(tokio::spawn(async move { reply.send(answering.await) })),
+                    }
                 }
                 _ = sweep.tick() => self.sweep().await,
             }

@@ -55,7 +55,7 @@ struct Line {
 /// Recipients that are to be tried now, and those whose time comes.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    lines: HashMap<Handle, Line>,
+    of: HashMap<Handle, Line>,
     rings: [VecDeque<Handle>; 3],
     turn: usize,
     later: BTreeSet<(Timestamp, Item)>,
@@ -99,7 +99,7 @@ impl Lines {
         (sender, item): (Handle, Item),
         now: Timestamp,
     ) {
-        let line = self.lines.entry(destination).or_insert_with(|| Line::new(work));
+        let line = self.of.entry(destination).or_insert_with(|| Line::new(work));
         if line.turns.is_empty() {
             line.since = now;
         }
@@ -114,7 +114,7 @@ impl Lines {
 
     /// Puts a destination into the ring of its kind, if something waits and nothing stands against it.
     fn list(&mut self, destination: Handle) {
-        let Some(line) = self.lines.get_mut(&destination) else { return };
+        let Some(line) = self.of.get_mut(&destination) else { return };
         let free = line.under_way == 0 || line.work == Work::Relay;
         if free && !line.listed && !line.turns.is_empty() {
             line.listed = true;
@@ -153,7 +153,7 @@ impl Lines {
         let mut again = None;
         for _ in 0..self.rings[work as usize].len() {
             let Some(destination) = self.rings[work as usize].pop_front() else { break };
-            let Some(line) = self.lines.get_mut(&destination) else { continue };
+            let Some(line) = self.of.get_mut(&destination) else { continue };
             let busy = work == Work::Relay && line.under_way >= bounds.relays_max;
             let ripe = Timestamp(line.since.0.saturating_add(bounds.lag_ms));
             let early = work == Work::Mailbox && ripe > now && self.waiting < bounds.items_max / 2;
@@ -176,8 +176,8 @@ impl Lines {
             let alone = line.alone;
             if work == Work::Relay {
                 self.list(destination);
-            } else if self.lines.get(&destination).is_some_and(Line::is_over) {
-                self.lines.remove(&destination);
+            } else if self.of.get(&destination).is_some_and(Line::is_over) {
+                self.of.remove(&destination);
             }
             if batch.items.len() >= bounds.items_max
                 || (!batch.items.is_empty() && (alone || work == Work::Relay))
@@ -190,12 +190,12 @@ impl Lines {
 
     /// A batch for a destination is over; a troubled one gets batches of its own from now on.
     pub(crate) fn over(&mut self, destination: Handle, is_troubled: bool, now: Timestamp) {
-        let Some(line) = self.lines.get_mut(&destination) else { return };
+        let Some(line) = self.of.get_mut(&destination) else { return };
         line.under_way = line.under_way.saturating_sub(1);
         line.alone = is_troubled;
         line.since = now;
         if line.is_over() && !line.alone {
-            self.lines.remove(&destination);
+            self.of.remove(&destination);
         } else {
             self.list(destination);
         }
@@ -203,8 +203,8 @@ impl Lines {
 
     /// A destination that nobody sends to any more.
     pub(crate) fn forget(&mut self, destination: Handle) {
-        if self.lines.get(&destination).is_some_and(Line::is_over) {
-            self.lines.remove(&destination);
+        if self.of.get(&destination).is_some_and(Line::is_over) {
+            self.of.remove(&destination);
         }
     }
 }

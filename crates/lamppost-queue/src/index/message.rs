@@ -22,6 +22,7 @@ pub(crate) struct Place {
 
 /// A message in the queue.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, and a million of them")]
 pub(crate) struct Message {
     pub(crate) place: Place,
     /// Bytes of content.

@@ -39,19 +39,12 @@ impl<T: Eq + Hash> Table<T> {
         }
         let value = Arc::new(value);
         let entry = Some(Entry { value: value.clone(), users: 1 });
-        let handle = match self.free.pop() {
-            Some(handle) => {
-                if let Some(place) = self.entries.get_mut(handle.0 as usize) {
-                    *place = entry;
-                }
-                handle
-            }
-            None => {
-                let handle = Handle(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
-                self.entries.push(entry);
-                handle
-            }
-        };
+        let next = Handle(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
+        let handle = self.free.pop().unwrap_or(next);
+        match self.entries.get_mut(handle.0 as usize) {
+            Some(place) => *place = entry,
+            None => self.entries.push(entry),
+        }
         self.handles.insert(value, handle);
         handle
     }

@@ -50,9 +50,16 @@ pub(crate) async fn start(
         ..Settings::default()
     };
     change(&mut settings);
-    let ((intake, i), (control, c), (content, t)) = (link(), link(), link());
-    let ((d, delivery), (r, routing)) = (link(), link());
-    let ends = Ends { intake: i, control: c, content: t, delivery: d, routing: r };
+    let ((intake, intake_end), (control, control_end)) = (link(), link());
+    let ((content, content_end), (delivery_end, delivery)) = (link(), link());
+    let (routing_end, routing) = link();
+    let ends = Ends {
+        intake: intake_end,
+        control: control_end,
+        content: content_end,
+        delivery: delivery_end,
+        routing: routing_end,
+    };
     let clock: Arc<dyn Clock> = match settings.blocking {
         Blocking::Threads => Arc::new(SystemClock),
         // Such tests pause the time.

@@ -10,7 +10,7 @@ use crate::Status;
 use super::extensions::Extensions;
 use super::message::Complaint;
 use super::reply::{HostReply, ReplyReader};
-use super::{Awaited, Client, ClientAction, ClientTls, Credentials, State};
+use super::{Awaited, Client, ClientAction, Credentials, StartTls, State};
 
 impl Client {
     pub(super) fn greeted(&mut self, reply: &HostReply) {
@@ -46,12 +46,12 @@ impl Client {
     }
 
     fn begin_tls(&mut self) {
-        match self.settings.tls {
+        match self.settings.starttls {
             _ if self.tls => self.authenticate(),
-            ClientTls::Off => self.authenticate(),
+            StartTls::Never => self.authenticate(),
             _ if self.extensions.starttls => self.say("STARTTLS", Awaited::StartTls),
-            ClientTls::Opportunistic => self.authenticate(),
-            ClientTls::Required => self.end(Complaint::own(
+            StartTls::WhenOffered => self.authenticate(),
+            StartTls::Required => self.end(Complaint::own(
                 Status::POLICY,
                 "the host does not offer STARTTLS, which is required",
             )),
@@ -60,8 +60,8 @@ impl Client {
 
     pub(super) fn starttls_answered(&mut self, reply: &HostReply) {
         if reply.code != 220 {
-            return match self.settings.tls {
-                ClientTls::Opportunistic if reply.class() >= 4 => self.authenticate(),
+            return match self.settings.starttls {
+                StartTls::WhenOffered if reply.class() >= 4 => self.authenticate(),
                 _ => self.end(Complaint::said(reply)),
             };
         }

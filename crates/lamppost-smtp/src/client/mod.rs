@@ -26,7 +26,7 @@ use self::transaction::Transaction;
 use crate::Status;
 
 pub use self::message::{Complaint, HeaderText, Outgoing, Speaker, Verdict};
-pub use self::settings::{ClientSettings, ClientTimeouts, ClientTls, Credentials};
+pub use self::settings::{ClientSettings, ClientTimeouts, Credentials, StartTls};
 
 /// What the owner of a client has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub struct ClientSettings {
     /// This host's name, as it introduces itself.
     pub hostname: String,
     /// What becomes of a connection without TLS (RFC 3207).
-    pub tls: ClientTls,
+    pub starttls: StartTls,
     /// Who this host is to the other, if it must say so (RFC 4954).
     pub credentials: Option<Credentials>,
     /// How long the other host may take.
@@ -19,13 +19,13 @@ pub struct ClientSettings {
 
 /// What becomes of a connection that begins without TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientTls {
+pub enum StartTls {
     /// It stays without.
-    Off,
-    /// It gets TLS when the host offers it.
-    Opportunistic,
+    Never,
     /// It gets TLS or carries no mail.
     Required,
+    /// It gets TLS when the host offers it.
+    WhenOffered,
 }
 
 /// A name and its password.

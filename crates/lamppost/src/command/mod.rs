@@ -63,8 +63,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Explain(explain) => explain.execute(),
         Command::Account(command) => wait(command.execute(&place)),
         Command::Queue { command } => {
-            let list = queue::QueueCommand::List { json: false };
-            wait(command.unwrap_or(list).execute(&place))
+            wait(command.unwrap_or_else(queue::QueueCommand::list).execute(&place))
         }
         Command::Status(status) => wait(status.execute(&place)),
         Command::Log(log) => log.execute(&place),

@@ -3,6 +3,7 @@
 mod demo;
 mod listeners;
 mod program;
+mod relay;
 mod settings;
 
 use std::fmt::Write as _;
@@ -15,13 +16,15 @@ use lamppost_accounts::Accounts;
 use lamppost_config::{Config, Level, LogFormat, TlsMode};
 use lamppost_console::{Control, ControlSocket, serve_metrics};
 use lamppost_database::{Database, Survives};
+use lamppost_delivery::Relay;
+use lamppost_disk::RealDisk;
 use lamppost_greylist::{Greylist, SqliteStore};
 use lamppost_mail::policy::Policy;
 use lamppost_mail::{Front, FrontEnds};
 use lamppost_net::link::{Port, link};
 use lamppost_net::{Clock, Drain, KeyPair, Listener, ServerTls, SystemClock, demo_ca};
 use lamppost_queue::{Ends, Queue};
-use lamppost_roles::{ControlAnswer, ControlRequest};
+use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, IntakeRequest};
 use lamppost_smtp::Secret;
 use lamppost_telemetry::{Format, Guard, Health, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,7 +64,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let hostname = config.server.hostname.clone().unwrap_or_else(machine_name);
     let tls = tls(&opened, &hostname)?;
     let metrics = Metrics::new();
-    let Roles { front, queue, policy, greylist, control, drain, password } =
+    let Roles { front, queue, policy, greylist, relay, control, intake, drain, password } =
         wire(&opened, &hostname, &metrics).await?;
     let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
     let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
@@ -80,9 +83,10 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         health: Health::default(),
         policy,
         greylist,
+        relay,
         tls,
     });
-    serve_control(&opened, control, &program)?;
+    serve_control(&opened, (control, intake), &program)?;
     tokio::spawn(watch_certificate(program.clone()));
     let welcome = match opened.file {
         None => demo::welcome(password.as_ref(), &opened.state),
@@ -111,7 +115,9 @@ struct Roles {
     queue: Queue,
     policy: Policy,
     greylist: Arc<Greylist>,
+    relay: Relay,
     control: Port<ControlRequest, ControlAnswer>,
+    intake: Port<IntakeRequest, IntakeAnswer>,
     drain: Drain,
     /// The password of the demo's account, if it was made just now.
     password: Option<Secret>,
@@ -131,28 +137,34 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
     let (content_port, content) = link();
     let (delivery_port, delivery) = link();
     let (policy_port, policy_inbox) = link();
+    let (routing_port, routing) = link();
 
-    let delivery_settings = settings::delivery(config, &opened.state, hostname)
+    let relay = Relay::default();
+    relay.set(relay::settings(config, hostname)?);
+    let delivery_settings = settings::delivery(config, &opened.state, hostname, &relay)
         .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
     tokio::spawn(lamppost_delivery::run(
         delivery_settings,
+        Arc::new(RealDisk),
         metrics.clone(),
         delivery,
         content_port,
     ));
-    let ends = Ends { intake, control, content, delivery: delivery_port };
-    let settings = settings::queue(config, &opened.state);
+    let ends = Ends { intake, control, content, delivery: delivery_port, routing: routing_port };
+    let settings = settings::queue(config, &opened.state, hostname);
     let queue = Queue::start(settings, clock.clone(), metrics.clone(), ends).await;
     let queue = queue.map_err(|error| Failure::of(Code::Unavailable, &error))?;
     let settings = settings::policy(config, hostname);
     let policy = Policy::new(settings, accounts, greylist.clone(), clock.clone());
     tokio::spawn(policy.clone().run(policy_inbox));
+    tokio::spawn(policy.clone().run_routes(routing));
 
     let drain = Drain::default();
-    let ends = FrontEnds { policy: policy_port, intake: intake_port };
+    let ends = FrontEnds { policy: policy_port, intake: intake_port.clone() };
     let settings = settings::front(config, hostname);
     let front = Arc::new(Front::new(settings, ends, (clock, metrics.clone()), drain.clone()));
-    Ok(Roles { front, queue, policy, greylist, control: control_port, drain, password })
+    let (control, intake) = (control_port, intake_port);
+    Ok(Roles { front, queue, policy, greylist, relay, control, intake, drain, password })
 }
 
 /// The signals that end the program or make it read its file again.
@@ -289,12 +301,12 @@ fn listen(
 
 fn serve_control(
     opened: &Opened,
-    queue: Port<ControlRequest, ControlAnswer>,
+    (queue, intake): (Port<ControlRequest, ControlAnswer>, Port<IntakeRequest, IntakeAnswer>),
     program: &Arc<Program>,
 ) -> Result<(), Failure> {
     let socket = ControlSocket::bind(&opened.control_socket);
     let socket = socket.map_err(|error| Failure::of(Code::Unavailable, &error))?;
-    let control = Control::new(queue, program.clone(), opened.outcomes());
+    let control = Control::new(queue, intake, program.clone(), opened.outcomes());
     tokio::spawn(control.serve(socket));
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use lamppost_config::Config;
 use lamppost_console::{Host, HostStatus, ListenerStatus, ReloadError};
+use lamppost_delivery::Relay;
 use lamppost_greylist::Greylist;
 use lamppost_mail::policy::Policy;
 use lamppost_net::ServerTls;
@@ -15,7 +16,7 @@ use lamppost_telemetry::{Health, Metrics, State};
 use parking_lot::Mutex;
 use tracing::{error, info};
 
-use super::settings;
+use super::{relay, settings};
 use crate::exit::chain;
 use crate::place;
 
@@ -32,6 +33,7 @@ pub(super) struct Program {
     pub(super) health: Health,
     pub(super) policy: Policy,
     pub(super) greylist: Arc<Greylist>,
+    pub(super) relay: Relay,
     pub(super) tls: Option<Arc<ServerTls>>,
 }
 
@@ -42,8 +44,12 @@ impl Program {
             return Err(ReloadError("the built-in demo has no file to read again".into()));
         };
         let new = place::load(file).map_err(|failure| ReloadError(failure.text().to_owned()))?;
+        let relay = relay::settings(&new, &self.hostname)
+            .map_err(|failure| ReloadError(format!("error: {}", failure.text())))?;
         self.reload_tls().map_err(|text| ReloadError(format!("error: {text}")))?;
         self.greylist.set_policy(settings::greylist(&new));
+        // The way out is there before anybody is sent along it.
+        self.relay.set(relay);
         self.policy.set_settings(settings::policy(&new, &self.hostname));
         let mut old = self.config.lock();
         // What lives in listeners, sessions and the queue was settled at the start.
@@ -51,11 +57,13 @@ impl Program {
         settled.mail.greylist = new.mail.greylist.clone();
         settled.mail.domains.clone_from(&new.mail.domains);
         settled.mail.postmaster.clone_from(&new.mail.postmaster);
+        settled.mail.relay_to.clone_from(&new.mail.relay_to);
+        settled.mail.relay = new.mail.relay.clone();
         let rest = settled != new;
         *old = settled;
         info!("configuration read again");
         Ok(if rest {
-            "The greylist, the domains and the certificate are up to date; other changes need a restart.".into()
+            "The greylist, the domains, the relay and the certificate are up to date; other changes need a restart.".into()
         } else {
             "The configuration is up to date.".into()
         })

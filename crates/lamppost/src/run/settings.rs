@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lamppost_config as config;
 use lamppost_config::Config;
-use lamppost_delivery::{MaildirTemplate, TemplateError};
+use lamppost_delivery::{MaildirTemplate, Relay, TemplateError};
 use lamppost_greylist::Policy as GreylistPolicy;
 use lamppost_mail::policy::{Elsewhere, PolicySettings, StoreFailure};
 use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
@@ -38,7 +38,10 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
             config::StoreFailure::Accept => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
         },
-        elsewhere: Elsewhere::Nowhere,
+        elsewhere: match config.mail.relay_to {
+            None => Elsewhere::Nowhere,
+            Some(_) => Elsewhere::Relay,
+        },
     }
 }
 
@@ -55,7 +58,7 @@ pub(super) fn accounts(config: &Config) -> lamppost_accounts::Settings {
     }
 }
 
-pub(super) fn queue(config: &Config, state: &Path) -> lamppost_queue::Settings {
+pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_queue::Settings {
     let queue = &config.mail.queue;
     lamppost_queue::Settings {
         directory: state.join("spool"),
@@ -71,6 +74,13 @@ pub(super) fn queue(config: &Config, state: &Path) -> lamppost_queue::Settings {
         retry_first: queue.retry_first,
         retry_max: queue.retry_max,
         deliveries_at_once_max: queue.deliveries_at_once_max,
+        delivery_lag: queue.delivery_lag,
+        delay_notice_after: queue.delay_notice_after,
+        // Never so often that nothing else would be done.
+        notice_every: queue.notice_every.max(std::time::Duration::from_millis(10)),
+        accept_volatile: queue.accept_volatile,
+        relays_at_once_max: config.mail.relay.connections_max,
+        hostname: hostname.to_owned(),
         ..lamppost_queue::Settings::default()
     }
 }
@@ -79,12 +89,15 @@ pub(super) fn delivery(
     config: &Config,
     state: &Path,
     hostname: &str,
+    relay: &Relay,
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
     let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
         maildir: MaildirTemplate::new(template)?,
         hostname: hostname.to_owned(),
         writers_max: WRITERS_MAX,
+        blocking: lamppost_disk::Blocking::Threads,
+        relay: relay.clone(),
     })
 }
 

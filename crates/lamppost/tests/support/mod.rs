@@ -7,11 +7,18 @@
     reason = "each test file uses a part of this, and a failed test shows the log"
 )]
 
+pub(crate) mod accounting;
+pub(crate) mod kills;
+pub(crate) mod mounted;
+pub(crate) mod reader;
+pub(crate) mod trace;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -32,8 +39,14 @@ pub(crate) struct Setup {
     pub(crate) limits: &'static str,
     /// Lines of `[mail.auth]`.
     pub(crate) auth: &'static str,
+    /// Lines of `[mail.queue]`.
+    pub(crate) queue: &'static str,
     /// Lines of the first `[[mail.listen]]`.
     pub(crate) mx: &'static str,
+    /// The domain whose mailboxes are here.
+    pub(crate) domain: &'static str,
+    /// More lines of `[mail]`, and sections after it.
+    pub(crate) mail: String,
     /// Accounts to add.
     pub(crate) accounts: &'static [&'static str],
 }
@@ -45,7 +58,10 @@ impl Default for Setup {
             greylist: "enabled = false",
             limits: "greeting-delay = \"0s\"",
             auth: "failure-delay = \"0s\"",
+            queue: "",
             mx: "",
+            domain: "lamppost.test",
+            mail: String::new(),
             accounts: &["demo@lamppost.test"],
         }
     }
@@ -55,6 +71,7 @@ impl Default for Setup {
 pub(crate) struct Server {
     child: Option<Child>,
     directory: TempDir,
+    state: PathBuf,
     /// Where mail comes in.
     pub(crate) mx: SocketAddr,
     /// Submission with STARTTLS.
@@ -68,26 +85,49 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits until it is ready.
     pub(crate) fn start(setup: &Setup) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let [mx, submission, implicit, metrics] = free_addresses();
-        let mut server = Self { child: None, directory, mx, submission, implicit, metrics };
-        std::fs::create_dir(server.state()).unwrap();
-        std::fs::write(server.config(), server.config_text(setup)).unwrap();
-        for account in setup.accounts {
-            server.add_account(account);
-        }
+        let mut server = Self::with_accounts(setup, None);
         server.launch();
         server
     }
 
+    /// Starts a server whose state lies in this folder, such as one of a file system made for the
+    /// test, and waits until it is ready.
+    pub(crate) fn start_in(setup: &Setup, state: &Path) -> Self {
+        let mut server = Self::with_accounts(setup, Some(state.to_owned()));
+        server.launch();
+        server
+    }
+
+    /// A server that is not started, with its file and its accounts.
+    pub(crate) fn with_accounts(setup: &Setup, state: Option<PathBuf>) -> Self {
+        let server = Self::prepare(setup, state);
+        for account in setup.accounts {
+            server.add_account(account);
+        }
+        server
+    }
+
+    /// A server that is not started, with its file; its accounts are those of the state.
+    pub(crate) fn prepare(setup: &Setup, state: Option<PathBuf>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = state.unwrap_or_else(|| directory.path().join("state"));
+        std::fs::create_dir_all(&state).unwrap();
+        let [mx, submission, implicit, metrics] = free_addresses();
+        let server = Self { child: None, directory, state, mx, submission, implicit, metrics };
+        std::fs::write(server.config(), server.config_text(setup)).unwrap();
+        server
+    }
+
     fn config_text(&self, setup: &Setup) -> String {
-        let Setup { log, greylist, limits, auth, mx, .. } = setup;
+        let Setup { log, greylist, limits, auth, queue, mx, domain, mail, .. } = setup;
+        let volatile = mounted::volatile_line(&self.state);
         format!(
             "[server]\nhostname = \"mail.lamppost.test\"\n[log]\n{log}\n\
              [metrics]\nlisten = [\"{}\"]\n\
              [tls]\nself-signed = true\n\
-             [mail]\ndomains = [\"lamppost.test\"]\npostmaster = \"demo@lamppost.test\"\n\
+             [mail]\ndomains = [\"{domain}\"]\npostmaster = \"demo@{domain}\"\n{mail}\n\
              [mail.greylist]\n{greylist}\n[mail.limits]\n{limits}\n[mail.auth]\n{auth}\n\
+             [mail.queue]\n{queue}\n{volatile}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"mx\"\ntls = \"starttls\"\n{mx}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"starttls\"\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"implicit\"\n",
@@ -102,7 +142,7 @@ impl Server {
 
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
-        self.directory.path().join("state")
+        self.state.clone()
     }
 
     /// The certificate of the authority that signed the server's.
@@ -118,29 +158,50 @@ impl Server {
 
     /// Starts the process and waits until it says that it is ready.
     pub(crate) fn launch(&mut self) {
-        let mut child = lamppost()
+        self.launch_under(lamppost());
+    }
+
+    /// Starts the process with a command that ends with the program, and waits until it is ready.
+    pub(crate) fn launch_under(&mut self, command: Command) {
+        self.begin_under(command);
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
+        let mut lines = BufReader::new(stdout.unwrap()).lines();
+        let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
+        assert!(ready, "the server did not become ready:\n{}", self.log());
+    }
+
+    /// Starts the process and waits for nothing.
+    pub(crate) fn begin(&mut self) {
+        self.begin_under(lamppost());
+    }
+
+    fn begin_under(&mut self, mut command: Command) {
+        let log = self.directory.path().join("log");
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        command
             .args(["--config".as_ref(), self.config().as_os_str()])
             .args(["--state".as_ref(), self.state().as_os_str()])
             .arg("run")
             .stdout(Stdio::piped())
-            .stderr(Stdio::from(
-                std::fs::File::options()
-                    .create(true)
-                    .append(true)
-                    .open(self.directory.path().join("log"))
-                    .unwrap(),
-            ))
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.any(|line| line.is_ok_and(|line| line.contains("ready")));
-        assert!(ready, "the server did not become ready:\n{}", self.log());
-        self.child = Some(child);
+            .stderr(Stdio::from(log));
+        self.child = Some(command.spawn().unwrap());
     }
 
     /// The id of the process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
+    }
+
+    /// Halts the process while something is done to what is below it. A call that is under way ends
+    /// first, as far as it can, and what it brings is in the client's hands.
+    pub(crate) fn halt(&self) {
+        signal(self.pid(), "STOP");
+        assert!(until(|| is_stopped(self.pid())));
+    }
+
+    /// Lets the process go on.
+    pub(crate) fn go_on(&self) {
+        signal(self.pid(), "CONT");
     }
 
     /// Kills the process as `kill -9` does.
@@ -150,11 +211,56 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Waits until the process has ended by itself; returns its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.take().unwrap().wait().unwrap().code()
+    }
+
     /// Ends the process as `kill` does; returns its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         signal(child.id(), "TERM");
         child.wait().unwrap().code()
+    }
+
+    /// Whether the program says that something is not as it should be with its spool.
+    pub(crate) fn is_unwell(&self) -> bool {
+        let status = self.must(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let facts = status["host"]["health"].as_array().unwrap();
+        !status["queue"]["fault"].is_null() || facts.iter().any(|fact| fact["state"] != "ok")
+    }
+
+    /// Waits until every message has left the queue.
+    #[track_caller]
+    pub(crate) fn await_empty_queue(&self) {
+        let mut listed = String::new();
+        let is_empty = until(|| {
+            listed = self.must(&["queue", "list", "--json"]);
+            listed.split_whitespace().collect::<String>() == "[]"
+        });
+        let shown = listed.get(..2000).unwrap_or(&listed);
+        assert!(is_empty, "the queue does not become empty:\n{shown}");
+    }
+
+    /// Waits until no mailbox of ours waits for mail; what else is in the queue, such as a bounce that
+    /// finds no way out, stays.
+    #[track_caller]
+    pub(crate) fn await_local_deliveries(&self) {
+        let is_due = |recipient: &serde_json::Value| {
+            let is_ours = recipient["address"].as_str().unwrap().ends_with("@lamppost.test");
+            let state = &recipient["state"];
+            is_ours && (state.get("waiting").is_some() || state == "delivering")
+        };
+        let mut listed = String::new();
+        let is_done = until(|| {
+            listed = self.must(&["queue", "list", "--json"]);
+            let messages: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let mut recipients = messages.as_array().unwrap().iter();
+            !recipients.any(|message| message["recipients"].as_array().unwrap().iter().any(is_due))
+        });
+        let shown = listed.get(..2000).unwrap_or(&listed);
+        assert!(is_done, "mail is not delivered:\n{shown}");
     }
 
     /// Waits until the process has ended, and starts it again.
@@ -265,6 +371,15 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.success());
 }
 
+/// Whether every thread of a process has come to a halt.
+fn is_stopped(pid: u32) -> bool {
+    let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    })
+}
+
 /// What a command printed; fails the test when the command failed.
 #[track_caller]
 pub(crate) fn succeeded(output: &Output) -> String {
@@ -297,11 +412,19 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Loopback addresses whose ports are free.
+///
+/// They are below those that the system gives to clients, so that no client takes the port of a server
+/// that is being restarted, and each process of tests begins elsewhere.
 pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    #[expect(clippy::disallowed_methods, reason = "only to learn which ports are free")]
-    let listeners: [_; N] =
-        std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let free = || {
+        let place = std::process::id() * 64 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + place % 20_000).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "only to learn which ports are free")]
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()
+    };
+    let listeners: [_; N] = std::array::from_fn(|_| std::iter::repeat_with(free).flatten().next());
+    listeners.map(|listener| listener.unwrap().local_addr().unwrap())
 }
 
 /// A bare SMTP client that sends exactly the bytes that a test gives.

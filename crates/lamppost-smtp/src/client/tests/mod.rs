@@ -1,6 +1,6 @@
 //! Dialogues of the client with hosts of all kinds.
 
-use proptest::prelude::*;
+mod splits;
 
 use super::*;
 use crate::{ReversePath, Secret};
@@ -8,10 +8,10 @@ use crate::{ReversePath, Secret};
 const GREETING: &str = "220 mx.elsewhere.test ESMTP\r\n";
 const OK: &str = "250 2.0.0 Ok\r\n";
 
-fn settings(tls: ClientTls) -> ClientSettings {
+fn settings(starttls: StartTls) -> ClientSettings {
     ClientSettings {
         hostname: "mail.lamppost.test".into(),
-        tls,
+        starttls,
         credentials: None,
         timeouts: ClientTimeouts::default(),
     }
@@ -20,7 +20,7 @@ fn settings(tls: ClientTls) -> ClientSettings {
 fn with_password(without_tls: bool) -> ClientSettings {
     let credentials =
         Credentials { user: "demo".into(), password: Secret::new("pass".into()), without_tls };
-    ClientSettings { credentials: Some(credentials), ..settings(ClientTls::Off) }
+    ClientSettings { credentials: Some(credentials), ..settings(StartTls::Never) }
 }
 
 fn outgoing(recipients: &[&str]) -> Outgoing {
@@ -42,7 +42,7 @@ impl Talk {
 
     /// A connection that is ready, to a host that offers these.
     fn ready(offers: &[&str]) -> Self {
-        let mut talk = Self::with(settings(ClientTls::Off));
+        let mut talk = Self::with(settings(StartTls::Never));
         talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
         talk.hears(&offer(offers), "", &ClientAction::Ready);
         talk
@@ -128,7 +128,7 @@ fn complaint(Complaint { status, text, by }: &Complaint) -> String {
 #[test]
 fn a_plain_host_is_asked_one_by_one() {
     use ClientAction::{Close, Content, Read, Ready};
-    let mut talk = Talk::with(settings(ClientTls::Opportunistic));
+    let mut talk = Talk::with(settings(StartTls::WhenOffered));
     talk.hears("", "", &Read);
     talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &Read);
     talk.hears("502 5.5.1 What?\r\n", "HELO mail.lamppost.test\r\n", &Read);
@@ -284,8 +284,8 @@ fn what_the_host_cannot_take_is_refused_before_it_is_asked() {
 fn the_host_may_take_leave_at_any_place() {
     let leave = "421 4.3.2 Bye\r\n";
     let said = "by host 4.3.2: 421 4.3.2 Bye";
-    Talk::with(settings(ClientTls::Off)).unusable(leave, said);
-    let mut talk = Talk::with(settings(ClientTls::Off));
+    Talk::with(settings(StartTls::Never)).unusable(leave, said);
+    let mut talk = Talk::with(settings(StartTls::Never));
     talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
     talk.unusable(leave, said);
     // Before the host noticed the message: another connection may carry it.
@@ -340,7 +340,7 @@ fn a_host_that_breaks_off_in_the_content_may_say_why() {
 #[test]
 fn what_is_no_reply_ends_the_connection() {
     let nonsense = "here 4.5.0: the host answered something that is no SMTP reply";
-    Talk::with(settings(ClientTls::Off)).unusable("SSH-2.0-x\r\n", nonsense);
+    Talk::with(settings(StartTls::Never)).unusable("SSH-2.0-x\r\n", nonsense);
     let mut talk = Talk::ready(&["PIPELINING"]);
     talk.0.send(outgoing(&["a@elsewhere.test"]));
     talk.done(
@@ -356,13 +356,14 @@ fn what_is_no_reply_ends_the_connection() {
 
 #[test]
 fn a_greeting_of_refusal_is_for_now() {
-    let mut talk = Talk::with(settings(ClientTls::Off));
+    let mut talk = Talk::with(settings(StartTls::Never));
     talk.unusable("554 5.7.1 Go away\r\n", "by host 4.7.1: 554 5.7.1 Go away");
 }
 
 #[test]
 fn tls_begins_and_everything_is_asked_again() {
-    let mut talk = Talk::with(ClientSettings { tls: ClientTls::Required, ..with_password(false) });
+    let mut talk =
+        Talk::with(ClientSettings { starttls: StartTls::Required, ..with_password(false) });
     talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
     talk.hears(
         &offer(&["STARTTLS", "AUTH LOGIN", "PIPELINING"]),
@@ -380,7 +381,7 @@ fn tls_begins_and_everything_is_asked_again() {
 
 #[test]
 fn nothing_is_taken_from_before_tls() {
-    let mut talk = Talk::with(settings(ClientTls::Opportunistic));
+    let mut talk = Talk::with(settings(StartTls::WhenOffered));
     talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
     talk.hears(&offer(&["STARTTLS"]), "STARTTLS\r\n", &ClientAction::Read);
     let text = "here 4.7.0: something came in clear after the reply to STARTTLS";
@@ -389,10 +390,10 @@ fn nothing_is_taken_from_before_tls() {
 
 #[test]
 fn tls_that_is_not_to_be_had() {
-    let mut talk = Talk::with(settings(ClientTls::Required));
+    let mut talk = Talk::with(settings(StartTls::Required));
     talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
     talk.unusable(OK, "here 4.7.0: the host does not offer STARTTLS, which is required");
-    for (tls, usable) in [(ClientTls::Opportunistic, true), (ClientTls::Required, false)] {
+    for (tls, usable) in [(StartTls::WhenOffered, true), (StartTls::Required, false)] {
         let mut talk = Talk::with(settings(tls));
         talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
         talk.hears(&offer(&["STARTTLS"]), "STARTTLS\r\n", &ClientAction::Read);
@@ -430,7 +431,7 @@ fn a_password_is_not_sent_where_it_can_be_overheard() {
 #[test]
 fn each_state_has_its_patience() {
     let timeouts = ClientTimeouts::default();
-    let mut talk = Talk::with(settings(ClientTls::Off));
+    let mut talk = Talk::with(settings(StartTls::Never));
     assert_eq!(talk.0.patience(), timeouts.greeting);
     talk.hears(GREETING, "EHLO mail.lamppost.test\r\n", &ClientAction::Read);
     assert_eq!(talk.0.patience(), timeouts.command);
@@ -451,67 +452,4 @@ fn debug_shows_no_password() {
     assert_eq!(talk.0.next(), ClientAction::Read);
     let shown = format!("{:?} {:?}", talk.0, talk.0.settings);
     assert!(!shown.contains("pass\"") && !shown.contains("cGFzc"), "{shown}");
-}
-
-/// Everything that a client says and does that sends one message and takes leave.
-fn converse(bytes: &[u8], piece: usize, settings: ClientSettings) -> (Vec<u8>, Vec<ClientAction>) {
-    let mut client = Client::new(Arc::new(settings), false);
-    let (mut said, mut done) = (Vec::new(), Vec::new());
-    let mut pieces = bytes.chunks(piece.max(1));
-    let mut messages = 0;
-    loop {
-        match client.next() {
-            ClientAction::Read => match pieces.next() {
-                Some(piece) => client.receive(piece),
-                None => client.interrupt(ClientInterrupt::Broken("end".into())),
-            },
-            ClientAction::Ready if messages == 2 => client.quit(),
-            ClientAction::Ready => {
-                messages += 1;
-                client.send(outgoing(&["a@elsewhere.test", "ü@elsewhere.test"]));
-            }
-            ClientAction::Content => {
-                client.content(b".x");
-                client.content_end();
-            }
-            ClientAction::Close => break,
-            ClientAction::StartTls => client.tls_started(),
-            action => done.push(action),
-        }
-        said.extend_from_slice(&client.take_output());
-    }
-    (said, done)
-}
-
-/// Replies that lead somewhere, and some that do not.
-fn replies() -> impl Strategy<Value = Vec<u8>> {
-    let reply = prop_oneof![
-        8 => Just("250 2.0.0 Ok\r\n".to_owned()),
-        2 => Just("354 Go\r\n".to_owned()),
-        2 => Just("250-mx\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n".to_owned()),
-        1 => Just("250-mx\r\n250 AUTH PLAIN LOGIN\r\n".to_owned()),
-        1 => Just("235 2.7.0 Ok\r\n".to_owned()),
-        1 => Just("334 x\r\n".to_owned()),
-        1 => Just("421 Bye\r\n".to_owned()),
-        2 => "[2-5][0-9]{2}[ -][ -~]{0,8}\r\n",
-        1 => ".{0,20}\r?\n",
-    ];
-    proptest::collection::vec(reply, 0..20)
-        .prop_map(|replies| [GREETING.as_bytes(), replies.concat().as_bytes()].concat())
-}
-
-proptest! {
-    /// Any split of what the host says leads to the same words and deeds.
-    #[test]
-    fn splits_do_not_matter(bytes in replies(), piece in 1_usize..40, auth: bool) {
-        let settings = if auth { with_password(true) } else { settings(ClientTls::Off) };
-        let whole = converse(&bytes, bytes.len(), settings.clone());
-        prop_assert_eq!(converse(&bytes, piece, settings), whole);
-    }
-
-    /// No bytes make it panic or go on for ever.
-    #[test]
-    fn any_bytes_come_to_an_end(bytes: Vec<u8>, piece in 1_usize..40) {
-        converse(&bytes, piece, settings(ClientTls::Opportunistic));
-    }
 }

@@ -1,0 +1,33 @@
+//! An SMTP load for proofs and measurements: every message is unique and follows from its token, so
+//! that what arrives can be compared byte for byte with what was sent.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! let address = "127.0.0.1:2525".parse()?;
+//! let mut load = lamppost_load::Load::new(address, &["demo@lamppost.test"]);
+//! load.sessions = 20;
+//! load.sizes = vec![4096];
+//! load.duration = Some(Duration::from_secs(10));
+//! let report = load.start()?.finish();
+//! let latencies = report.latencies();
+//! println!("{} acknowledged", latencies.len());
+//! println!("p99 {:?}", lamppost_load::percentile(&latencies, 0.99));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Errors of the other side are results here, not errors: they stand in the [`Report`].
+
+mod connection;
+mod journal;
+mod load;
+mod message;
+mod random;
+mod report;
+mod session;
+
+pub use connection::Reply;
+pub use load::{Load, Running};
+pub use message::{Stranger, Token};
+pub use random::Random;
+pub use report::{Outcome, Report, Sent, percentile};

@@ -1,0 +1,418 @@
+//! Reading every part of a spool, and telling what is not as it should be.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use lamppost_disk::Disk;
+use lamppost_roles::QueueId;
+
+use super::{Finding, Report, Severity, failed};
+use crate::checkpoint::{self, Loaded, Position};
+use crate::index::{Entry, Index, Place};
+use crate::log::Next;
+use crate::record::Record;
+use crate::replay::{Replayed, Segment, failures, take_in, voided};
+use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, read_head, scan};
+use crate::spares;
+use crate::{Settings, StartError};
+
+/// What was found, and what a repair needs to know of it.
+#[derive(Default)]
+pub(crate) struct Examined {
+    pub(crate) report: Report,
+    /// Segments with damaged or missing records.
+    pub(crate) damaged: BTreeSet<u64>,
+    /// The damaged parts: segment, place, length.
+    pub(crate) holes: Vec<(u64, u64, u64)>,
+    /// Segments of which one copy of the header is damaged.
+    pub(crate) headers: Vec<SegmentHeader>,
+    /// Files in `log/` without a header.
+    pub(crate) headless: Vec<(u64, PathBuf)>,
+    /// Segments of another life, and what else nobody needs.
+    pub(crate) dead: Vec<PathBuf>,
+    /// Messages whose record or content is lost, and why.
+    pub(crate) lost: Vec<(QueueId, String)>,
+    /// Where the log goes on.
+    pub(crate) next: Next,
+}
+
+/// What was seen of the segments.
+#[derive(Default)]
+struct Seen {
+    /// Those that are replayed.
+    replayed: Vec<Segment>,
+    /// Messages whose records are whole, by segment and place.
+    whole: HashMap<(u64, u64), QueueId>,
+    /// For each segment: its first sequence number by its header, and those of its records.
+    sequences: BTreeMap<u64, (u64, Vec<u64>)>,
+    /// Those that are there, with a header.
+    segments: BTreeSet<u64>,
+    /// Records that never happened.
+    void: BTreeSet<(u64, u64)>,
+    /// Damaged parts behind the last record of a segment.
+    tails: BTreeMap<u64, (u64, u64)>,
+}
+
+/// Reads everything; changes nothing.
+pub(crate) fn examine(
+    disk: &dyn Disk,
+    settings: &Settings,
+) -> Result<(Examined, Replayed), StartError> {
+    let mut work = Examination { disk, settings, out: Examined::default(), seen: Seen::default() };
+    work.out.report.spool.clone_from(&settings.directory);
+    let (position, entries) = work.checkpoint()?;
+    let covered = position.unwrap_or(Position { begin: 0, sequence: 1, last_id: QueueId(0) });
+    let mut replayed = Replayed {
+        index: Index::default(),
+        last_id: covered.last_id,
+        next: Next { segment: covered.begin.max(1), sequence: covered.sequence, ..Next::default() },
+        covered_below: covered.begin,
+        damage: Vec::new(),
+        failures: BTreeSet::new(),
+    };
+    work.log(&mut replayed)?;
+    work.sequences(position);
+    for entry in entries {
+        let place = entry.place.segment;
+        // What later records say of it outlives a segment that is lost.
+        let is_lost = work.out.headless.iter().any(|(number, _)| *number == place);
+        if is_lost || replayed.next.segments.contains_key(&place) {
+            replayed.index.restore(entry);
+        }
+    }
+    let segments = std::mem::take(&mut work.seen.replayed);
+    let (sequence, last_id) = take_in(&mut replayed.index, &segments);
+    replayed.next.sequence = replayed.next.sequence.max(sequence);
+    replayed.last_id = replayed.last_id.max(last_id);
+    work.out.next = replayed.next.clone();
+    work.messages(&replayed.index)?;
+    work.torn();
+    work.bodies(&replayed.index)?;
+    replayed.failures = failures(&replayed.index);
+    Ok((work.out, replayed))
+}
+
+struct Examination<'a> {
+    disk: &'a dyn Disk,
+    settings: &'a Settings,
+    out: Examined,
+    seen: Seen,
+}
+
+impl Examination<'_> {
+    fn damage(&mut self, path: &Path, what: String, cure: &str) {
+        self.find(Severity::Damage, path, (what, cure), None);
+    }
+
+    fn note(&mut self, path: &Path, what: String, cure: &str) {
+        self.find(Severity::Note, path, (what, cure), None);
+    }
+
+    fn find(
+        &mut self,
+        severity: Severity,
+        path: &Path,
+        (what, cure): (String, &str),
+        lost: Option<QueueId>,
+    ) {
+        let cure = cure.to_owned();
+        self.out.report.findings.push(Finding {
+            severity,
+            path: path.to_owned(),
+            what,
+            cure,
+            lost,
+        });
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
+        match self.disk.list(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(failed("list", folder)),
+        }
+    }
+
+    fn length(&self, path: &Path) -> Result<Option<u64>, StartError> {
+        let look = self.disk.look(path).map_err(failed("look at", path))?;
+        Ok(look.map(|look| look.length))
+    }
+
+    fn checkpoint(&mut self) -> Result<(Option<Position>, Vec<Entry>), StartError> {
+        let path = self.settings.checkpoint();
+        let mut entries = Vec::new();
+        let loaded = checkpoint::load(self.disk, &path, |_, entry| entries.push(entry));
+        let found = match loaded.map_err(failed("read", &path))? {
+            Loaded::Whole(position) => return Ok((Some(position), entries)),
+            Loaded::Absent => None,
+            Loaded::Newer => return Err(StartError::Format { path }),
+            Loaded::Damaged => {
+                self.damage(
+                    &path,
+                    "the checkpoint is damaged; the whole log says what is in the queue, and \
+                     messages that were delivered long ago may be delivered again"
+                        .into(),
+                    "--repair writes a new one",
+                );
+                None
+            }
+        };
+        Ok((found, Vec::new()))
+    }
+
+    fn log(&mut self, replayed: &mut Replayed) -> Result<(), StartError> {
+        let mut has_reserve = false;
+        for path in self.list(&self.settings.log())? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_suffix(".seg").and_then(|number| number.parse().ok());
+            if let Some(number) = number {
+                replayed.next.segment = replayed.next.segment.max(number + 1);
+                self.segment(number, &path, replayed)?;
+            } else if spares::number(&path).is_some() {
+                let length = self.length(&path)?.unwrap_or(0);
+                self.out.report.spares += 1;
+                has_reserve |= length == self.settings.reserve();
+                if length < self.settings.reserve() {
+                    let what = format!("a segment that was being made ahead has {length} bytes");
+                    self.note(&path, what, "the next start removes it");
+                }
+            } else {
+                self.note(&path, "not a file of the spool".into(), "move it elsewhere");
+            }
+        }
+        if !has_reserve {
+            self.note(
+                &self.settings.log(),
+                "no space is reserved for changes of state on a full disk".into(),
+                "the next start reserves it, and so does --repair",
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads a segment whole, also one that the checkpoint covers.
+    fn segment(
+        &mut self,
+        number: u64,
+        path: &Path,
+        replayed: &mut Replayed,
+    ) -> Result<(), StartError> {
+        let bytes = self.bytes(number, path)?;
+        let header = match read_head(&bytes) {
+            Head::Ours(header) if header.id.number == number => header,
+            Head::Newer => return Err(StartError::Format { path: path.to_owned() }),
+            Head::Ours(_) => {
+                let what = "its content is that of another life of the file, and needed no more";
+                self.note(path, what.into(), "the next start removes it");
+                self.out.dead.push(path.to_owned());
+                return Ok(());
+            }
+            Head::Broken => {
+                self.damage(
+                    path,
+                    "both copies of its header are damaged: none of its records can be told from \
+                     old ones"
+                        .into(),
+                    "--repair moves it to quarantine/",
+                );
+                self.out.headless.push((number, path.to_owned()));
+                return Ok(());
+            }
+        };
+        if bytes.get(..SEGMENT_HEADER) != Some(&header.encode()[..]) {
+            self.damage(
+                path,
+                "one of the two copies of its header is damaged".into(),
+                "--repair writes it again from the other",
+            );
+            self.out.headers.push(header);
+        }
+        self.out.report.segments += 1;
+        self.seen.segments.insert(number);
+        replayed.next.segments.insert(number, bytes.len() as u64);
+        replayed.next.sequence = replayed.next.sequence.max(header.sequence);
+        replayed.index.add_segment(header.id);
+        let found = scan(header.id, &bytes);
+        self.records(number, header.sequence, &found);
+        if number >= replayed.covered_below {
+            self.seen.replayed.push(Segment { id: header.id, found });
+        } else {
+            let covered = [Segment { id: header.id, found }];
+            self.seen.void.extend(voided(&covered));
+        }
+        Ok(())
+    }
+
+    /// The bytes of a segment; what the disk does not give is zero.
+    fn bytes(&mut self, number: u64, path: &Path) -> Result<Vec<u8>, StartError> {
+        /// Bytes that are read at once behind a bad sector.
+        const BLOCK: usize = 4096;
+        let error = match self.disk.read(path, 0, usize::MAX) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(failed("read", path)(error));
+            }
+            Err(error) => error,
+        };
+        self.damage(
+            path,
+            format!("the disk does not give all of it: {error}"),
+            "--repair writes what is whole again elsewhere",
+        );
+        self.out.damaged.insert(number);
+        let length = self.length(path)?.unwrap_or(0);
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < length {
+            let block = self.disk.read(path, bytes.len() as u64, BLOCK).unwrap_or_default();
+            let end = (bytes.len() + BLOCK).min(usize::try_from(length).unwrap_or(usize::MAX));
+            bytes.extend_from_slice(&block);
+            bytes.resize(end, 0);
+        }
+        Ok(bytes)
+    }
+
+    fn records(&mut self, number: u64, first: u64, found: &[Found]) {
+        let mut sequences = Vec::new();
+        for (place, found_here) in found.iter().enumerate() {
+            match found_here {
+                Found::Record { record, sequence, at, .. } => {
+                    self.out.report.records += 1;
+                    sequences.push(*sequence);
+                    if let Record::Message(message) | Record::Notice { message, .. } = &**record {
+                        self.seen.whole.insert((number, *at), message.id);
+                    }
+                }
+                &Found::Hole { at, length } if place + 1 == found.len() => {
+                    self.seen.tails.insert(number, (at, length));
+                }
+                &Found::Hole { at, length } => self.hole(number, at, length),
+            }
+        }
+        self.seen.sequences.insert(number, (first, sequences));
+    }
+
+    fn hole(&mut self, number: u64, at: u64, length: u64) {
+        let what = format!("{length} bytes from {at} on are damaged");
+        let cure = "--repair copies them to quarantine/ and writes what is whole again elsewhere";
+        self.damage(&self.settings.segment(number), what, cure);
+        self.out.damaged.insert(number);
+        self.out.holes.push((number, at, length));
+    }
+
+    /// Looks for records that are missing: their numbers follow one another through all segments.
+    ///
+    /// A damaged end of a segment after which no number is missing is a torn write: it was
+    /// acknowledged to nobody, and its numbers were given again.
+    fn sequences(&mut self, position: Option<Position>) {
+        let void: BTreeSet<_> =
+            self.seen.void.iter().copied().chain(voided(&self.seen.replayed)).collect();
+        let sequences = std::mem::take(&mut self.seen.sequences);
+        let tails = std::mem::take(&mut self.seen.tails);
+        for (&number, (first, records)) in &sequences {
+            let after = match sequences.get(&(number + 1)) {
+                Some((next, _)) => Some(*next),
+                // The checkpoint of a program that was stopped properly is behind the last segment.
+                None => position.filter(|one| one.begin == number + 1).map(|one| one.sequence),
+            };
+            let mut expected = *first;
+            let mut missing = Vec::new();
+            for next in records.iter().copied().chain(after) {
+                let gap = (expected..next).take(1 << 20);
+                missing.extend(gap.filter(|sequence| !void.contains(&(number, *sequence))));
+                expected = next + 1;
+            }
+            // The number behind the last record is none of its own.
+            let tail_counts =
+                after.is_some_and(|after| missing.last().is_some_and(|last| *last + 1 == after));
+            match tails.get(&number) {
+                Some(&(at, length)) if tail_counts => self.hole(number, at, length),
+                Some(&tail) => {
+                    self.seen.tails.insert(number, tail);
+                }
+                None => {}
+            }
+            if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+                let what = match missing.len() {
+                    1 => format!("the record number {first} is missing"),
+                    count => {
+                        format!("{count} records are missing between numbers {first} and {last}")
+                    }
+                };
+                self.damage(
+                    &self.settings.segment(number),
+                    what,
+                    "what was in there is unknown; --repair goes on without it",
+                );
+                self.out.damaged.insert(number);
+            }
+        }
+    }
+
+    fn lose(&mut self, id: QueueId, path: &Path, why: String) {
+        let cure = "--repair writes what is known of it to quarantine/ and forgets it";
+        let what = format!("message {id} is lost: {why}");
+        self.find(Severity::Damage, path, (what, cure), Some(id));
+        self.out.lost.push((id, why));
+    }
+
+    /// Every message in the queue has a whole record, and its content.
+    fn messages(&mut self, index: &Index) -> Result<(), StartError> {
+        for (id, message) in index.after(None) {
+            self.out.report.messages += 1;
+            self.out.report.content_bytes += message.size;
+            let place = message.place;
+            if !self.seen.segments.contains(&place.segment) {
+                let path = self.settings.segment(place.segment);
+                self.lose(id, &path, "its segment is lost".into());
+            } else if self.seen.whole.get(&(place.segment, place.at)) != Some(&id) {
+                let why = format!("its record at {} is damaged", place.at);
+                self.not_torn(place);
+                self.lose(id, &self.settings.segment(place.segment), why);
+            } else if message.aside {
+                let path = self.settings.body(id);
+                match self.length(&path)? {
+                    Some(length) if length == message.size => {}
+                    Some(length) => {
+                        let why = format!("its content has {length} bytes, not {}", message.size);
+                        self.lose(id, &path, why);
+                    }
+                    None => self.lose(id, &path, "its content is not there".into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A damaged end is no torn write when a message in the queue is in it.
+    fn not_torn(&mut self, place: Place) {
+        let tail = self.seen.tails.get(&place.segment).copied();
+        if let Some((at, length)) =
+            tail.filter(|(at, length)| (*at..at + length).contains(&place.at))
+        {
+            self.seen.tails.remove(&place.segment);
+            self.hole(place.segment, at, length);
+        }
+    }
+
+    fn torn(&mut self) {
+        for (number, (at, length)) in std::mem::take(&mut self.seen.tails) {
+            self.note(
+                &self.settings.segment(number),
+                format!("{length} bytes from {at} on are a torn write, acknowledged to nobody"),
+                "nothing need be done",
+            );
+        }
+    }
+
+    fn bodies(&mut self, index: &Index) -> Result<(), StartError> {
+        for path in self.list(&self.settings.bodies())? {
+            let id = path.file_name().and_then(|name| name.to_str()).and_then(|id| id.parse().ok());
+            if id.and_then(|id| index.message(id)).is_some_and(|message| message.aside) {
+                self.out.report.bodies += 1;
+            } else {
+                let what = "a large content that no message in the queue names".to_owned();
+                self.note(&path, what, "the next start removes it");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Making a damaged spool sound; nothing vanishes without a copy in `quarantine/`.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use bytes::Bytes;
+use lamppost_roles::QueueId;
+use serde_json::json;
+
+use super::examine::Examined;
+use super::failed;
+use crate::StartError;
+use crate::checkpoint::{self, Position};
+use crate::control;
+use crate::index::Place;
+use crate::log::{Log, Purpose};
+use crate::record::{Draft, Record};
+use crate::spool::Spool;
+
+/// Bytes of messages that are written again as one group.
+const GROUP_BYTES: usize = 1024 * 1024;
+
+/// Repairs what was found; returns what was done, and the messages that are lost.
+pub(super) fn repair(
+    spool: &Spool,
+    examined: &Examined,
+) -> Result<(Vec<String>, Vec<QueueId>), StartError> {
+    let mut work = Repair { spool, examined, done: Vec::new() };
+    work.make_quarantine()?;
+    work.copy_holes()?;
+    work.write_headers()?;
+    let lost = work.give_up_lost()?;
+    work.set_headless_aside()?;
+    let mut log = work.begin_log()?;
+    work.write_again(&mut log)?;
+    work.checkpoint(&log)?;
+    work.remove_damaged()?;
+    Ok((work.done, lost))
+}
+
+struct Repair<'a> {
+    spool: &'a Spool,
+    examined: &'a Examined,
+    done: Vec<String>,
+}
+
+impl Repair<'_> {
+    fn make_quarantine(&self) -> Result<(), StartError> {
+        let settings = &self.spool.settings;
+        for folder in [settings.log(), settings.bodies(), settings.quarantine()] {
+            let made = self.spool.disk.create_folder(&folder);
+            made.map_err(failed("make the folder", &folder))?;
+        }
+        let made = self.spool.disk.sync_folder(&settings.directory);
+        made.map_err(failed("sync", &settings.directory))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StartError> {
+        let written = self.spool.disk.create(path).and_then(|mut file| {
+            file.write_at(0, &mut [IoSlice::new(bytes)])?;
+            file.sync()
+        });
+        written.map_err(failed("write", path))
+    }
+
+    fn sync_quarantine(&self) -> Result<(), StartError> {
+        let folder = self.spool.settings.quarantine();
+        self.spool.disk.sync_folder(&folder).map_err(failed("sync", &folder))
+    }
+
+    fn copy_holes(&mut self) -> Result<(), StartError> {
+        let settings = &self.spool.settings;
+        for &(number, at, length) in &self.examined.holes {
+            let path = settings.segment(number);
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            // What the disk does not give cannot be kept.
+            let bytes = self.spool.disk.read(&path, at, length).unwrap_or_default();
+            let copy = settings.quarantine().join(format!("{number:010}-{at}.damaged"));
+            self.write(&copy, &bytes)?;
+            self.done
+                .push(format!("copied a damaged part of segment {number} to {}", copy.display()));
+        }
+        Ok(())
+    }
+
+    fn write_headers(&mut self) -> Result<(), StartError> {
+        for header in &self.examined.headers {
+            let path = self.spool.settings.segment(header.id.number);
+            let written = self.spool.disk.open(&path).and_then(|mut file| {
+                file.write_at(0, &mut [IoSlice::new(&header.encode())])?;
+                file.sync()
+            });
+            written.map_err(failed("write the header of", &path))?;
+            self.done.push(format!("wrote the header of {} again", path.display()));
+        }
+        Ok(())
+    }
+
+    /// Writes down what is known of lost messages, and takes them out of the index.
+    fn give_up_lost(&mut self) -> Result<Vec<QueueId>, StartError> {
+        let spool = self.spool;
+        for (id, why) in &self.examined.lost {
+            let message = control::view(spool, *id);
+            let copy = spool.settings.quarantine().join(format!("{id}.json"));
+            let text = json!({ "lost": why, "message": message });
+            self.write(&copy, format!("{text:#}\n").as_bytes())?;
+            let body = spool.settings.body(*id);
+            let is_there = spool.disk.look(&body).map_err(failed("look at", &body))?.is_some();
+            if is_there {
+                let target = spool.settings.quarantine().join(format!("{id}.eml"));
+                spool.disk.rename(&body, &target).map_err(failed("move", &body))?;
+            }
+            spool.index.lock().take(*id);
+            self.done.push(format!("gave up message {id} ({why}); see {}", copy.display()));
+        }
+        if !self.examined.lost.is_empty() {
+            self.sync_quarantine()?;
+        }
+        Ok(self.examined.lost.iter().map(|(id, _)| *id).collect())
+    }
+
+    fn set_headless_aside(&mut self) -> Result<(), StartError> {
+        let spool = self.spool;
+        for (number, path) in &self.examined.headless {
+            let target = spool.settings.quarantine().join(format!("{number:010}.seg"));
+            spool.disk.rename(path, &target).map_err(failed("move", path))?;
+            self.done.push(format!("moved {} to {}", path.display(), target.display()));
+        }
+        self.sync_quarantine()
+    }
+
+    /// Begins a segment behind all others; that makes the reserve too.
+    fn begin_log(&self) -> Result<Log, StartError> {
+        let spool = self.spool;
+        let log =
+            Log::begin(spool.disk.clone(), spool.settings.clone(), self.examined.next.clone())?;
+        spool.has_segment(log.current());
+        Ok(log)
+    }
+
+    /// Writes the messages of damaged segments again, so that nothing needs these any more.
+    fn write_again(&mut self, log: &mut Log) -> Result<(), StartError> {
+        let spool = self.spool;
+        let folder = spool.settings.log();
+        let mut count = 0;
+        for &number in &self.examined.damaged {
+            let ids = spool.index.lock().of_segment(number, usize::MAX);
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            for id in ids {
+                let path = spool.settings.segment(number);
+                let Some((place, draft)) =
+                    written_again(spool, id).map_err(failed("read", &path))?
+                else {
+                    continue;
+                };
+                bytes += draft.len();
+                group.push((id, place, draft));
+                count += 1;
+                if bytes >= GROUP_BYTES {
+                    append(spool, log, &group).map_err(failed("write to", &folder))?;
+                    group.clear();
+                    bytes = 0;
+                }
+            }
+            append(spool, log, &group).map_err(failed("write to", &folder))?;
+        }
+        log.sync().map_err(failed("sync", &folder))?;
+        if count > 0 {
+            self.done.push(format!("wrote {count} whole messages again out of damaged segments"));
+        }
+        Ok(())
+    }
+
+    /// Covers everything: no record of a damaged segment is needed any more.
+    fn checkpoint(&mut self, log: &Log) -> Result<(), StartError> {
+        let spool = self.spool;
+        let last_id = *spool.last_id.lock();
+        let (begin, sequence) = (log.next_segment(), log.next_sequence());
+        let position = Position { begin, sequence, last_id };
+        let written = checkpoint::write(&*spool.disk, &spool.settings, &spool.index, position);
+        written.map_err(failed("write", &spool.settings.checkpoint()))?;
+        self.done.push("wrote a new checkpoint".into());
+        Ok(())
+    }
+
+    fn remove_damaged(&mut self) -> Result<(), StartError> {
+        let spool = self.spool;
+        let damaged = self.examined.damaged.iter().map(|&number| spool.settings.segment(number));
+        for path in damaged.chain(self.examined.dead.iter().cloned()) {
+            spool.disk.remove(&path).map_err(failed("remove", &path))?;
+            self.done.push(format!("removed {}, which nothing needs any more", path.display()));
+        }
+        let folder = spool.settings.log();
+        spool.disk.sync_folder(&folder).map_err(failed("sync", &folder))
+    }
+}
+
+fn written_again(spool: &Spool, id: QueueId) -> io::Result<Option<(Place, Draft)>> {
+    let place = spool.index.lock().message(id).map(|message| message.place);
+    let (Some(place), Some(loaded)) = (place, spool.load(id)?) else { return Ok(None) };
+    let content = loaded.content.unwrap_or_else(Bytes::new);
+    Ok(Some((place, Draft::new(&Record::Message(loaded.record), content))))
+}
+
+fn append(spool: &Spool, log: &mut Log, group: &[(QueueId, Place, Draft)]) -> io::Result<()> {
+    if group.is_empty() {
+        return Ok(());
+    }
+    let drafts: Vec<_> = group.iter().map(|(_, _, draft)| draft).collect();
+    let written = log.append(&drafts, Purpose::State, true)?;
+    spool.has_segment(log.current());
+    let mut index = spool.index.lock();
+    for ((id, from, draft), at) in group.iter().zip(written.places) {
+        let text = u32::try_from(draft.text.len()).unwrap_or(u32::MAX);
+        index.relocate(*id, *from, Place { segment: written.segment, at, text });
+    }
+    Ok(())
+}

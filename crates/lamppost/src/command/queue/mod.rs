@@ -1,0 +1,99 @@
+//! queue list, show, cat, retry, hold, release, return, delete, export, import, check.
+
+mod change;
+mod check;
+mod export;
+mod filters;
+mod import;
+mod list;
+mod progress;
+mod show;
+mod source;
+
+use clap::Subcommand;
+use lamppost_roles::{QueueId, Verb};
+
+use super::{client, out, unanswered};
+use crate::exit::Failure;
+use crate::place::Place;
+
+/// Look at the queue and change what is in it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// List the messages, all or those that filters name
+    List(list::List),
+    /// Show a message: where it comes from and how far each recipient is
+    Show {
+        /// Its id
+        id: QueueId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a message as it was received, with LF line ends
+    Cat {
+        /// Its id
+        id: QueueId,
+    },
+    /// Try to deliver messages now, also those that failed for good
+    Retry(change::Change),
+    /// Hold messages: no delivery is tried until they are released
+    Hold(change::Change),
+    /// Release held messages
+    Release(change::Change),
+    /// Give messages up: their senders get bounces
+    Return(change::Sweep),
+    /// Delete messages; nobody is told
+    Delete(change::Sweep),
+    /// Write messages into a folder: ID.eml with the content, ID.json with the envelope
+    ///
+    /// ID.eml is the message as it was received, with LF line ends, and nothing added; ID.json is its
+    /// envelope as `queue show --json` prints it. Only you may read the files. Nothing is
+    /// overwritten, and nothing leaves the queue. Without ids and filters, all messages are written.
+    Export(export::Export),
+    /// Put mail from files into the queue of the running program
+    ///
+    /// Each .eml file is taken with the .json file beside it, as `queue export` writes them;
+    /// recipients that have their mail are left out. For a file without one, name --from and --to.
+    /// Line ends may be CRLF or LF. A line that names the new id is printed once the message is
+    /// durable.
+    Import(import::Import),
+    /// Look for damage in the spool of a program that does not run, and repair it
+    ///
+    /// Every segment of the log, the checkpoint and every large content is looked at. With --repair,
+    /// damaged parts and what is known of lost messages are copied to `quarantine/` in the spool,
+    /// and the rest is made sound; nothing else is thrown away. Ends with code 65 when something is
+    /// damaged and not repaired.
+    Check(check::Check),
+}
+
+impl QueueCommand {
+    /// `lamppost queue` alone.
+    pub(crate) fn list() -> Self {
+        Self::List(list::List::default())
+    }
+
+    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.execute(place).await,
+            Self::Show { id, json } => show::show(&client(place)?, id, json).await,
+            Self::Cat { id } => {
+                let path = format!("/v1/queue/{id}/content");
+                client(place)?.stream(&path, out::write).await.map_err(|error| unanswered(&error))
+            }
+            Self::Retry(change) => change.execute(place, Verb::Retry).await,
+            Self::Hold(change) => change.execute(place, Verb::Hold).await,
+            Self::Release(change) => change.execute(place, Verb::Release).await,
+            Self::Return(sweep) => sweep.execute(place, Verb::Return).await,
+            Self::Delete(sweep) => sweep.execute(place, Verb::Delete).await,
+            Self::Export(export) => export.execute(place).await,
+            Self::Import(import) => import.execute(place).await,
+            Self::Check(check) => check.execute(place),
+        }
+    }
+}
+
+/// `1 message`, `2 messages`.
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,59 @@
+//! queue show.
+
+use std::fmt::Write as _;
+
+use lamppost_console::Client;
+use lamppost_roles::{MessageView, QueueId};
+
+use super::list::{sender, state};
+use super::{out, unanswered};
+use crate::exit::Failure;
+
+pub(super) async fn show(client: &Client, id: QueueId, json: bool) -> Result<(), Failure> {
+    let path = format!("/v1/queue/{id}");
+    let message: MessageView = client.get(&path).await.map_err(|error| unanswered(&error))?;
+    if json { out::json(&message) } else { out::print(&text(&message)) }
+}
+
+fn text(message: &MessageView) -> String {
+    let received = message.origin.as_ref().map_or(message.id.received(), |one| one.received);
+    let mut text = format!(
+        "message   {}\nreceived  {}\nfrom      {}\nsize      {}\n",
+        message.id,
+        out::time(received.0),
+        sender(&message.sender),
+        out::size(message.size),
+    );
+    let mut line = |name: &str, value: String| {
+        let _infallible = writeln!(text, "{name:<9} {value}");
+    };
+    if let Some(origin) = &message.origin {
+        line(
+            "client",
+            match origin.helo.as_str() {
+                "" => "none: this host wrote it".into(),
+                helo => format!("{helo} ([{}]) by {}", origin.peer, origin.protocol),
+            },
+        );
+        line("session", origin.session.clone());
+        if let Some(account) = &origin.account {
+            line("account", account.to_string());
+        }
+    }
+    if let Some(fault) = &message.fault {
+        line("FAULT", fault.clone());
+    }
+    if message.held {
+        line("held", "by an administrator, until `lamppost queue release`".into());
+    }
+    for recipient in &message.recipients {
+        let state = state(recipient, message.held);
+        line("to", format!("{}: {state}", recipient.address));
+        if let Some(last) = &recipient.last {
+            let remote = last.reason.remote.as_ref().map(|host| format!(", said {host}"));
+            let remote = remote.unwrap_or_default();
+            line("", format!("last try {}: {}{remote}", out::time(last.at.0), last.reason.status));
+        }
+    }
+    text
+}

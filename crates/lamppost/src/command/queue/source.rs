@@ -1,0 +1,160 @@
+//! Where messages are read: from the running program, or from the spool itself when none runs.
+
+use lamppost_console::{Client, ClientError};
+use lamppost_queue::{OfflineSpool, StartError};
+use lamppost_roles::{
+    ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueId, Timestamp,
+};
+
+use super::{filters, out, unanswered};
+use crate::exit::{Code, Failure};
+use crate::place::Opened;
+
+/// Messages on a page.
+const PAGE: u32 = 1000;
+/// Bytes of content that are read from a spool at once.
+const PIECE_BYTES: u32 = 1024 * 1024;
+
+/// Where messages are read.
+pub(super) enum Source {
+    /// The running program.
+    Running(Client),
+    /// The spool, under its lock.
+    Offline(Box<OfflineSpool>),
+}
+
+/// The messages that are meant, page by page, so that a long queue needs no memory.
+pub(super) struct Pages<'a> {
+    source: &'a Source,
+    filter: Filter,
+    after: Option<QueueId>,
+    is_over: bool,
+}
+
+impl Source {
+    /// Opens the spool itself.
+    pub(super) fn offline(opened: &Opened) -> Result<Self, Failure> {
+        let spool = OfflineSpool::open(settings(opened)).map_err(|error| unopened(&error))?;
+        Ok(Self::Offline(Box::new(spool)))
+    }
+
+    /// All messages that are in the queue now and that are meant.
+    pub(super) fn pages(&self, mut filter: Filter) -> Pages<'_> {
+        // Or a busy queue would never come to its end.
+        let now = Timestamp(out::now_ms().saturating_add(1));
+        filter.before = Some(filter.before.map_or(now, |before| before.min(now)));
+        Pages { source: self, filter, after: None, is_over: false }
+    }
+
+    async fn page(&self, after: Option<QueueId>, filter: &Filter) -> Result<Listing, Failure> {
+        match self {
+            Self::Running(client) => {
+                let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+                let path = format!("/v1/queue?limit={PAGE}{after}{}", filters::query(filter));
+                client.get(&path).await.map_err(|error| unanswered(&error))
+            }
+            Self::Offline(spool) => {
+                let filter = filter.clone();
+                match spool.ask(ControlRequest::List { after, limit: PAGE, filter }) {
+                    ControlAnswer::Listing(listing) => Ok(listing),
+                    other => Err(unexpected(other)),
+                }
+            }
+        }
+    }
+
+    /// A message; nothing when it is not in the queue.
+    pub(super) async fn show(&self, id: QueueId) -> Result<Option<MessageView>, Failure> {
+        match self {
+            Self::Running(client) => match client.get(&format!("/v1/queue/{id}")).await {
+                Ok(message) => Ok(Some(message)),
+                Err(ClientError::NotFound(_)) => Ok(None),
+                Err(error) => Err(unanswered(&error)),
+            },
+            Self::Offline(spool) => match spool.ask(ControlRequest::Show(id)) {
+                ControlAnswer::Message(message) => Ok(Some(message)),
+                ControlAnswer::NotFound => Ok(None),
+                other => Err(unexpected(other)),
+            },
+        }
+    }
+
+    /// Passes a message's content on; false when it is not in the queue.
+    pub(super) async fn content(
+        &self,
+        id: QueueId,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()> + Send,
+    ) -> Result<bool, Failure> {
+        let spool = match self {
+            Self::Running(client) => {
+                let path = format!("/v1/queue/{id}/content");
+                return match client.stream(&path, take).await {
+                    Ok(()) => Ok(true),
+                    Err(ClientError::NotFound(_)) => Ok(false),
+                    Err(error) => Err(unanswered(&error)),
+                };
+            }
+            Self::Offline(spool) => spool,
+        };
+        let mut offset = 0;
+        loop {
+            let request = ControlRequest::Read { id, offset, length_max: PIECE_BYTES };
+            match spool.ask(request) {
+                ControlAnswer::Piece(piece) if piece.is_empty() => return Ok(true),
+                ControlAnswer::Piece(piece) => {
+                    offset += piece.len() as u64;
+                    take(&piece).map_err(|error| Failure::at(Code::Io, "cannot write", &error))?;
+                }
+                ControlAnswer::NotFound => return Ok(false),
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+}
+
+impl Pages<'_> {
+    /// The next page that is not empty; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<MessageView>>, Failure> {
+        while !self.is_over {
+            let Listing { messages, next } = self.source.page(self.after, &self.filter).await?;
+            self.is_over = next.is_none();
+            self.after = next;
+            if !messages.is_empty() {
+                return Ok(Some(messages));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The queue's settings, as far as they matter while nothing runs.
+pub(super) fn settings(opened: &Opened) -> lamppost_queue::Settings {
+    lamppost_queue::Settings {
+        directory: opened.state.join("spool"),
+        segment_size: opened.config.mail.queue.segment_size.0,
+        ..lamppost_queue::Settings::default()
+    }
+}
+
+/// What to tell when a spool cannot be opened.
+pub(super) fn unopened(error: &StartError) -> Failure {
+    match error {
+        StartError::Held { .. } => Failure::of(Code::Unavailable, error).cure(
+            "this reads the spool of a program that does not run; of a running one, \
+             `lamppost status` tells whether the spool is well",
+        ),
+        StartError::Format { .. } => Failure::of(Code::Data, error),
+        StartError::Disk { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Failure::of(Code::Data, error)
+                .cure("there is no spool; name the same --state or --config as `lamppost run`")
+        }
+        _ => Failure::of(Code::Io, error),
+    }
+}
+
+fn unexpected(answer: ControlAnswer) -> Failure {
+    match answer {
+        ControlAnswer::Failed(reason) => Failure::new(Code::Data, reason),
+        _ => Failure::new(Code::Software, "the spool gave no proper answer"),
+    }
+}
