@@ -114,6 +114,13 @@ impl Log {
         purpose: Purpose,
         sync: bool,
     ) -> io::Result<Written> {
+        if purpose == Purpose::Mail && !self.spares.has_reserve() {
+            // Mail must not use up the segment that the reserve has become.
+            self.refill_reserve();
+            if !self.spares.has_reserve() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         let length: usize = drafts.iter().map(|draft| draft.len()).sum();
         if length > self.room() {
             self.rotate(length as u64, purpose)?;
