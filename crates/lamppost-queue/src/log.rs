@@ -237,6 +237,15 @@ impl Log {
         if let Some(spare) = self.spares.take(wanted).or_else(|| self.spares.take(needed)) {
             return Ok(Fresh { spare, is_filled: true });
         }
+        // A file that is not written whole fails later, in the middle of a change.
+        let free = self.disk.free_bytes(&self.settings.directory);
+        if purpose == Purpose::State
+            && free.is_ok_and(|free| free < wanted)
+            && let Some(spare) = self.spares.take_reserve()
+        {
+            warn!("the disk is full: the queue goes on in its reserve");
+            return Ok(Fresh { spare, is_filled: true });
+        }
         let made = if wanted <= self.settings.first_capacity() {
             // So small that making it whole takes no time.
             self.spares.make(wanted).map(|spare| Fresh { spare, is_filled: true })
