@@ -255,7 +255,6 @@ fn gather(
 
 fn commit(log: &mut Log, spool: &Arc<Spool>, works: Vec<Work>) {
     let before = log.current();
-    let sync = works.iter().any(|work| work.sync);
     if let Err((failed, works)) = append(log, spool, works) {
         // A full disk takes no new mail, and what is in the queue goes on.
         let (mail, state): (Vec<_>, Vec<_>) =
@@ -271,9 +270,6 @@ fn commit(log: &mut Log, spool: &Arc<Spool>, works: Vec<Work>) {
             }
         }
     }
-    if sync {
-        spool.tidy(log);
-    }
     if log.current() != before {
         spool.rotated(log);
     }
@@ -287,8 +283,10 @@ fn append(
     spool: &Arc<Spool>,
     works: Vec<Work>,
 ) -> Result<(), (CommitFailed, Vec<Work>)> {
-    let sync = spool.settings.durability != Durability::None && works.iter().any(|work| work.sync);
+    let is_waited_for = works.iter().any(|work| work.sync);
+    let sync = is_waited_for && spool.settings.durability != Durability::None;
     let purpose = works.iter().map(|work| work.purpose).max().unwrap_or(Purpose::State);
+    let before = log.current();
     let begun = Instant::now();
     let drafts: Vec<_> = works.iter().map(|work| &work.draft).collect();
     let appended = log.append(&drafts, purpose, sync);
@@ -298,14 +296,20 @@ fn append(
             if sync {
                 spool.synced(begun.elapsed());
             }
-            if sync || spool.settings.durability == Durability::None {
-                spool.settle_moved(true);
-            }
             for (work, at) in works.into_iter().zip(written.places) {
                 let text = u32::try_from(work.draft.text.len()).unwrap_or(u32::MAX);
                 (work.then)(Ok(Committed { segment: written.segment, at, text }));
             }
             spool.well(log);
+            if log.current() != before {
+                // The segment before was synced; the next checkpoint does not replay it.
+                spool.settle_moved(true);
+            }
+            // What nobody waits for is not durable yet, and what it ends must stay.
+            if sync || (is_waited_for && spool.settings.durability == Durability::None) {
+                spool.settle_moved(true);
+                spool.tidy(log);
+            }
             Ok(())
         }
         Err(error) => {

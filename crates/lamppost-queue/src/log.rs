@@ -114,6 +114,13 @@ impl Log {
         purpose: Purpose,
         sync: bool,
     ) -> io::Result<Written> {
+        if purpose == Purpose::Mail && !self.spares.has_reserve() {
+            // Mail must not use up the segment that the reserve has become.
+            self.refill_reserve();
+            if !self.spares.has_reserve() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
         let length: usize = drafts.iter().map(|draft| draft.len()).sum();
         if length > self.room() {
             self.rotate(length as u64, purpose)?;
@@ -231,6 +238,15 @@ impl Log {
     fn find(&self, needed: u64, purpose: Purpose) -> io::Result<Fresh> {
         let wanted = self.capacity().max(needed);
         if let Some(spare) = self.spares.take(wanted).or_else(|| self.spares.take(needed)) {
+            return Ok(Fresh { spare, is_filled: true });
+        }
+        // A file that is not written whole fails later, in the middle of a change.
+        let free = self.disk.free_bytes(&self.settings.directory);
+        if purpose == Purpose::State
+            && free.is_ok_and(|free| free < wanted)
+            && let Some(spare) = self.spares.take_reserve()
+        {
+            warn!("the disk is full: the queue goes on in its reserve");
             return Ok(Fresh { spare, is_filled: true });
         }
         let made = if wanted <= self.settings.first_capacity() {

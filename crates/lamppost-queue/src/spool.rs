@@ -20,7 +20,7 @@ use crate::Settings;
 use crate::committer::{CommitFailed, Committed, Order, Then, Work};
 use crate::index::{Ended, Fresh, Index, Place};
 use crate::log::{Log, Purpose};
-use crate::record::{Draft, Item, MessageRecord, RecipientRecord, Record};
+use crate::record::{Draft, Item, MessageRecord, Progress, RecipientRecord, Record};
 use crate::replay::Replayed;
 use crate::segment::SegmentId;
 use crate::upkeep::Upkeep;
@@ -196,7 +196,12 @@ impl Spool {
         let recipients = vec![(index, recipient)];
         let record = Record::Progress { id, recipients: recipients.clone() };
         self.note(&record, move |spool| {
-            spool.index.lock().progress(id, &recipients).into_iter().collect()
+            let ended = spool.index.lock().progress(id, &recipients);
+            // Not before: who looks for failures forgets a message that has none yet.
+            if recipients.iter().any(|(_, one)| one.progress == Progress::Failed) {
+                spool.failures.lock().insert(id);
+            }
+            ended.into_iter().collect()
         });
     }
 

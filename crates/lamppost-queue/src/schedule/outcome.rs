@@ -79,7 +79,6 @@ fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome) {
         Outcome::Deferred(reason) | Outcome::Failed(reason) => {
             record.progress = Progress::Failed;
             warn!(queue_id = %id, session, to, reason = reason.text, "delivery failed");
-            spool.failures.lock().insert(*id);
             reason
         }
     };

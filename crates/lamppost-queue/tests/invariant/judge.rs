@@ -110,6 +110,8 @@ impl<'a> Walk<'a> {
         let (mut world, kind) = self.world.after_crash(lot.draw());
         past.crash(kind);
         let mut facts: Vec<_> = self.facts(&self.story.facts, self.at);
+        let last = facts.iter().rposition(|fact| matches!(fact, Fact::Stored { .. }));
+        let refusals = facts[..last.unwrap_or(0)].to_vec();
         for life in 1..=3 {
             let disk = SimulatedDisk::with_world(world.clone());
             let new = Facts::default();
@@ -121,6 +123,7 @@ impl<'a> Walk<'a> {
                 views: views.iter().map(|view| (view.id, view)).collect(),
                 past: &past,
                 facts: relayed.collect(),
+                refusals: &refusals,
                 root,
             };
             judge.judge().map_err(|broken| format!("{broken} (life {life}, {kind:?})"))?;
@@ -174,6 +177,8 @@ struct Judge<'a> {
     views: BTreeMap<QueueId, &'a MessageView>,
     past: &'a Past,
     facts: Vec<Fact>,
+    /// What was refused in the first life and followed by something that was stored in it.
+    refusals: &'a [Fact],
     root: &'a Path,
 }
 
@@ -282,8 +287,7 @@ impl Judge<'_> {
     /// What was refused is nowhere, once a later message was stored: the void that says so is durable
     /// with that.
     fn judge_refused(&self) -> Result<(), String> {
-        let last = self.facts.iter().rposition(|fact| matches!(fact, Fact::Stored { .. }));
-        for fact in &self.facts[..last.unwrap_or(0)] {
+        for fact in self.refusals {
             let Fact::Refused { number } = fact else { continue };
             let message = Message::of(*number);
             let session = format!("s{number}");

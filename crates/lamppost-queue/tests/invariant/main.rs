@@ -24,20 +24,21 @@ use story::{Fact, root, tell};
 
 /// Stories that are told by default, and how many operations lie between two power cuts.
 const SEEDS: u64 = 6;
-const STRIDE: usize = 3;
+const STRIDE: usize = 7;
 
 #[test]
 fn an_acknowledged_message_is_in_the_queue_delivered_or_bounced_at_every_instant() {
-    let root = root("invariant");
+    let root = root();
+    let root = root.path();
     if let Ok(replay) = std::env::var("LAMPPOST_SEED") {
         let mut numbers = replay.split(':').map(|number| number.parse::<u64>().unwrap());
         let seed = numbers.next().unwrap();
         let cut = numbers.next().zip(numbers.next());
         return match cut {
             Some((operations, crash)) => {
-                check(seed, &root, Some((usize::try_from(operations).unwrap(), crash)))
+                check(seed, root, Some((usize::try_from(operations).unwrap(), crash)))
             }
-            None => check_all(seed, 1, &root),
+            None => check_all(seed, 1, root),
         };
     }
     let more = std::env::var("LAMPPOST_SEEDS").ok().map(|count| count.parse().unwrap());
@@ -90,9 +91,10 @@ fn fail(seed: u64, operations: usize, crash: u64, broken: &str) -> ! {
 
 #[test]
 fn a_seed_tells_the_same_story_again() {
-    let root = root("same");
+    let root = root();
+    let root = root.path();
     let tell = || {
-        let story = tell(7, &root, false);
+        let story = tell(7, root, false);
         let log: Vec<_> = story.disk.log().iter().map(|one| format!("{one:?}")).collect();
         (log, story.facts)
     };
@@ -107,10 +109,11 @@ fn a_seed_tells_the_same_story_again() {
 /// Without this the others would prove nothing: the stories hold what they are to be about.
 #[test]
 fn stories_have_everything_in_them() {
-    let root = root("stories");
+    let root = root();
+    let root = root.path();
     let mut seen = BTreeSet::new();
     for seed in 1..=4 {
-        let story = tell(seed, &root, false);
+        let story = tell(seed, root, false);
         for (_, fact) in &story.facts {
             seen.insert(match fact {
                 Fact::Stored { .. } => "stored",
@@ -156,13 +159,14 @@ fn stories_have_everything_in_them() {
 
 #[test]
 fn a_disk_that_lies_is_found_out() {
-    let root = root("lies");
-    let story = tell(1, &root, true);
+    let root = root();
+    let root = root.path();
+    let story = tell(1, root, true);
     let mut walk = Walk::new(&story);
     let mut broken = Vec::new();
     for operations in (0..=walk.len()).step_by(10) {
         walk.go_to(operations);
-        broken.extend(walk.check(&root, operations as u64).err());
+        broken.extend(walk.check(root, operations as u64).err());
     }
     assert!(broken.iter().any(|broken| broken.contains("lost")), "{broken:?}");
 }

@@ -1,7 +1,7 @@
 //! A story that a seed tells: clients hand in mail, an administrator interferes, the disk fails now
 //! and then, and everything that was done to the disk is recorded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -327,8 +327,6 @@ impl Message {
 }
 
 /// Where the spool of a test is: its disk is simulated, and its lock is real.
-pub(crate) fn root(test: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
-    std::fs::create_dir_all(&root).unwrap();
-    root
+pub(crate) fn root() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
