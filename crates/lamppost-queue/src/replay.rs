@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Loaded, Position};
 use crate::index::{Index, Message, Place};
 use crate::log::Next;
 use crate::record::{Progress, Record};
-use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentId, read_head, scan};
+use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, SegmentId, read_head, scan};
 use crate::{Settings, StartError};
 
 /// What the spool says.
@@ -159,7 +159,7 @@ impl<'a> Replay<'a> {
         self.next.sequence = self.next.sequence.max(header.sequence);
         self.index.add_segment(header.id);
         let found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
-        self.quarantine(header.id, &bytes, &found);
+        self.quarantine(header, &bytes, &found);
         Ok(Some(Segment { id: header.id, found }))
     }
 
@@ -177,10 +177,11 @@ impl<'a> Replay<'a> {
     }
 
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.
-    fn quarantine(&mut self, id: SegmentId, bytes: &[u8], found: &[Found]) {
+    fn quarantine(&mut self, header: SegmentHeader, bytes: &[u8], found: &[Found]) {
+        let id = header.id;
         for (place, hole) in found.iter().enumerate() {
             let &Found::Hole { at, length } = hole else { continue };
-            if place + 1 == found.len() && self.is_torn_end(id, found) {
+            if place + 1 == found.len() && self.is_torn_end(header, found) {
                 continue;
             }
             let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
@@ -202,8 +203,9 @@ impl<'a> Replay<'a> {
 
     /// Whether what ends a segment was written when the power went, and acknowledged to nobody: then
     /// the next segment, if there is one, goes on with the numbers of its records.
-    fn is_torn_end(&self, id: SegmentId, found: &[Found]) -> bool {
-        let Some((_, path)) = self.paths.iter().find(|(number, _)| *number > id.number) else {
+    fn is_torn_end(&self, header: SegmentHeader, found: &[Found]) -> bool {
+        let Some((_, path)) = self.paths.iter().find(|(number, _)| *number > header.id.number)
+        else {
             return true;
         };
         let Ok(Head::Ours(next)) = self.disk.read(path, 0, SEGMENT_HEADER).map(|b| read_head(&b))
@@ -214,7 +216,7 @@ impl<'a> Replay<'a> {
             Found::Record { sequence, .. } => Some(*sequence),
             Found::Hole { .. } => None,
         });
-        last.is_some_and(|last| last + 1 == next.sequence)
+        last.map_or(header.sequence, |last| last + 1) == next.sequence
     }
 
     /// Removes large contents that no message names: they were never acknowledged, or are delivered.
