@@ -216,6 +216,10 @@ impl Spool {
             for (id, from, to) in moved {
                 index.relocate(id, from, to);
             }
+        } else {
+            // The records that ended their messages may be lost too: the contents stay until the next
+            // start knows.
+            self.upkeep.doomed.lock().clear();
         }
     }
 

@@ -109,14 +109,14 @@ impl<'a> Walk<'a> {
         let mut past = self.past.clone();
         let (mut world, kind) = self.world.after_crash(lot.draw());
         past.crash(kind);
-        let mut facts: Vec<_> = self.facts(&self.story.facts, self.at);
+        let mut facts: Vec<_> = known(&self.story.facts, self.at);
         let last = facts.iter().rposition(|fact| matches!(fact, Fact::Stored { .. }));
         let refusals = facts[..last.unwrap_or(0)].to_vec();
         for life in 1..=3 {
             let disk = SimulatedDisk::with_world(world.clone());
             let new = Facts::default();
             let views = runtime().block_on(recover(&disk, root, (life, new.clone())))?;
-            let relayed = facts.iter().cloned().chain(self.facts(&new.all(), usize::MAX));
+            let relayed = facts.iter().cloned().chain(known(&new.all(), usize::MAX));
             let judge = Judge {
                 before: &world,
                 after: &disk.world(),
@@ -136,17 +136,12 @@ impl<'a> Walk<'a> {
                 world.apply(operation);
                 past.apply(operation);
             }
-            facts.extend(self.facts(&new.all(), again));
+            facts.extend(known(&new.all(), again));
             let (left, kind) = world.after_crash(lot.draw());
             past.crash(kind);
             world = left;
         }
         Ok(())
-    }
-
-    fn facts(&self, facts: &[(usize, Fact)], operations: usize) -> Vec<Fact> {
-        let known = facts.iter().filter(|(at, _)| *at <= operations);
-        known.map(|(_, fact)| fact.clone()).collect()
     }
 }
 
@@ -317,4 +312,10 @@ fn copies(world: &World, mailbox: &Path, name: &str) -> Vec<PathBuf> {
             && mailed(path).is_some_and(|found| found == name)
     };
     world.paths().filter(is_copy).cloned().collect()
+}
+
+/// What was known when the disk had done so many operations.
+fn known(facts: &[(usize, Fact)], operations: usize) -> Vec<Fact> {
+    let known = facts.iter().filter(|(at, _)| *at <= operations);
+    known.map(|(_, fact)| fact.clone()).collect()
 }

@@ -36,7 +36,7 @@ fn an_acknowledged_message_is_in_the_queue_delivered_or_bounced_at_every_instant
         let cut = numbers.next().zip(numbers.next());
         return match cut {
             Some((operations, crash)) => {
-                check(seed, root, Some((usize::try_from(operations).unwrap(), crash)))
+                check(seed, root, Some((usize::try_from(operations).unwrap(), crash)));
             }
             None => check_all(seed, 1, root),
         };

@@ -68,9 +68,16 @@ pub(crate) async fn start(
     (life, facts): (u32, Facts),
     lot: Option<Lot>,
 ) -> Result<Roles, String> {
-    let ((intake, i), (control, c), (content, t)) = (link(), link(), link());
-    let ((d, delivery), (r, routing)) = (link(), link());
-    let ends = Ends { intake: i, control: c, content: t, delivery: d, routing: r };
+    let ((intake, intake_end), (control, control_end)) = (link(), link());
+    let ((content, content_end), (delivery_end, delivery)) = (link(), link());
+    let (routing_end, routing) = link();
+    let ends = Ends {
+        intake: intake_end,
+        control: control_end,
+        content: content_end,
+        delivery: delivery_end,
+        routing: routing_end,
+    };
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(BEGIN + DAY * life));
     let started =
         Queue::start_on(Arc::new(disk.clone()), settings(root), (clock, Metrics::new()), ends);
@@ -148,7 +155,7 @@ async fn live(seed: u64, disk: &SimulatedDisk, root: &Path, facts: &Facts) {
     let clients: Vec<_> = (0..3)
         .map(|client| {
             let client = Client {
-                client,
+                number: client,
                 intake: roles.intake.clone(),
                 disk: disk.clone(),
                 facts: facts.clone(),
@@ -226,7 +233,7 @@ fn fact(number: u64, answer: &IntakeAnswer) -> Fact {
 }
 
 struct Client {
-    client: u64,
+    number: u64,
     intake: Port<IntakeRequest, IntakeAnswer>,
     disk: SimulatedDisk,
     facts: Facts,
@@ -238,7 +245,7 @@ impl Client {
             if !lot.one_in(4) {
                 tokio::time::sleep(Duration::from_millis(lot.below(400))).await;
             }
-            let message = Message::of(self.client * 1000 + turn);
+            let message = Message::of(self.number * 1000 + turn);
             let answer = if lot.one_in(4) {
                 self.upload(&message, &mut lot).await
             } else {
