@@ -211,6 +211,7 @@ mod tests {
             delay_told: false,
             size: 0,
             aside: false,
+            aside_sum: 0,
         }
     }
 

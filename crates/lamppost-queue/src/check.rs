@@ -194,6 +194,7 @@ mod tests {
             delay_told: false,
             size: 9,
             aside: false,
+            aside_sum: 0,
         }
     }
 

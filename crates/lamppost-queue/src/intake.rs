@@ -28,6 +28,8 @@ struct Upload {
     id: QueueId,
     file: Option<Box<dyn DiskFile>>,
     size: u64,
+    /// CRC-32C of what came so far.
+    sum: u32,
     touched: Duration,
 }
 
@@ -67,7 +69,7 @@ fn submit(spool: &Arc<Spool>, envelope: Envelope, content: Bytes, reply: Reply<I
         return reply.send(IntakeAnswer::Refused(Refusal::SpoolFull));
     }
     let id = spool.new_id();
-    let message = message(spool, id, envelope, (size, false));
+    let message = message(spool, id, envelope, size, None);
     spool.add(message, content, move |added| {
         reply.send(stored(id, added));
     });
@@ -85,11 +87,21 @@ fn message(
     spool: &Spool,
     id: QueueId,
     envelope: Envelope,
-    (size, aside): (u64, bool),
+    size: u64,
+    aside_sum: Option<u32>,
 ) -> MessageRecord {
     let recipients =
         envelope.recipients.iter().map(|_| RecipientRecord::new(spool.now())).collect();
-    MessageRecord { id, envelope, recipients, held: false, delay_told: false, size, aside }
+    MessageRecord {
+        id,
+        envelope,
+        recipients,
+        held: false,
+        delay_told: false,
+        size,
+        aside: aside_sum.is_some(),
+        aside_sum: aside_sum.unwrap_or(0),
+    }
 }
 
 fn upload(
@@ -124,7 +136,7 @@ fn begin(spool: &Spool, uploads: &Uploads) -> Result<IntakeAnswer, Refusal> {
     let id = spool.new_id();
     let file =
         spool.disk.create(&spool.settings.body(id)).map_err(|error| failed(spool, &error))?;
-    let upload = Upload { id, file: Some(file), size: 0, touched: spool.clock.now() };
+    let upload = Upload { id, file: Some(file), size: 0, sum: 0, touched: spool.clock.now() };
     uploads.lock().insert(UploadId(id.0), upload);
     Ok(IntakeAnswer::Upload(UploadId(id.0)))
 }
@@ -169,6 +181,7 @@ fn append(
     if let Some(upload) = uploads.get_mut(&which) {
         upload.file = Some(file);
         upload.size += piece.len() as u64;
+        upload.sum = crc32c::crc32c_append(upload.sum, piece);
         upload.touched = spool.clock.now();
     }
     Ok(IntakeAnswer::Proceed)
@@ -196,7 +209,7 @@ fn finish(
         return reply.send(IntakeAnswer::Refused(refusal));
     }
     let id = upload.id;
-    let message = message(spool, id, envelope, (upload.size, true));
+    let message = message(spool, id, envelope, upload.size, Some(upload.sum));
     let after = spool.clone();
     spool.add(message, Bytes::new(), move |added| {
         if added.is_err() {

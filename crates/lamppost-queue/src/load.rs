@@ -1,8 +1,10 @@
 //! Reading messages back from the spool.
 
 use std::io;
+use std::path::Path;
 
 use bytes::Bytes;
+use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
 
 use crate::index::Place;
@@ -101,6 +103,21 @@ impl Spool {
         if header.is_content(&content) { Ok((record, Some(content))) } else { Err(damaged()) }
     }
 
+    /// Proves that a content aside is what came in.
+    ///
+    /// # Errors
+    /// What the system says, or that it is damaged.
+    pub(crate) fn prove_aside(&self, record: &MessageRecord) -> io::Result<()> {
+        if aside_sum(&*self.disk, &self.settings.body(record.id))?
+            == (record.size, record.aside_sum)
+        {
+            return Ok(());
+        }
+        let text = format!("message {}: its content in bodies/ is damaged", record.id);
+        self.damaged(text.clone());
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
     /// Reads a piece of a message's content, empty at its end; nothing when there is no such message.
     ///
     /// # Errors
@@ -125,6 +142,24 @@ impl Spool {
         };
         let from = to_usize(offset).min(content.len());
         Ok(Some(content.slice(from..from.saturating_add(length).min(content.len()))))
+    }
+}
+
+/// Length and CRC-32C of a content aside.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn aside_sum(disk: &dyn Disk, path: &Path) -> io::Result<(u64, u32)> {
+    /// Bytes that are read at once.
+    const PIECE: usize = 1024 * 1024;
+    let (mut length, mut sum) = (0, 0);
+    loop {
+        let piece = disk.read(path, length, PIECE)?;
+        if piece.is_empty() {
+            return Ok((length, sum));
+        }
+        length += piece.len() as u64;
+        sum = crc32c::crc32c_append(sum, &piece);
     }
 }
 

@@ -253,6 +253,7 @@ fn known(spool: &Spool, id: QueueId) -> Option<MessageRecord> {
         delay_told: message.delay_told,
         size: message.size,
         aside: message.aside,
+        aside_sum: 0,
     };
     index.refresh(message, &mut record);
     Some(record)
@@ -277,6 +278,7 @@ fn message(
         delay_told: false,
         size,
         aside: false,
+        aside_sum: 0,
     }
 }
 

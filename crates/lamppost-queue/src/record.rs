@@ -61,6 +61,8 @@ pub(crate) struct MessageRecord {
     pub(crate) size: u64,
     /// Whether the content lies in a file of its own.
     pub(crate) aside: bool,
+    /// CRC-32C of a content that lies in a file of its own; 0 for others, which their record covers.
+    pub(crate) aside_sum: u32,
 }
 
 /// How far a recipient is.

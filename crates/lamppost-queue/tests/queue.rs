@@ -15,7 +15,7 @@ use bytes::Bytes;
 use lamppost_net::link::{carry_answers, carry_questions, link};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest,
-    IntakeAnswer, IntakeRequest, Outcome, Reason, Verb,
+    IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, Verb,
 };
 use lamppost_smtp::{Refusal, Status};
 use proptest::prelude::*;
@@ -88,20 +88,44 @@ async fn a_disk_that_fails_refuses_and_what_was_refused_never_comes() {
     assert_eq!(listed(&around).await, [first, third]);
 }
 
-#[tokio::test]
-async fn large_messages_go_aside_and_are_read_in_pieces() {
-    let (disk, folder) = world();
-    let mut around = start(&disk, folder.path(), |_| {}).await;
+/// Hands a message in as a large one.
+async fn upload(around: &Around, pieces: &[&'static str]) -> QueueId {
     let IntakeAnswer::Upload(upload) = around.intake.ask(IntakeRequest::Begin).await.unwrap()
     else {
         panic!()
     };
-    for piece in ["one ", "two "] {
+    for &piece in pieces {
         let request = IntakeRequest::Append { upload, piece: piece.into() };
         assert_eq!(around.intake.ask(request).await.unwrap(), IntakeAnswer::Proceed);
     }
     let finish = IntakeRequest::Finish { upload, envelope: envelope(&["demo"]) };
-    let id = stored(&around.intake.ask(finish).await.unwrap());
+    stored(&around.intake.ask(finish).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_large_content_that_was_damaged_is_not_delivered() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |settings| {
+        settings.delivery_lag = Duration::from_secs(3600);
+    })
+    .await;
+    let id = upload(&around, &["one ", "two "]).await;
+    let disk = disk.after_power_cut();
+    disk.damage(&folder.path().join("bodies").join(id.to_string()), 4, b"2");
+    let around = restart(around, &disk, folder.path(), |_| {}).await;
+    let failed = async || {
+        let shown = around.control.ask(ControlRequest::Show(id)).await.unwrap();
+        let ControlAnswer::Message(message) = shown else { panic!("{shown:?}") };
+        message.recipients[0].last.as_ref().is_some_and(|last| last.reason.text.contains("damaged"))
+    };
+    until(failed).await;
+}
+
+#[tokio::test]
+async fn large_messages_go_aside_and_are_read_in_pieces() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), |_| {}).await;
+    let id = upload(&around, &["one ", "two "]).await;
     let DeliveryRequest::Prepare(jobs) = deliver(&mut around, &Outcome::Done).await else {
         panic!()
     };

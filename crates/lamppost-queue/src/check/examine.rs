@@ -9,6 +9,7 @@ use lamppost_roles::QueueId;
 use super::{Finding, Report, Severity, failed};
 use crate::checkpoint::{self, Loaded, Position};
 use crate::index::{Entry, Index, Place};
+use crate::load::aside_sum;
 use crate::log::Next;
 use crate::record::Record;
 use crate::replay::{Replayed, Segment, failures, take_in, voided};
@@ -41,8 +42,8 @@ pub(crate) struct Examined {
 struct Seen {
     /// Those that are replayed.
     replayed: Vec<Segment>,
-    /// Messages whose records are whole, by segment and place.
-    whole: HashMap<(u64, u64), QueueId>,
+    /// Messages whose records are whole, by segment and place, with the sums of contents aside.
+    whole: HashMap<(u64, u64), (QueueId, u32)>,
     /// For each segment: its first sequence number by its header, and those of its records.
     sequences: BTreeMap<u64, (u64, Vec<u64>)>,
     /// Those that are there, with a header.
@@ -278,7 +279,8 @@ impl Examination<'_> {
                     self.out.report.records += 1;
                     sequences.push(*sequence);
                     if let Record::Message(message) | Record::Notice { message, .. } = &**record {
-                        self.seen.whole.insert((number, *at), message.id);
+                        let known = (message.id, message.aside_sum);
+                        self.seen.whole.insert((number, *at), known);
                     }
                 }
                 &Found::Hole { at, length } if place + 1 == found.len() => {
@@ -363,14 +365,19 @@ impl Examination<'_> {
             if !self.seen.segments.contains(&place.segment) {
                 let path = self.settings.segment(place.segment);
                 self.lose(id, &path, "its segment is lost".into());
-            } else if self.seen.whole.get(&(place.segment, place.at)) != Some(&id) {
+            } else if self.whole(place, id).is_none() {
                 let why = format!("its record at {} is damaged", place.at);
                 self.not_torn(place);
                 self.lose(id, &self.settings.segment(place.segment), why);
             } else if message.aside {
                 let path = self.settings.body(id);
                 match self.length(&path)? {
-                    Some(length) if length == message.size => {}
+                    Some(length) if length == message.size => {
+                        let sum = aside_sum(self.disk, &path).map(|(_, sum)| sum);
+                        if sum.ok() != self.whole(place, id) {
+                            self.lose(id, &path, "its content is damaged".into());
+                        }
+                    }
                     Some(length) => {
                         let why = format!("its content has {length} bytes, not {}", message.size);
                         self.lose(id, &path, why);
@@ -380,6 +387,12 @@ impl Examination<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The sum of a message's content aside, when its record is whole.
+    fn whole(&self, place: Place, id: QueueId) -> Option<u32> {
+        let known = self.seen.whole.get(&(place.segment, place.at));
+        known.filter(|(known, _)| *known == id).map(|(_, sum)| *sum)
     }
 
     /// A damaged end is no torn write when a message in the queue is in it.

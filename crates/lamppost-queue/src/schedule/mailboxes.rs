@@ -67,9 +67,13 @@ pub(super) async fn load(
         return Ok(Some(Loaded { record: fresh.record, content: fresh.content }));
     }
     let reader = spool.clone();
-    let reading = move || {
+    let reading = move || -> std::io::Result<Option<Loaded>> {
         if with_content {
-            return reader.load(id);
+            let loaded = reader.load(id)?;
+            if let Some(loaded) = loaded.as_ref().filter(|loaded| loaded.record.aside) {
+                reader.prove_aside(&loaded.record)?;
+            }
+            return Ok(loaded);
         }
         let record = reader.load_record(id)?;
         Ok(record.map(|record| Loaded { record, content: None }))
