@@ -62,6 +62,9 @@ fn text(status: &Shown) -> String {
     if let Some(fault) = &queue.fault {
         let _infallible = writeln!(text, "FAIL      spool: {fault}");
     }
+    for damage in &queue.damage {
+        let _infallible = writeln!(text, "WARN      spool: {damage}");
+    }
     for fact in &host.health {
         let word = match fact.state {
             State::Ok => "ok",
