@@ -34,6 +34,7 @@ pub(crate) async fn run(spool: Arc<Spool>, stop: CancellationToken) {
             () = spool.notices.notified() => tell_failures(&spool).await,
             _ = look.tick() => {
                 tell_failures(&spool).await;
+                look_at_undeliverable(&spool).await;
                 tell_delays(&spool, &mut looked_at).await;
             }
         }
@@ -47,21 +48,36 @@ enum Failure {
     /// Others of its recipients are still under way.
     Later,
     Bounce,
+    /// There is no sender to tell.
+    Keep,
     /// There is no sender to tell, and an administrator has had time to look.
     Discard,
 }
 
 async fn tell_failures(spool: &Arc<Spool>) {
-    let ids: Vec<_> = spool.failures.lock().iter().copied().collect();
+    // Taken out before they are looked at: whatever fails meanwhile is for the next look.
+    let ids = std::mem::take(&mut *spool.failures.lock());
+    for id in ids {
+        match failure(spool, id) {
+            Failure::Over => {}
+            Failure::Keep | Failure::Discard => drop(spool.undeliverable.lock().insert(id)),
+            Failure::Bounce if bounce(spool, id).await => {}
+            Failure::Bounce | Failure::Later => drop(spool.failures.lock().insert(id)),
+        }
+    }
+}
+
+/// Messages without a sender stay for an administrator, and not for ever.
+async fn look_at_undeliverable(spool: &Arc<Spool>) {
+    let ids: Vec<_> = spool.undeliverable.lock().iter().copied().collect();
     for id in ids {
         let over = match failure(spool, id) {
             Failure::Over => true,
-            Failure::Later => false,
-            Failure::Bounce => bounce(spool, id).await,
             Failure::Discard => discard(spool, id).await,
+            Failure::Keep | Failure::Later | Failure::Bounce => false,
         };
         if over {
-            spool.failures.lock().remove(&id);
+            spool.undeliverable.lock().remove(&id);
         }
     }
 }
@@ -80,10 +96,10 @@ fn failure(spool: &Spool, id: QueueId) -> Failure {
         .iter()
         .all(|one| one.progress == Progress::Failed || one.progress.is_final());
     let is_old = spool.now() > given_up_at(spool, since);
-    if message.is_null_sender && is_only_failed && is_old && !message.held {
-        Failure::Discard
-    } else {
-        Failure::Later
+    match (message.is_null_sender, is_only_failed && is_old && !message.held) {
+        (true, true) => Failure::Discard,
+        (true, false) => Failure::Keep,
+        (false, _) => Failure::Later,
     }
 }
 
@@ -137,7 +153,8 @@ async fn tell_delays(spool: &Arc<Spool>, looked_at: &mut Option<QueueId>) {
             let old = index.after(*looked_at).take_while(|(id, _)| *id < until);
             for (id, message) in old.take(LOOK_MAX) {
                 last = Some(id);
-                if !message.delay_told && !message.is_null_sender && !waiting(message).is_empty() {
+                let is_told = message.delay_told || message.is_null_sender || message.held;
+                if !is_told && !waiting(message).is_empty() {
                     ids.push(id);
                 }
             }

@@ -36,8 +36,10 @@ pub(crate) struct Spool {
     pub(crate) due: Notify,
     /// Something may be told to a sender.
     pub(crate) notices: Notify,
-    /// Messages with recipients that failed for good.
+    /// Messages with recipients that failed for good, whose senders are to be told.
     pub(crate) failures: Mutex<BTreeSet<QueueId>>,
+    /// Messages with recipients that failed for good and without a sender to tell.
+    pub(crate) undeliverable: Mutex<BTreeSet<QueueId>>,
     pub(crate) upkeep: Upkeep,
     pub(crate) last_id: Mutex<QueueId>,
     orders: UnboundedSender<Order>,
@@ -73,6 +75,7 @@ impl Spool {
             due: Notify::new(),
             notices: Notify::new(),
             failures: Mutex::new(replayed.failures),
+            undeliverable: Mutex::default(),
             upkeep: Upkeep::new(replayed.covered_below),
             last_id: Mutex::new(replayed.last_id),
             orders,

@@ -333,7 +333,12 @@ impl Index {
             }
             Settles::Failures(indices) => {
                 for &index in indices {
-                    self.change(of, index, |recipient| recipient.progress = Progress::Bounced);
+                    self.change(of, index, |recipient| {
+                        // One that an administrator had tried again meanwhile is not given up.
+                        if recipient.progress == Progress::Failed {
+                            recipient.progress = Progress::Bounced;
+                        }
+                    });
                 }
             }
         }
