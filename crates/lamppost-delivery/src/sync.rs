@@ -64,9 +64,9 @@ impl Choice {
         let better = match class.took {
             // A lone file gains nothing from a sync of everything.
             _ if files <= 1 => return Way::Each,
-            [Some(each), Some(all)] if all < each * PATIENCE => Way::FileSystem,
-            [Some(_), Some(_)] | [None, _] => Way::Each,
-            [Some(_), None] => Way::FileSystem,
+            [Some(each), Some(all)] if all >= each * PATIENCE => Way::Each,
+            // What was not measured yet is measured when it is looked at again.
+            _ => Way::FileSystem,
         };
         class.since_look += 1;
         if class.since_look > LOOK_AGAIN {
@@ -112,11 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_are_measured_first() {
+    fn both_ways_are_measured_in_time() {
         let choice = Choice::default();
-        assert_eq!(choice.way(100), Way::Each);
-        choice.measured(Way::Each, 100, Duration::from_millis(1));
         assert_eq!(choice.way(100), Way::FileSystem);
+        choice.measured(Way::FileSystem, 100, Duration::from_millis(10));
+        assert!((0..100).any(|_| choice.way(100) == Way::Each));
+        choice.measured(Way::Each, 100, Duration::from_millis(1));
+        assert_eq!(choice.way(100), Way::Each);
     }
 
     #[test]

@@ -157,7 +157,13 @@ enum Next {
 async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Order>) {
     let mut left = None;
     let mut pace = Pace::default();
+    let mut dirty_since = None;
     loop {
+        dirty_since = log.is_dirty().then(|| dirty_since.unwrap_or_else(Instant::now));
+        if dirty_since.is_some_and(|since: Instant| since.elapsed() >= IDLE_SYNC) {
+            sync(&mut log, &spool);
+            dirty_since = None;
+        }
         let next = match left.take() {
             Some(work) => Next::Order(Order::Commit(work)),
             None => next(log.is_dirty(), &mut waiting).await,
@@ -165,7 +171,12 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
         let stopping = match next {
             Next::Order(Order::Stop(stopped)) => Some(stopped),
             Next::Order(Order::Tidy) => {
-                spool.tidy(&mut log);
+                // Nothing goes before the records that let it go are durable.
+                if log.is_dirty() {
+                    sync(&mut log, &spool);
+                } else {
+                    spool.tidy(&mut log);
+                }
                 None
             }
             Next::Order(Order::Commit(work)) => {

@@ -263,7 +263,7 @@ async fn move_on(
     let mut changes = Vec::new();
     for &id in ids {
         let recipients: Vec<_> = {
-            let index = spool.index.lock();
+            let mut index = spool.index.lock();
             let Some(message) = index.message(id) else { continue };
             let idle = (0_u32..).zip(&message.recipients).filter(|(_, one)| !one.is_under_way());
             let next = idle.filter_map(|(place, one)| {
@@ -272,7 +272,12 @@ async fn move_on(
                     RecipientRecord { progress: one.progress, attempts: one.attempts, last };
                 Some((place, next(record, now)?))
             });
-            next.collect()
+            let next: Vec<_> = next.collect();
+            // Until the change is committed no delivery of theirs may begin.
+            for &(place, _) in &next {
+                index.claim((id, place));
+            }
+            next
         };
         if recipients.is_empty() {
             continue;
@@ -281,11 +286,19 @@ async fn move_on(
         let spool = spool.clone();
         // All are handed in before the first is waited for, and share a sync.
         changes.push(tokio::spawn(async move {
+            let places: Vec<_> = recipients.iter().map(|&(place, _)| place).collect();
             let apply = move |spool: &Spool| {
                 let ended = spool.index.lock().progress(id, &recipients);
                 spool.ended(ended);
             };
-            spool.change(&record, apply).await
+            let done = spool.change(&record, apply).await;
+            if done.is_err() {
+                let mut index = spool.index.lock();
+                for place in places {
+                    index.give_up_claim((id, place));
+                }
+            }
+            done
         }));
     }
     let count = changes.len();

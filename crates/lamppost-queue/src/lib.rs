@@ -106,6 +106,14 @@ pub enum StartError {
         /// Where it is.
         place: &'static str,
     },
+    /// A program from before the first release wrote the spool.
+    #[error(
+        "{path} has the spool's first format, which no release wrote: let the version that wrote it deliver what is in the queue, then remove its spool folder"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+    },
     /// A newer program wrote the spool.
     #[error(
         "{path} has a format that only a newer version knows; use that version, or move the file away"
@@ -150,6 +158,7 @@ impl Queue {
             source: io::Error::other(cut),
         })?;
         let Opened { spool, log, waiting, lock } = opened?;
+        spool.checkpoint_soon(&log);
         let committer = waiting.start(log, spool.clone())?;
         let stop = CancellationToken::new();
         let deliveries = Drain::default();
@@ -188,11 +197,12 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings, false)?;
     let messages = replayed.index.messages();
-    let log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;
+    let mut log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;
     info!(messages, spool = %settings.directory.display(), "spool opened");
     let (waiting, orders) = committer::channel();
     let spool = Spool::new(settings, means, replayed, orders);
     spool.has_segment(log.current());
+    spool.checkpoint_replayed(&mut log);
     Ok(Opened { spool, log, waiting, lock })
 }
 

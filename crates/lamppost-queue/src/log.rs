@@ -99,7 +99,10 @@ impl Log {
 
     /// Bytes that fit into the segment that is written now.
     pub(crate) fn room(&self) -> usize {
-        let left = self.current.as_ref().map_or(0, |current| current.capacity - current.size);
+        let left = self
+            .current
+            .as_ref()
+            .map_or(0, |current| current.capacity.saturating_sub(current.size));
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
@@ -244,7 +247,7 @@ impl Log {
         let free = self.disk.free_bytes(&self.settings.directory);
         if purpose == Purpose::State
             && free.is_ok_and(|free| free < wanted)
-            && let Some(spare) = self.spares.take_reserve()
+            && let Some(spare) = self.spares.take_reserve(needed)
         {
             warn!("the disk is full: the queue goes on in its reserve");
             return Ok(Fresh { spare, is_filled: true });
@@ -258,12 +261,12 @@ impl Log {
             created.map(|_| Fresh { spare: Spare { path, capacity: wanted }, is_filled: false })
         };
         match (made, purpose) {
-            (Err(_), Purpose::State) => match self.spares.take_reserve() {
-                Some(spare) if spare.capacity >= needed => {
+            (Err(_), Purpose::State) => match self.spares.take_reserve(needed) {
+                Some(spare) => {
                     warn!("the disk is full: the queue goes on in its reserve");
                     Ok(Fresh { spare, is_filled: true })
                 }
-                _ => Err(io::ErrorKind::StorageFull.into()),
+                None => Err(io::ErrorKind::StorageFull.into()),
             },
             (made, _) => made,
         }
@@ -291,7 +294,11 @@ impl Log {
             && !self.spares.is_stocked()
             && self.settings.segment_size > self.settings.first_capacity()
         {
-            self.spares.order(self.capacity());
+            // Not with the space that mail is refused for.
+            let needed = self.settings.free_space_min.saturating_add(self.capacity());
+            if self.disk.free_bytes(&self.settings.directory).is_ok_and(|free| free >= needed) {
+                self.spares.order(self.capacity());
+            }
         }
     }
 
@@ -300,6 +307,11 @@ impl Log {
         if let Err(error) = self.spares.make_reserve(&self.settings) {
             warn!(reason = %error, "no space is reserved for changes of state: the disk is full");
         }
+    }
+
+    /// Gives a spare segment back to the file system; false when there is none.
+    pub(crate) fn shed(&self) -> io::Result<bool> {
+        self.spares.shed()
     }
 
     /// Whether space is reserved for changes of state.

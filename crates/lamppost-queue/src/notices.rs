@@ -2,6 +2,7 @@
 //!
 //! A notice and what it settles are one record: a crash leaves both or neither.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -195,7 +196,12 @@ async fn notify(
 ) -> Result<Option<QueueId>, CommitFailed> {
     let reader = spool.clone();
     let reading = spool.settings.blocking.run(move || original(&reader, of)).await;
-    let Some((original, content)) = reading.map_err(|_| CommitFailed::Failed)? else {
+    // What cannot be read now is read at the next look.
+    let read = reading.map_err(|_| CommitFailed::Failed)?.map_err(|error| {
+        error!(queue_id = %of, reason = %error, "the original of a notice cannot be read");
+        CommitFailed::Failed
+    })?;
+    let Some((original, content)) = read else {
         return Ok(None);
     };
     let ReversePath::Mailbox(sender) = original.envelope.sender.clone() else { return Ok(None) };
@@ -234,16 +240,16 @@ async fn notify(
 }
 
 /// The message that a notice is about, as far as it can be read; nothing when it is gone.
-fn original(spool: &Spool, id: QueueId) -> Option<(MessageRecord, Bytes)> {
+fn original(spool: &Spool, id: QueueId) -> io::Result<Option<(MessageRecord, Bytes)>> {
     match spool.load_record(id) {
         Ok(record) => {
             let content = spool.read(id, 0, HEADER_MAX).unwrap_or_default().unwrap_or_default();
-            Some((record?, content))
+            Ok(record.map(|record| (record, content)))
         }
-        Err(error) => {
-            error!(queue_id = %id, reason = %error, "the original of a notice cannot be read");
-            known(spool, id).map(|record| (record, Bytes::new()))
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Ok(known(spool, id).map(|record| (record, Bytes::new())))
         }
+        Err(error) => Err(error),
     }
 }
 

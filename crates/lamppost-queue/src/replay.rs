@@ -144,6 +144,7 @@ impl<'a> Replay<'a> {
         let header = match read_head(&bytes) {
             Head::Ours(header) if header.id.number == number => header,
             Head::Newer => return Err(StartError::Format { path: path.to_owned() }),
+            Head::Older => return Err(StartError::Older { path: path.to_owned() }),
             // The name is that of another life of the file, which has a new one.
             Head::Ours(_) => {
                 disk.remove(path).map_err(failed)?;
@@ -225,13 +226,19 @@ impl<'a> Replay<'a> {
             let id =
                 path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
             let named = id.and_then(|id| self.index.message(id)).is_some_and(|one| one.aside);
-            if !named {
-                self.disk.remove(&path).map_err(|source| StartError::Disk {
-                    step: "remove",
-                    path,
-                    source,
-                })?;
+            if named {
+                continue;
             }
+            let failed = |source| StartError::Disk { step: "remove", path: path.clone(), source };
+            if self.damage.is_empty() {
+                self.disk.remove(&path).map_err(failed)?;
+                continue;
+            }
+            // The record that named it may be what is damaged.
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let kept = self.settings.quarantine().join(format!("{name}.eml"));
+            warn!(path = %kept.display(), "a large content that no message names was kept, since the spool is damaged");
+            self.disk.rename(&path, &kept).map_err(failed)?;
         }
         Ok(())
     }

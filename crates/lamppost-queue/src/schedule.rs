@@ -71,9 +71,12 @@ pub(crate) async fn run(
 
 /// Waits for a batch; nothing when told to stop.
 async fn next_batch(spool: &Spool, stop: &CancellationToken) -> Option<ItemBatch> {
+    // A relay that hangs must leave places to mailboxes.
+    let half = (spool.settings.deliveries_at_once_max / 2).max(1);
+    let relays_max = spool.settings.relays_at_once_max.min(half);
     let bounds = Bounds {
         items_max: spool.settings.batch_max,
-        relays_max: u32::try_from(spool.settings.relays_at_once_max).unwrap_or(u32::MAX),
+        relays_max: u32::try_from(relays_max).unwrap_or(u32::MAX),
         lag_ms: u64::try_from(spool.settings.delivery_lag.as_millis()).unwrap_or(u64::MAX),
     };
     loop {

@@ -39,6 +39,8 @@ pub(crate) enum Head {
     Ours(SegmentHeader),
     /// A segment of a format that only a newer program knows.
     Newer,
+    /// A segment of the first format, which no release wrote.
+    Older,
     /// No header, or a damaged one.
     Broken,
 }
@@ -70,10 +72,14 @@ pub(crate) fn read_head(bytes: &[u8]) -> Head {
         let id = SegmentId { number: number(8)?, generation: number(16)? };
         good.then_some(SegmentHeader { id, sequence: number(24)? })
     });
-    let newer = |copy: &[u8]| copy[..7] == SEGMENT_MAGIC[..7] && copy[7] > SEGMENT_MAGIC[7];
+    let is_like =
+        |copy: &[u8], letter: fn(u8) -> bool| copy[..7] == SEGMENT_MAGIC[..7] && letter(copy[7]);
+    let newer = |copy: &[u8]| is_like(copy, |letter| letter > SEGMENT_MAGIC[7]);
+    let older = |copy: &[u8]| is_like(copy, |letter| letter == b'1');
     match good {
         Some(header) => Head::Ours(header),
         None if copies.into_iter().flatten().any(newer) => Head::Newer,
+        None if copies.into_iter().flatten().any(older) => Head::Older,
         None => Head::Broken,
     }
 }

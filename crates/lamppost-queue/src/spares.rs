@@ -86,8 +86,14 @@ impl Spares {
     }
 
     /// The reserve, for changes of state while the disk is full.
-    pub(crate) fn take_reserve(&self) -> Option<Spare> {
-        self.shelf.lock().reserve.take()
+    pub(crate) fn take_reserve(&self, capacity_min: u64) -> Option<Spare> {
+        self.shelf.lock().reserve.take_if(|spare| spare.capacity >= capacity_min)
+    }
+
+    /// Gives a spare back to the file system; false when there is none.
+    pub(crate) fn shed(&self) -> io::Result<bool> {
+        let Some(spare) = self.shelf.lock().ready.pop() else { return Ok(false) };
+        self.disk.remove(&spare.path).map(|()| true)
     }
 
     /// Whether a spare is ready or under way.

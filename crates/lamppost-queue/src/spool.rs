@@ -107,6 +107,10 @@ impl Spool {
         let needed = self.settings.free_space_min.saturating_add(size);
         let has_room = self.is_free(needed);
         self.lacking.store(if has_room { 0 } else { needed }, Ordering::Relaxed);
+        if !has_room {
+            // Spares that are kept ready may be what is lacking.
+            self.order_tidy();
+        }
         has_room
     }
 

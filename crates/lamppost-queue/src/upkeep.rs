@@ -91,6 +91,8 @@ impl Spool {
                 self.index.lock().remove_segment(number);
             }
         }
+        // Space that is kept ready must not be what mail is refused for.
+        while !self.is_free(self.settings.free_space_min) && log.shed().unwrap_or(false) {}
         if !log.has_reserve()
             && self.is_free(self.settings.free_space_min + self.settings.reserve())
         {
@@ -107,11 +109,44 @@ impl Spool {
         let wanted =
             self.upkeep.checkpoint_bytes.load(Ordering::Relaxed).saturating_mul(CHECKPOINT_GROWTH);
         self.choose_moving(log);
-        if grown < wanted || self.upkeep.is_writing.swap(true, Ordering::Relaxed) {
+        if grown >= wanted {
+            self.write_in_time(self.position(current.number, log.next_sequence()));
+        }
+    }
+
+    /// Writes a checkpoint after a start that had much to replay, at once where that takes no time: a
+    /// program that is killed again and again must not leave more and more behind.
+    pub(crate) fn checkpoint_replayed(&self, log: &mut Log) {
+        /// Messages of a queue whose checkpoint takes no time.
+        const SHORT: usize = 10_000;
+        let is_short = self.index.lock().messages() <= SHORT;
+        if let Some(position) = self.replayed(log).filter(|_| is_short) {
+            self.write_checkpoint(position);
+            self.tidy(log);
+        }
+    }
+
+    /// As [`Spool::checkpoint_replayed`] for long queues, while others go on.
+    pub(crate) fn checkpoint_soon(self: &Arc<Self>, log: &Log) {
+        if let Some(position) = self.replayed(log) {
+            self.write_in_time(position);
+        }
+    }
+
+    /// The position after a replay, when it was of many segments.
+    fn replayed(&self, log: &Log) -> Option<Position> {
+        let covered_below = self.upkeep.covered_below.load(Ordering::Relaxed);
+        let replayed = log.closed().filter(|&number| number >= covered_below).count();
+        let current = log.current().filter(|_| replayed >= SEGMENTS_MIN)?;
+        Some(self.position(current.number, log.next_sequence()))
+    }
+
+    /// Has a checkpoint written while others go on, unless one is.
+    fn write_in_time(self: &Arc<Self>, position: Position) {
+        if self.upkeep.is_writing.swap(true, Ordering::Relaxed) {
             return;
         }
         self.upkeep.grown.store(0, Ordering::Relaxed);
-        let position = self.position(current.number, log.next_sequence());
         let (spool, blocking) = (self.clone(), self.settings.blocking);
         drop(tokio::spawn(async move {
             let writer = spool.clone();

@@ -229,3 +229,13 @@ async fn messages_are_listed_by_what_is_asked() {
         assert_eq!(ids, expected, "{shown}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_sender_of_held_mail_is_not_told_that_it_is_tried_again() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), settings).await;
+    let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    change(&around, Verb::Hold, id).await;
+    tokio::time::sleep(Duration::from_secs(12 * 3600)).await;
+    assert_eq!(listed(&around).await, [id]);
+}

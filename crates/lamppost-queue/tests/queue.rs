@@ -12,10 +12,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lamppost_disk::Blocking;
 use lamppost_net::link::{carry_answers, carry_questions, link};
 use lamppost_roles::{
-    Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest,
-    IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, Verb,
+    Content, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryAnswer,
+    DeliveryRequest, IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, Route, Verb,
 };
 use lamppost_smtp::{Refusal, Status};
 use proptest::prelude::*;
@@ -251,7 +252,7 @@ async fn story(events: Vec<Event>) {
     let (mut disk, folder) = world();
     let small = |settings: &mut lamppost_queue::Settings| {
         settings.segment_size = 2000;
-        settings.blocking = lamppost_disk::Blocking::Inline;
+        settings.blocking = Blocking::Inline;
     };
     let mut around = start(&disk, folder.path(), small).await;
     let (mut acknowledged, mut published) = (BTreeSet::new(), BTreeSet::new());
@@ -284,7 +285,7 @@ async fn story(events: Vec<Event>) {
                 } else {
                     Outcome::Deferred(Reason::own(Status::SYSTEM, "later"))
                 };
-                reply.send(lamppost_roles::DeliveryAnswer(vec![outcome; ids.len()]));
+                reply.send(DeliveryAnswer(vec![outcome; ids.len()]));
             }
             Event::PowerCut(seed) => {
                 (disk, _) = disk.after_crash(disk.operations(), seed);
@@ -313,4 +314,81 @@ async fn story(events: Vec<Event>) {
         let risen: Vec<_> = there.difference(&acknowledged).collect();
         assert!(risen.is_empty(), "never acknowledged: {risen:?}");
     }
+}
+
+/// Hands in a message for elsewhere.
+async fn submit_elsewhere(around: &Around) -> QueueId {
+    let mut elsewhere = envelope(&["demo"]);
+    elsewhere.recipients[0].route = Route::Relay;
+    let content = Bytes::from_static(b"Subject: x\n\nx\n");
+    let request = IntakeRequest::Submit { envelope: elsewhere, content };
+    stored(&around.intake.ask(request).await.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_a_mailbox_never_takes_the_place_of_deleted_mail_for_elsewhere() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), |settings| {
+        (settings.relays_at_once_max, settings.batch_max) = (1, 1);
+        settings.blocking = Blocking::Inline;
+    })
+    .await;
+    let first = submit_elsewhere(&around).await;
+    let (_, reply) = around.delivery.next().await.unwrap();
+    let in_line = submit_elsewhere(&around).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    change(&around, Verb::Delete, first).await;
+    change(&around, Verb::Delete, in_line).await;
+    reply.send(DeliveryAnswer(vec![Outcome::Done]));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stored(&submit(&around, "demo", "private\n").await);
+    let (request, _reply) = around.delivery.next().await.unwrap();
+    assert!(matches!(request, DeliveryRequest::Prepare(_)), "{request:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_hangs_leaves_places_to_mailboxes() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), |settings| {
+        (settings.relays_at_once_max, settings.batch_max) = (20, 1);
+        settings.deliveries_at_once_max = 4;
+        settings.blocking = Blocking::Inline;
+    })
+    .await;
+    for _ in 0..8 {
+        submit_elsewhere(&around).await;
+    }
+    stored(&submit(&around, "demo", "local\n").await);
+    let mut hanging = Vec::new();
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(60), around.delivery.next());
+        let (request, reply) = next.await.unwrap().unwrap();
+        if matches!(request, DeliveryRequest::Prepare(_)) {
+            break;
+        }
+        hanging.push(reply);
+    }
+    assert!(hanging.len() <= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_relayed_is_durable_soon_however_busy_the_log_is() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), |settings| {
+        settings.relays_at_once_max = 1;
+        settings.blocking = Blocking::Inline;
+    })
+    .await;
+    for _ in 0..40 {
+        submit_elsewhere(&around).await;
+    }
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        deliver(&mut around, &Outcome::Done).await;
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let left = listed(&around).await.len();
+    let around = restart(around, &disk.after_power_cut(), folder.path(), |_| {}).await;
+    let back = listed(&around).await.len() - left;
+    assert!(back <= 3, "{back} messages would be relayed again");
 }

@@ -11,12 +11,12 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use lamppost_queue::Durability;
-use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, QueueId, Verb};
+use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, IntakeRequest, QueueId, Verb};
 use lamppost_sim::{Operation, SimulatedDisk};
 use lamppost_smtp::Refusal;
 use support::{
-    Around, change, listed, restart, show, small, start, status, stored, submit, succeed, until,
-    world,
+    Around, change, envelope, listed, restart, show, small, start, status, stored, submit, succeed,
+    until, world,
 };
 
 /// Has so many messages come and be delivered.
@@ -217,4 +217,40 @@ async fn durability_is_what_it_says() {
             assert_eq!(counted, 0);
         }
     }
+}
+
+#[tokio::test]
+async fn kills_leave_no_pile_of_segments() {
+    let (mut disk, folder) = world();
+    for _ in 0..20 {
+        let around = start(&disk, folder.path(), |_| {}).await;
+        let after = disk.after_kill();
+        drop(around);
+        disk = after;
+    }
+    assert!(disk.files(".seg").len() < 10, "{:?}", disk.files(".seg"));
+}
+
+#[tokio::test]
+async fn a_large_content_whose_record_is_damaged_is_kept() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |_| {}).await;
+    let IntakeAnswer::Upload(upload) = around.intake.ask(IntakeRequest::Begin).await.unwrap()
+    else {
+        panic!()
+    };
+    let append = IntakeRequest::Append { upload, piece: "large content".into() };
+    around.intake.ask(append).await.unwrap();
+    let finish = IntakeRequest::Finish { upload, envelope: envelope(&["named-here-alone"]) };
+    stored(&around.intake.ask(finish).await.unwrap());
+    stored(&submit(&around, "demo", "after\n").await);
+    let after = disk.after_kill();
+    drop(around);
+    let (segment, at) = find(&after, "named-here-alone");
+    after.damage(&segment, at, b"N");
+    let around = start(&after, folder.path(), |_| {}).await;
+    assert!(!status(&around).await.damage.is_empty());
+    let kept = after.files(".eml");
+    let world = after.world();
+    assert_eq!(world.file(&kept[0]), Some(&b"large content"[..]));
 }

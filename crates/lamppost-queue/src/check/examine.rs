@@ -201,6 +201,7 @@ impl Examination<'_> {
         let header = match read_head(&bytes) {
             Head::Ours(header) if header.id.number == number => header,
             Head::Newer => return Err(StartError::Format { path: path.to_owned() }),
+            Head::Older => return Err(StartError::Older { path: path.to_owned() }),
             Head::Ours(_) => {
                 let what = "its content is that of another life of the file, and needed no more";
                 self.note(path, what.into(), "the next start removes it");

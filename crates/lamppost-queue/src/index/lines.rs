@@ -154,6 +154,10 @@ impl Lines {
         for _ in 0..self.rings[work as usize].len() {
             let Some(destination) = self.rings[work as usize].pop_front() else { break };
             let Some(line) = self.of.get_mut(&destination) else { continue };
+            // Left over from another destination that had this place.
+            if line.work != work || !line.listed {
+                continue;
+            }
             let busy = work == Work::Relay && line.under_way >= bounds.relays_max;
             let ripe = Timestamp(line.since.0.saturating_add(bounds.lag_ms));
             let early = work == Work::Mailbox && ripe > now && self.waiting < bounds.items_max / 2;
@@ -203,8 +207,10 @@ impl Lines {
 
     /// A destination that nobody sends to any more.
     pub(crate) fn forget(&mut self, destination: Handle) {
-        if self.of.get(&destination).is_some_and(Line::is_over) {
-            self.of.remove(&destination);
+        // Its place may be given to another destination: nothing of it may stay, stale entries
+        // included. Its place in a ring is skipped.
+        if let Some(line) = self.of.remove(&destination) {
+            self.waiting -= line.waiting.values().map(VecDeque::len).sum::<usize>();
         }
     }
 }

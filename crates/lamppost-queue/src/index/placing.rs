@@ -7,6 +7,9 @@ use super::lines::{Batch, Bounds, Work};
 use super::message::Standing;
 use crate::record::{Item, Progress};
 
+/// Recipients that are lined up under one lock.
+const LINE_UP_MAX: usize = 1000;
+
 impl Index {
     /// The next batch; its recipients are under way from now on. When there is none, tells when to
     /// look again.
@@ -15,7 +18,9 @@ impl Index {
         now: Timestamp,
         bounds: Bounds,
     ) -> Result<Batch, Option<Timestamp>> {
-        while let Some(item) = self.lines.next_due(now) {
+        // When a long queue comes due at once, nobody else waits for the lock meanwhile.
+        for _ in 0..LINE_UP_MAX {
+            let Some(item) = self.lines.next_due(now) else { break };
             self.line_up(item, now);
         }
         let messages = &mut self.messages;
@@ -85,6 +90,27 @@ impl Index {
                 recipient.standing = Standing::Concluded;
             }
         }
+    }
+
+    /// Takes a recipient out of the schedule until a change of it is committed or given up
+    /// ([`Index::give_up_claim`]).
+    pub(crate) fn claim(&mut self, (id, index): Item) {
+        self.unplace(id, index);
+        if let Some(recipient) =
+            self.messages.get_mut(&id).and_then(|one| one.recipients.get_mut(index as usize))
+        {
+            recipient.standing = Standing::Concluded;
+        }
+    }
+
+    /// The change was not committed: the recipient is where it was.
+    pub(crate) fn give_up_claim(&mut self, (id, index): Item) {
+        if let Some(recipient) =
+            self.messages.get_mut(&id).and_then(|one| one.recipients.get_mut(index as usize))
+        {
+            recipient.standing = Standing::Aside;
+        }
+        self.place_one(id, index);
     }
 
     /// Places all recipients of a message in the schedule, or takes them out while it is held.

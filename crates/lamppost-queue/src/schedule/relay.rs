@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lamppost_net::link::Port;
-use lamppost_roles::{DeliveryAnswer, DeliveryRequest, QueueId, RelayJob};
+use lamppost_roles::{DeliveryAnswer, DeliveryRequest, Outcome, QueueId, RelayJob};
+use lamppost_smtp::Status;
 
 use super::ask;
 use super::mailboxes::{content, load};
@@ -23,8 +24,10 @@ pub(super) async fn deliver(
         messages.entry(id).or_default().push(index);
     }
     let mut troubled = false;
+    // When the relay does not answer, it does not answer the others of the batch either.
+    let mut away: Option<Outcome> = None;
     for (id, indices) in messages {
-        let loaded = match load(spool, (id, 0), true).await {
+        let loaded = match load(spool, (id, 0), away.is_none()).await {
             Ok(Some(loaded)) => loaded,
             // Deleted meanwhile.
             Ok(None) => continue,
@@ -42,6 +45,11 @@ pub(super) async fn deliver(
         let recipients = indices
             .iter()
             .filter_map(|&index| Some(envelope.recipients.get(index as usize)?.address.clone()));
+        if let Some(outcome) = &away {
+            let all = tried.into_iter().map(|one| (one, outcome.clone()));
+            troubled |= conclude(spool, all.collect());
+            continue;
+        }
         let job = RelayJob {
             id,
             sender: envelope.sender.clone(),
@@ -52,7 +60,13 @@ pub(super) async fn deliver(
         // One message at a time: what was taken is noted before the next goes, so that a crash
         // repeats one message at most. Several batches run at once.
         let outcomes = ask(delivery, DeliveryRequest::Relay(vec![job]), tried.len()).await;
+        away = outcomes.iter().find(|outcome| is_away(outcome)).cloned();
         troubled |= conclude(spool, tried.into_iter().zip(outcomes).collect());
     }
     troubled
+}
+
+/// Whether the relay could not be reached at all.
+fn is_away(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(reason) if reason.status == Status::NO_ANSWER)
 }
