@@ -239,3 +239,16 @@ async fn the_sender_of_held_mail_is_not_told_that_it_is_tried_again() {
     tokio::time::sleep(Duration::from_secs(12 * 3600)).await;
     assert_eq!(listed(&around).await, [id]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bounce_that_was_given_its_way_is_sent_once() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    deliver(&mut around, &failed()).await;
+    route(&mut around, RouteAnswer::Route(Route::Relay)).await;
+    let (request, _reply) = around.delivery.next().await.unwrap();
+    assert!(matches!(request, DeliveryRequest::Relay(_)), "{request:?}");
+    let again = tokio::time::timeout(Duration::from_secs(3), around.delivery.next()).await;
+    assert!(again.is_err(), "{again:?}");
+}

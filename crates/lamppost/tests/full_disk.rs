@@ -80,7 +80,8 @@ impl Trouble {
         let told_codes: BTreeSet<_> = report.refused().collect();
         assert!(told_codes.iter().all(|code| codes.contains(code)), "{told_codes:?}");
         let reply = told(&server);
-        assert!(reply.starts_with("45"), "{reply}");
+        // The queue may have made room by itself meanwhile.
+        assert!(reply.starts_with("45") || (!is_dead && reply == "250"), "{reply}");
         println!(
             "{} acknowledged, {} refused with {told_codes:?}, at last with {}",
             report.acknowledged().count(),

@@ -4,7 +4,7 @@ use lamppost_roles::{QueueId, Route, Timestamp};
 
 use super::Index;
 use super::lines::{Batch, Bounds, Work};
-use super::message::Standing;
+use super::message::{Recipient, Standing};
 use crate::record::{Item, Progress};
 
 /// Recipients that are lined up under one lock.
@@ -68,7 +68,11 @@ impl Index {
         for &(id, index) in &batch.items {
             let recipient =
                 self.messages.get_mut(&id).and_then(|m| m.recipients.get_mut(index as usize));
-            if let Some(recipient) = recipient.filter(|one| one.standing == Standing::UnderWay) {
+            // One that was sent another way is under way in another batch.
+            let left = |one: &&mut Recipient| {
+                one.standing == Standing::UnderWay && batch.destinations.contains(&one.destination)
+            };
+            if let Some(recipient) = recipient.filter(left) {
                 recipient.standing = Standing::Aside;
                 self.place_one(id, index);
             }
