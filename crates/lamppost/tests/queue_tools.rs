@@ -417,7 +417,7 @@ fn a_flipped_bit_in_a_record_costs_that_message_and_no_other() {
         log 1 segment with N records, 1 made ahead
         queue 3 messages, 507 KiB, 1 in files of their own
 
-        DAMAGE log/0000000001.seg: 154 bytes from 1024 on are damaged
+        DAMAGE log/0000000001.seg: 155 bytes from 1024 on are damaged
         --repair copies them to quarantine/ and writes what is whole again elsewhere
 
         DAMAGE log/0000000001.seg: the record number 1 is missing
