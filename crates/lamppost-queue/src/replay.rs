@@ -30,6 +30,8 @@ pub(crate) struct Replayed {
 /// A segment whose records are replayed.
 pub(crate) struct Segment {
     pub(crate) id: SegmentId,
+    /// The sequence number of the first record that may be in it.
+    pub(crate) first: u64,
     pub(crate) found: Vec<Found>,
 }
 
@@ -60,6 +62,10 @@ pub(crate) fn replay(
     entries.retain(|entry| replay.next.segments.contains_key(&entry.place.segment));
     for entry in entries {
         replay.index.restore(entry);
+    }
+    for (number, lost) in missing(&segments) {
+        warn!(segment = number, lost, "records at the end of a segment of the spool are missing");
+        replay.damage.push(format!("{lost} records at the end of segment {number} are missing"));
     }
     let (sequence, newest) = take_in(&mut replay.index, &segments);
     replay.next.sequence = replay.next.sequence.max(sequence);
@@ -161,7 +167,7 @@ impl<'a> Replay<'a> {
         self.index.add_segment(header.id);
         let found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
         self.quarantine(header, &bytes, &found);
-        Ok(Some(Segment { id: header.id, found }))
+        Ok(Some(Segment { id: header.id, first: header.sequence, found }))
     }
 
     /// Moves a segment without a header out of the way; the queue goes on without it.
@@ -265,7 +271,7 @@ pub(crate) fn failures(index: &Index) -> BTreeSet<QueueId> {
 pub(crate) fn take_in(index: &mut Index, segments: &[Segment]) -> (u64, QueueId) {
     let void = voided(segments);
     let (mut next, mut newest) = (0, QueueId(0));
-    for Segment { id, found } in segments {
+    for Segment { id, found, .. } in segments {
         for found in found {
             let Found::Record { record, sequence, at, text } = found else { continue };
             next = next.max(sequence + 1);
@@ -277,6 +283,25 @@ pub(crate) fn take_in(index: &mut Index, segments: &[Segment]) -> (u64, QueueId)
         }
     }
     (next, newest)
+}
+
+/// Segments at whose end records are missing, with their number: the next segment goes on behind them.
+/// A torn end misses none, since its numbers are given again.
+fn missing(segments: &[Segment]) -> Vec<(u64, u64)> {
+    let void = voided(segments);
+    let missing = segments.windows(2).filter_map(|pair| {
+        let [segment, next] = pair else { return None };
+        let last = segment.found.iter().rev().find_map(|found| match found {
+            Found::Record { sequence, .. } => Some(*sequence),
+            Found::Hole { .. } => None,
+        });
+        let behind = last.map_or(segment.first, |last| last + 1);
+        let number = segment.id.number;
+        let lost = (behind..next.first).take(1 << 20).filter(|&n| !void.contains(&(number, n)));
+        let lost = lost.count() as u64;
+        (lost > 0 && next.id.number == number + 1).then_some((number, lost))
+    });
+    missing.collect()
 }
 
 /// The records that never happened.

@@ -14,7 +14,7 @@ use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::Settings;
 use crate::committer::{CommitFailed, Committed, Order, Then, Work};
@@ -106,7 +106,10 @@ impl Spool {
     pub(crate) fn has_room(&self, size: u64) -> bool {
         let needed = self.settings.free_space_min.saturating_add(size);
         let has_room = self.is_free(needed);
-        self.lacking.store(if has_room { 0 } else { needed }, Ordering::Relaxed);
+        let before = self.lacking.swap(if has_room { 0 } else { needed }, Ordering::Relaxed);
+        if before == 0 && !has_room {
+            warn!(spool = %self.settings.directory.display(), needed, "the disk is full: mail is refused");
+        }
         if !has_room {
             // Spares that are kept ready may be what is lacking.
             self.order_tidy();

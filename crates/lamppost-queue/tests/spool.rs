@@ -254,3 +254,28 @@ async fn a_large_content_whose_record_is_damaged_is_kept() {
     let world = after.world();
     assert_eq!(world.file(&kept[0]), Some(&b"large content"[..]));
 }
+
+#[tokio::test]
+async fn a_record_that_vanished_from_the_end_of_a_segment_is_missed() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |_| {}).await;
+    stored(&submit(&around, "demo", "first\n").await);
+    stored(&submit(&around, "named-here-alone", "last\n").await);
+    let after = disk.after_kill();
+    drop(around);
+    // The next start begins the next segment.
+    let around = start(&after, folder.path(), |_| {}).await;
+    assert_eq!(status(&around).await.damage, [""; 0]);
+    let after = after.after_kill();
+    drop(around);
+    let (segment, at) = find(&after, "named-here-alone");
+    let head = {
+        let world = after.world();
+        let before = &world.file(&segment).unwrap()[..usize::try_from(at).unwrap()];
+        before.windows(4).rposition(|window| window == b"LREC").unwrap() as u64
+    };
+    after.damage(&segment, head, b"X");
+    let around = start(&after, folder.path(), |_| {}).await;
+    let damage = status(&around).await.damage;
+    assert!(damage.iter().any(|text| text.contains("1 records at the end")), "{damage:?}");
+}

@@ -236,9 +236,9 @@ impl Examination<'_> {
         let found = scan(header.id, &bytes);
         self.records(number, header.sequence, &found);
         if number >= replayed.covered_below {
-            self.seen.replayed.push(Segment { id: header.id, found });
+            self.seen.replayed.push(Segment { id: header.id, first: header.sequence, found });
         } else {
-            let covered = [Segment { id: header.id, found }];
+            let covered = [Segment { id: header.id, first: header.sequence, found }];
             self.seen.void.extend(voided(&covered));
         }
         Ok(())
