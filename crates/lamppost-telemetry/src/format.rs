@@ -95,7 +95,10 @@ fn stderr() -> io::Result<(Lines, Writer)> {
     })
 }
 
-fn lines(format: Format, to_stderr: Lines) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
+fn lines(
+    format: Format,
+    to_stderr: Lines,
+) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
     let text = |to_stderr| {
         tracing_subscriber::fmt::layer()
             .with_writer(to_stderr)
