@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tracing::{Level, Metadata};
@@ -11,7 +11,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that may wait to be written; what comes beyond is dropped and counted.
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How long lines wait for others, so that a busy server writes them together.
+/// The time between two writes of lines that are not urgent: an idle server's line is written at
+/// once, and a busy one's are written together.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long the end of the program waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -53,10 +54,11 @@ impl Lines {
         let lines = Self(Arc::default());
         let shared = lines.0.clone();
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            let mut bytes = Vec::new();
-            while let Some(dropped) = shared.take(&mut bytes) {
+            let (mut bytes, mut not_before) = (Vec::new(), Instant::now());
+            while let Some(dropped) = shared.take(&mut bytes, not_before) {
                 write(&bytes, dropped);
                 bytes.clear();
+                not_before = Instant::now() + GATHER;
             }
             shared.waiting.lock().is_written = true;
             shared.written.notify_one();
@@ -83,7 +85,7 @@ impl Lines {
 
 impl Shared {
     /// Waits for lines and takes all; tells how many were dropped, or nothing at the end.
-    fn take(&self, into: &mut Vec<u8>) -> Option<u64> {
+    fn take(&self, into: &mut Vec<u8>, not_before: Instant) -> Option<u64> {
         let mut waiting = self.waiting.lock();
         while waiting.bytes.is_empty() {
             if waiting.has_ended {
@@ -91,10 +93,8 @@ impl Shared {
             }
             self.handed_in.wait(&mut waiting);
         }
-        if !waiting.is_urgent && !waiting.has_ended {
-            let goes_on = |waiting: &mut Waiting| !waiting.is_urgent && !waiting.has_ended;
-            self.handed_in.wait_while_for(&mut waiting, goes_on, GATHER);
-        }
+        let gathers = |waiting: &mut Waiting| !waiting.is_urgent && !waiting.has_ended;
+        self.handed_in.wait_while_until(&mut waiting, gathers, not_before);
         std::mem::swap(&mut waiting.bytes, into);
         waiting.is_urgent = false;
         Some(std::mem::take(&mut waiting.dropped))
