@@ -18,5 +18,5 @@ pub use limits::{Permit, SessionLimits, TooMany};
 pub use linger::close_gracefully;
 pub use listener::{BindCause, BindError, Listener};
 pub use network::Network;
-pub use tls::{HandshakeError, KeyPair, ServerTls, TlsError};
+pub use tls::{HandshakeError, KeyPair, Pem, PemWatch, ServerTls, TlsError};
 pub use tls_client::{ClientTls, ClientTlsError, Trust};

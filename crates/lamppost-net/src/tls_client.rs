@@ -176,7 +176,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::{ServerTls, demo_ca};
+    use crate::{Pem, ServerTls, demo_ca};
 
     /// Whether a client that trusts so gets a greeting from a host with the demo's certificate.
     async fn greeted(trust: &Trust, server: &ServerTls, name: &str) -> Result<(), HandshakeError> {
@@ -202,7 +202,7 @@ mod tests {
     async fn only_those_who_are_trusted_are_believed() {
         let folder = tempfile::tempdir().unwrap();
         let demo = demo_ca::ensure(folder.path(), "mail.lamppost.test", demo_ca::today()).unwrap();
-        let server = ServerTls::load(demo.files).unwrap();
+        let server = ServerTls::new(&Pem::read(demo.files).unwrap()).unwrap();
         let file = Trust::File(demo.ca);
         greeted(&file, &server, "mail.lamppost.test").await.unwrap();
         greeted(&file, &server, "127.0.0.1").await.unwrap();
