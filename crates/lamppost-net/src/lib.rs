@@ -3,6 +3,7 @@
 mod clock;
 pub mod demo_ca;
 mod drain;
+mod handover;
 mod limits;
 mod linger;
 pub mod link;
@@ -14,6 +15,7 @@ mod tls_client;
 
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
+pub use handover::{Given, NotGiven, give, receive_descriptor, send_descriptor};
 pub use limits::{Permit, SessionLimits, TooMany};
 pub use linger::close_gracefully;
 pub use listener::{BindCause, BindError, Listener};

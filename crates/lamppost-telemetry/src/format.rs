@@ -1,6 +1,7 @@
 //! Where log lines go and how they look.
 
 use std::io::{self, IsTerminal, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use tracing::Level;
@@ -10,7 +11,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::lines::{Lines, Writer};
-use crate::outcomes::Outcomes;
+use crate::outcomes::{Outcomes, keep, open, pass_on};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +27,24 @@ pub enum Format {
 }
 
 /// What the log is told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// How lines look.
     pub format: Format,
     /// The least important level that is logged.
     pub level: Level,
-    /// The folder of the outcome log, which `lamppost log` reads; it must exist.
-    pub outcomes: PathBuf,
+    /// Where outcomes go.
+    pub outcomes: OutcomesTo,
+}
+
+/// Where this process' outcomes go.
+#[derive(Debug)]
+pub enum OutcomesTo {
+    /// Into the outcome log in this folder, which `lamppost log` reads; the folder must exist, and
+    /// one process writes there.
+    Folder(PathBuf),
+    /// To the process that writes it, which [`Guard::keep`]s what comes.
+    Keeper(UnixStream),
 }
 
 /// Why logging could not begin.
@@ -53,7 +64,7 @@ pub enum StartError {
     },
     /// There is no thread to write the log.
     #[error("cannot begin a thread that writes the log")]
-    Stderr(#[source] io::Error),
+    Thread(#[source] io::Error),
     /// Another part of the process logs already.
     #[error("logging has begun already")]
     Again(#[source] TryInitError),
@@ -62,26 +73,44 @@ pub enum StartError {
 /// Keeps the logs going; writes out what waits when it is dropped.
 #[derive(Debug)]
 pub struct Guard {
+    outcomes: Lines,
     /// In this order: the outcome log may complain on standard error.
     _writers: [Writer; 2],
+}
+
+impl Guard {
+    /// Writes down the outcomes of another process, until it is gone.
+    ///
+    /// # Errors
+    /// When no thread can be begun for it.
+    pub fn keep(&self, from: UnixStream) -> io::Result<()> {
+        let lines = self.outcomes.clone();
+        let thread = std::thread::Builder::new().name("outcomes of".into());
+        thread.spawn(move || keep(from, &lines)).map(drop)
+    }
 }
 
 /// Begins logging for the whole process.
 ///
 /// # Errors
 /// When the journal or the outcome log cannot be opened.
-pub fn start(settings: &Settings) -> Result<Guard, StartError> {
-    let (outcomes, writer) = Outcomes::open(&settings.outcomes)
-        .map_err(|source| StartError::Outcomes { path: settings.outcomes.clone(), source })?;
-    let (to_stderr, stderr) = stderr().map_err(StartError::Stderr)?;
+pub fn start(settings: Settings) -> Result<Guard, StartError> {
+    let (to_outcomes, writer) = match settings.outcomes {
+        OutcomesTo::Folder(path) => {
+            let opened = open(&path);
+            opened.map_err(|source| StartError::Outcomes { path, source })?
+        }
+        OutcomesTo::Keeper(to) => pass_on(to).map_err(StartError::Thread)?,
+    };
+    let (to_stderr, stderr) = stderr().map_err(StartError::Thread)?;
     let lines =
         lines(settings.format, to_stderr)?.with_filter(LevelFilter::from_level(settings.level));
     Registry::default()
         .with(lines)
-        .with(outcomes.with_filter(LevelFilter::INFO))
+        .with(Outcomes::new(to_outcomes.clone()).with_filter(LevelFilter::INFO))
         .try_init()
         .map_err(StartError::Again)?;
-    Ok(Guard { _writers: [writer, stderr] })
+    Ok(Guard { outcomes: to_outcomes, _writers: [writer, stderr] })
 }
 
 /// Standard error, which may be a pipe that nobody empties.

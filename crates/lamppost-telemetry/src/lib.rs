@@ -8,7 +8,7 @@ mod lines;
 mod metrics;
 mod outcomes;
 
-pub use format::{Format, Guard, Settings, StartError, start};
+pub use format::{Format, Guard, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
 pub use metrics::Metrics;
 pub use outcomes::{OutcomeEvent, ReadError, read_outcomes};
