@@ -11,12 +11,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use lamppost_net::link::Port;
 use lamppost_roles::{ContentAnswer, ContentRequest, Outcome, Reason, RelayJob};
-use lamppost_smtp::{Complaint, HeaderText, Outgoing, Speaker, Status, Verdict};
+use lamppost_smtp::{Complaint, Outgoing, Speaker, Status, Verdict};
 use lamppost_telemetry::Metrics;
 use tracing::{info, warn};
 
 use self::connection::{Connection, Sent};
-use self::content::Reader;
+use self::content::{Reader, measure};
 use self::pool::{Pool, Turn};
 use crate::trace;
 
@@ -83,16 +83,17 @@ impl Errand {
     /// Hands one message over; an error when there is no connection to do it by.
     async fn send(&mut self, job: &RelayJob) -> Result<Vec<Verdict>, Complaint> {
         let lines = trace::relay_lines(job);
+        let measured = match measure(&lines, job, &self.content).await {
+            Ok(measured) => measured,
+            Err(reason) => return Ok(unreadable(job, &reason)),
+        };
         loop {
-            let mut reader = match Reader::open(job, &self.content).await {
-                Ok(reader) => reader,
-                Err(reason) => return Ok(unreadable(job, &reason)),
-            };
+            let mut reader = Reader::new(job, &self.content);
             let outgoing = Outgoing {
                 sender: job.sender.clone(),
                 recipients: job.recipients.clone(),
-                size: lines.len() as u64 + reader.size(),
-                header: HeaderText::of(reader.first()),
+                size: measured.size(),
+                header: measured.header(),
             };
             let kept = self.connection.take().or_else(|| self.turn.kept());
             let is_kept = kept.is_some();
