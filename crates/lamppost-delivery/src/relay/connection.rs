@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::content::Reader;
+use super::standing::Presence;
 
 /// Bytes that are read at once; replies are short.
 const READ_BYTES: usize = 4096;
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     ready: bool,
     /// Until when the next reply must be whole, and how many there were when that was settled.
     due: Option<(Instant, u64)>,
+    /// Counts it among those that are open, for as long as it is there.
+    presence: Option<Presence>,
 }
 
 /// What became of a message.
@@ -53,7 +56,7 @@ pub(super) enum Unusable {
 
 impl Connection {
     pub(super) fn new(client: Client, stream: Box<dyn Stream>, peer: String) -> Self {
-        Self { client, stream, peer, ready: false, due: None }
+        Self { client, stream, peer, ready: false, due: None, presence: None }
     }
 
     /// Gets as far as a message can be sent; `tls` and the host's name are for STARTTLS.
@@ -124,6 +127,11 @@ impl Connection {
                 _ => return Sent::Unnoticed(out_of_turn()),
             }
         }
+    }
+
+    /// From now on it counts among those that are open.
+    pub(super) fn counted(&mut self, presence: Presence) {
+        self.presence = Some(presence);
     }
 
     /// Whether it takes another message.

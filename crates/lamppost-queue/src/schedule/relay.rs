@@ -66,7 +66,12 @@ pub(super) async fn deliver(
     troubled
 }
 
-/// Whether the relay could not be reached at all.
+/// Whether the relay takes nothing at all: it does not answer, has no TLS, or wants another password,
+/// which it must not be offered once for each message.
 fn is_away(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Deferred(reason) if reason.status == Status::NO_ANSWER)
+    let away = [Status::NO_ANSWER, Status::NO_ADDRESS, Status::NO_TLS, Status::AUTH_FAILED];
+    let Outcome::Deferred(reason) = outcome else { return false };
+    // By policy a connection is refused here, and a message there.
+    let is_policy = reason.status == Status::POLICY.of_class(4) && reason.remote.is_none();
+    is_policy || away.contains(&reason.status)
 }

@@ -46,6 +46,7 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
         )
         .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
     }
+    opened.check_files()?;
     opened.make_state()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
