@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use lamppost_config::{self as config, Config, KeyFault, Problems, RelayTls};
-use lamppost_net::{ClientTls, ClientTlsError, KeyPair, ServerTls, Trust};
+use lamppost_net::{ClientTls, KeyPair, ServerTls, Trust};
 use lamppost_smtp::Secret;
 
 use crate::exit::chain;
@@ -47,11 +47,11 @@ pub(crate) fn check(config: &Config, file: &Path) -> Result<(), Problems> {
         fault("mail.relay.password", password(secret).map(drop));
     }
     if let Some(ca) = &relay.ca {
-        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(Trust::File(ca.clone()))));
+        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(&Trust::File(ca.clone()))));
     } else if config.mail.relay_to.is_some()
         && matches!(relay.tls, RelayTls::StartTls | RelayTls::Implicit)
     {
-        fault("mail.relay.tls", authorities(Trust::System));
+        fault("mail.relay.tls", authorities(&Trust::System));
     }
     if faults.is_empty() {
         return Ok(());
@@ -118,16 +118,13 @@ fn key_pair(files: KeyPair) -> Result<(), Wrong> {
     }
 }
 
-fn authorities(trust: Trust) -> Result<(), Wrong> {
-    let cure = match (&trust, ClientTls::new(&trust)) {
-        (_, Ok(_)) => return Ok(()),
-        (Trust::File(_), Err(error)) => {
-            (error, "name a file with the authority's certificate, in PEM")
-        }
-        (_, Err(error)) => {
-            (error, "install the system's authorities (ca-certificates), or name one with `ca`")
-        }
+fn authorities(trust: &Trust) -> Result<(), Wrong> {
+    let cure = match trust {
+        Trust::File(_) => "name a file with the authority's certificate, in PEM",
+        _ => "install the system's authorities (ca-certificates), or name one with `ca`",
     };
-    let (error, cure): (ClientTlsError, _) = cure;
-    Err(Wrong { what: chain(&error), cure: cure.into() })
+    match ClientTls::new(trust) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Wrong { what: chain(&error), cure: cure.into() }),
+    }
 }
