@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
 
 mod host;
+mod hostile;
 mod standing;
 
 use std::net::SocketAddr;
