@@ -121,3 +121,32 @@ async fn a_wrong_password_is_offered_once_a_batch() {
         assert!(again.is_err(), "{text}: {again:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn recipients_that_are_too_many_have_their_turn_at_once() {
+    let (disk, folder) = world();
+    let mut around =
+        start(&disk, folder.path(), |settings| settings.blocking = Blocking::Inline).await;
+    submit_by(&around, &Route::Relay, &["a", "b", "c", "d", "e"]).await;
+    let too_many = || Outcome::Deferred(Reason::own(Status::TOO_MANY, "452 Too many"));
+    let begun = tokio::time::Instant::now();
+    for (expected, outcomes) in [
+        (
+            &["a", "b", "c", "d", "e"][..],
+            vec![Outcome::Done, later(), too_many(), too_many(), too_many()],
+        ),
+        (&["c", "d", "e"], vec![Outcome::Done, too_many(), too_many()]),
+        // This time it takes nobody: they wait.
+        (&["d", "e"], vec![too_many(), too_many()]),
+    ] {
+        let (request, reply) = around.delivery.next().await.unwrap();
+        assert_eq!(recipients(request), expected);
+        // What was taken before is noted before the next transaction.
+        let waiting = expected.len() + usize::from(expected.len() < 5);
+        assert_eq!(status(&around).await.waiting, waiting as u64);
+        reply.send(DeliveryAnswer(outcomes));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(recipients(deliver(&mut around, &Outcome::Done).await), ["b", "d", "e"]);
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+}

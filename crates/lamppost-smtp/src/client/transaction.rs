@@ -232,7 +232,7 @@ impl Client {
                 2 => Standing::Accepted,
                 // Too many recipients: those that are left have their turn another time
                 // (RFC 5321 §4.5.3.1.10).
-                5 if others && is_too_many(reply) => {
+                4 | 5 if others && is_too_many(reply) => {
                     let complaint =
                         Complaint { status: Status::TOO_MANY, ..Complaint::said(reply) };
                     Standing::Decided(Verdict::Deferred(complaint))
@@ -292,8 +292,8 @@ impl Client {
 /// Whether a recipient is refused only because there are so many before it.
 fn is_too_many(reply: &HostReply) -> bool {
     match reply.enhanced() {
-        Some(status) => status == Status::TOO_MANY.of_class(5),
-        None => reply.code == 552,
+        Some(status) => status.of_class(4) == Status::TOO_MANY,
+        None => matches!(reply.code, 452 | 552),
     }
 }
 

@@ -247,6 +247,8 @@ fn content_refused_at_its_end() {
 fn too_many_recipients_come_another_time() {
     for (reply, text) in [
         ("552 Too many\r\n", "deferred by host 4.5.3: 552 Too many"),
+        ("452 Too many\r\n", "deferred by host 4.5.3: 452 Too many"),
+        ("452 4.3.1 Disk\r\n", "deferred by host 4.3.1: 452 4.3.1 Disk"),
         ("550 5.5.3 Too many\r\n", "deferred by host 4.5.3: 550 5.5.3 Too many"),
         ("552 5.2.2 Full\r\n", "refused by host 5.2.2: 552 5.2.2 Full"),
     ] {
