@@ -150,3 +150,19 @@ async fn recipients_that_are_too_many_have_their_turn_at_once() {
     assert_eq!(recipients(deliver(&mut around, &Outcome::Done).await), ["b", "d", "e"]);
     assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn recipients_that_waited_together_come_due_together() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), |settings| {
+        settings.retry_first = Duration::from_millis(200);
+    })
+    .await;
+    // So many that the time goes on while they are noted.
+    let names: Vec<_> = (0..900).map(|number| format!("n{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    submit_by(&around, &Route::Relay, &names).await;
+    for _ in 0..2 {
+        assert_eq!(recipients(deliver(&mut around, &later()).await).len(), 900);
+    }
+}

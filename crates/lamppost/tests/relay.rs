@@ -88,7 +88,9 @@ fn a_reload_opens_the_way_out() {
     std::fs::write(here.config(), open.replace(&line, &wrong)).unwrap();
     let told = here.command(&["reload"]);
     assert!(!told.status.success());
-    assert!(String::from_utf8_lossy(&told.stderr).contains("/no/such/ca.pem"), "{told:?}");
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(text.contains("`mail.relay.ca`: /no/such/ca.pem cannot be read"), "{text}");
+    assert!(text.contains("lamppost.toml:"), "{text}");
     assert!(ask(&mut wire).starts_with("250"));
 }
 
@@ -153,6 +155,24 @@ fn files_of_the_relay_are_looked_at_before_the_start() {
             5,
             "cannot read the certificates of authorities",
             "in PEM",
+        ),
+        (
+            "tls = \"off\"\n[tls]\ncertificate = \"/no/such/chain.pem\"\nkey = \"/no/such/key.pem\"".into(),
+            6,
+            "`tls.certificate`: /no/such/chain.pem cannot be read: No such file",
+            "write it, or",
+        ),
+        (
+            format!("tls = \"off\"\n[tls]\ncertificate = \"{empty}\"\nkey = \"/no/such/key.pem\""),
+            7,
+            "`tls.key`: /no/such/key.pem cannot be read: No such file",
+            "write it, or",
+        ),
+        (
+            format!("tls = \"off\"\n[tls]\ncertificate = \"{empty}\"\nkey = \"{empty}\""),
+            6,
+            "`tls.certificate`: ",
+            "name a certificate and the key",
         ),
     ] {
         for command in ["run", "check"] {
