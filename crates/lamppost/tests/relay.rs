@@ -115,6 +115,21 @@ fn told(command: &[&str], relay: &str) -> (String, Option<i32>) {
     (String::from_utf8(text).unwrap(), output.status.code())
 }
 
+/// Asserts that the start and the check tell what is wrong, its cure and its line.
+fn told_with_its_line(relay: &str, line: usize, told_of: [&str; 2]) {
+    for command in ["run", "check"] {
+        let (text, code) = told(&[command], relay);
+        assert_eq!(code, Some(78), "{command} {relay}: {text}");
+        let place = format!("lamppost.toml:{line}:");
+        for expected in [&place, told_of[0], told_of[1]] {
+            assert!(text.contains(expected), "{command} {relay}: no {expected} in\n{text}");
+        }
+    }
+    let (text, code) = told(&["check", "--json"], relay);
+    assert_eq!(code, Some(78), "{text}");
+    assert!(text.contains(&format!("\"line\": {line}")) && text.contains("\"cure\""), "{text}");
+}
+
 #[test]
 fn files_of_the_relay_are_looked_at_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,17 +190,7 @@ fn files_of_the_relay_are_looked_at_before_the_start() {
             "name a certificate and the key",
         ),
     ] {
-        for command in ["run", "check"] {
-            let (text, code) = told(&[command], &relay);
-            assert_eq!(code, Some(78), "{command} {relay}: {text}");
-            let place = format!("lamppost.toml:{line}:");
-            for expected in [&place, what, cure] {
-                assert!(text.contains(expected), "{command} {relay}: no {expected} in\n{text}");
-            }
-        }
-        let (text, code) = told(&["check", "--json"], &relay);
-        assert_eq!(code, Some(78), "{text}");
-        assert!(text.contains(&format!("\"line\": {line}")) && text.contains("\"cure\""), "{text}");
+        told_with_its_line(&relay, line, [what, cure]);
     }
     // All that is wrong at once.
     let both = format!("{login}\"{two}\"\nca = \"{empty}\"");
