@@ -4,8 +4,6 @@
 
 mod support;
 
-use std::net::SocketAddr;
-
 use support::relayed::{is_empty, logged_in, sender, submit};
 use support::{Server, Setup, Wire, until};
 
@@ -228,6 +226,7 @@ fn half_a_login_is_told_with_its_line() {
 mod peers {
     //! Postfix's smtp-sink in all its moods, and Python's smtpd.
 
+    use std::net::SocketAddr;
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
