@@ -31,7 +31,10 @@ fn converse(bytes: &[u8], piece: usize, authenticate: bool) -> (Vec<u8>, Vec<Cli
     };
     let mut client = Client::new(Arc::new(settings), false);
     let (mut said, mut done) = (Vec::new(), Vec::new());
-    let mut pieces = bytes.chunks(piece);
+    // Line by line: what comes before it was asked for ends the connection, and how much does is a
+    // matter of time.
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+    let mut pieces = lines.flat_map(|line| line.chunks(piece));
     let mut messages = 0;
     loop {
         match client.next() {

@@ -14,7 +14,7 @@ pub use config::{
     LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Secret, Server, StoreFailure, Tls,
     TlsMode, WhenAbsent,
 };
-pub use problem::{Problem, Problems};
+pub use problem::{KeyFault, Problem, Problems};
 pub use reference::{
     Entry, Key, Source, defaults_text, demo_text, explain, init_text, reference, similar_key,
 };

@@ -6,6 +6,8 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::reference::place_of;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -44,7 +46,30 @@ impl Problem {
     }
 }
 
+/// What is wrong with the value of a key that a check of the text alone cannot find: a file that it
+/// names, for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFault {
+    /// The key with its section, such as `mail.relay.password`.
+    pub key: &'static str,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub cure: Option<String>,
+}
+
 impl Problems {
+    /// What is wrong with keys of a file that [`crate::Config::parse`] takes, each at its place. A
+    /// key that the file does not have is told at its section.
+    pub fn of_keys(file: String, text: String, faults: Vec<KeyFault>) -> Self {
+        let problem = |fault: KeyFault| {
+            let span = place_of(&text, fault.key);
+            Problem::new(&text, span, format!("`{}`: {}", fault.key, fault.what), fault.cure)
+        };
+        let problems = faults.into_iter().map(problem).collect();
+        Self::new(file, text, problems)
+    }
+
     pub(crate) fn new(file: String, text: String, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.start);
         Self { file, problems, text }

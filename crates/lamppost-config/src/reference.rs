@@ -174,6 +174,21 @@ fn entry(
     }
 }
 
+/// Where the value of a key stands, or else its section, or else the file's start.
+pub(crate) fn place_of(text: &str, key: &str) -> std::ops::Range<usize> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut name = key;
+    loop {
+        if let Some(found) = lookup(root.get_ref(), name) {
+            return found.span();
+        }
+        match name.rsplit_once('.') {
+            Some((section, _)) => name = section,
+            None => return 0..0,
+        }
+    }
+}
+
 /// The value of a key with dots in its name.
 fn lookup<'t, 'i>(root: &'t DeTable<'i>, name: &str) -> Option<&'t toml::Spanned<DeValue<'i>>> {
     let mut parts = name.split('.');

@@ -61,8 +61,29 @@ pub struct HostStatus {
     pub listeners: Vec<ListenerStatus>,
     /// Sessions that are open now.
     pub sessions: i64,
+    /// The host that takes mail for elsewhere, if there is one.
+    #[serde(default)]
+    pub relay: Option<RelayStatus>,
     /// What is well and what is not.
     pub health: Vec<Fact>,
+}
+
+/// The host of `relay-to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RelayStatus {
+    /// `host:port`.
+    pub host: String,
+    /// Whether it took the last connection; nothing when none was tried yet.
+    pub up: Option<bool>,
+    /// For how many seconds that has been so.
+    pub for_s: Option<u64>,
+    /// Connections that are open now.
+    pub connections: u64,
+    /// What went wrong last, since the start or the last change of the relay.
+    pub last_error: Option<String>,
+    /// How many seconds ago that was.
+    pub last_error_ago_s: Option<u64>,
 }
 
 /// A listener.

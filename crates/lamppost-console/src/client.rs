@@ -194,6 +194,7 @@ mod tests {
     impl Host for Fixed {
         fn status(&self) -> HostStatus {
             HostStatus {
+                relay: None,
                 version: "1".into(),
                 pid: 7,
                 uptime_s: 1,

@@ -9,7 +9,7 @@ mod import;
 mod metrics;
 mod socket;
 
-pub use api::{Control, Host, HostStatus, ListenerStatus, ReloadError, Status};
+pub use api::{Control, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError, Status};
 pub use client::{Client, ClientError};
 pub use import::{ImportHead, Imported};
 pub use metrics::serve as serve_metrics;

@@ -13,6 +13,6 @@ mod sync;
 mod template;
 mod trace;
 
-pub use relay::{Relay, RelaySettings, RelayTls};
+pub use relay::{Relay, RelayFault, RelayReach, RelaySettings, RelayStanding, RelayTls};
 pub use run::{Settings, run};
 pub use template::{MaildirTemplate, TemplateError};

@@ -130,7 +130,8 @@ impl Notice<'_> {
             if let Some(last) = last {
                 let said = plain(&last.reason.text);
                 let _infallible = match &last.reason.remote {
-                    Some(host) => {
+                    Some(remote) => {
+                        let host = host_of(remote);
                         write!(text, "Remote-MTA: dns; {host}\nDiagnostic-Code: smtp; {said}\n")
                     }
                     None => writeln!(text, "Diagnostic-Code: x-lamppost; {said}"),
@@ -143,6 +144,17 @@ impl Notice<'_> {
             text.push('\n');
         }
         text
+    }
+}
+
+/// A host without its port, which has no place in that field (RFC 3464 §2.3.5).
+fn host_of(remote: &str) -> &str {
+    match remote.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => {
+            // An address of IPv6 has colons of its own, and brackets where a port follows.
+            if !host.contains(':') || host.ends_with(']') { host } else { remote }
+        }
+        _ => remote,
     }
 }
 
@@ -235,7 +247,7 @@ mod tests {
         let reason = Reason {
             status: Status::NO_MAILBOX,
             text: "550 5.1.1 no such\nuser".into(),
-            remote: Some("mx.elsewhere.test".into()),
+            remote: Some("mx.elsewhere.test:25".into()),
         };
         let content = b"Subject: hello\nFrom: me\n\nsecret body\n";
         let text = compose(Kind::Failure, "gone@lamppost.test", reason, content);
@@ -261,7 +273,7 @@ mod tests {
         Your message could not be delivered to one or more recipients, and nothing more
         will be tried for them. The reason stands below each.
 
-        <gone@lamppost.test>: mx.elsewhere.test said: 550 5.1.1 no such user
+        <gone@lamppost.test>: mx.elsewhere.test:25 said: 550 5.1.1 no such user
 
         --=_001k52wm9mrj1_0
         Content-Type: message/delivery-status

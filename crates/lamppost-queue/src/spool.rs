@@ -298,8 +298,13 @@ impl Spool {
     }
 
     pub(crate) fn count_messages(&self) {
-        let messages = self.index.lock().messages();
+        let (messages, counts) = {
+            let index = self.index.lock();
+            (index.messages(), index.counts())
+        };
         self.metrics.queue_messages.set(i64::try_from(messages).unwrap_or(i64::MAX));
+        let for_relay = i64::try_from(counts.for_relay).unwrap_or(i64::MAX);
+        self.metrics.relay_recipients_waiting.set(for_relay);
     }
 
     /// The log goes on in a segment that the index may not know yet.
@@ -357,6 +362,7 @@ impl Spool {
             messages,
             held: counts.held,
             waiting: counts.waiting,
+            waiting_for_relay: counts.for_relay,
             failed: counts.failed,
             spool_bytes: self.bytes.load(Ordering::Relaxed),
             accepted: self.metrics.messages_accepted.get(),

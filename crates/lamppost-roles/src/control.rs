@@ -131,6 +131,9 @@ pub struct QueueStatus {
     pub held: u64,
     /// Recipients that wait for their next try.
     pub waiting: u64,
+    /// Of these, for the host of `relay-to`.
+    #[serde(default)]
+    pub waiting_for_relay: u64,
     /// Recipients that failed for good and wait for an administrator.
     pub failed: u64,
     /// Bytes of the spool on disk.

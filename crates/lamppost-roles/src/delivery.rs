@@ -5,6 +5,8 @@
 //! queue repeats Publish for every intent that has no outcome; a file that is no longer in `tmp/`
 //! was delivered, whatever the reader has done with it since.
 
+use std::fmt;
+
 use bytes::Bytes;
 use lamppost_smtp::{Address, ReversePath, Status};
 use serde::{Deserialize, Serialize};
@@ -94,7 +96,7 @@ pub struct Reason {
     pub status: Status,
     /// For people: one line.
     pub text: String,
-    /// The host that said so; the text is its reply then.
+    /// The host that said so, as `host:port`; the text is its reply then.
     pub remote: Option<String>,
 }
 
@@ -102,6 +104,16 @@ impl Reason {
     /// What this host itself found.
     pub fn own(status: Status, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), remote: None }
+    }
+}
+
+/// With the host that said so.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.remote {
+            Some(remote) => write!(f, "{remote} said: {}", self.text),
+            None => f.write_str(&self.text),
+        }
     }
 }
 

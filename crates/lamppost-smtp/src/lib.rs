@@ -23,7 +23,7 @@ mod transaction;
 pub use address::{Address, AddressError, ReversePath};
 pub use client::{
     Client, ClientAction, ClientInterrupt, ClientSettings, ClientTimeouts, Complaint, Credentials,
-    HeaderText, Outgoing, Speaker, StartTls, Verdict,
+    HeaderText, Measure, Outgoing, Speaker, StartTls, Verdict,
 };
 pub use command::{Command, Forward, Mail, SyntaxError, parse_command};
 pub use refusal::Refusal;

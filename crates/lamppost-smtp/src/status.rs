@@ -35,6 +35,8 @@ impl Status {
     pub const NO_ADDRESS: Self = Self::new(4, 4, 3);
     /// TLS failed (RFC 3463 §3.8).
     pub const NO_TLS: Self = Self::new(4, 7, 5);
+    /// The other host does not believe the password (RFC 3463 §3.8, RFC 4954 §6).
+    pub const AUTH_FAILED: Self = Self::new(4, 7, 8);
     /// The connection broke (RFC 3463 §3.5).
     pub const BROKEN: Self = Self::new(4, 4, 2);
     /// An administrator decided (RFC 3463 §3.8).

@@ -10,5 +10,5 @@ mod outcomes;
 
 pub use format::{Format, Guard, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
-pub use metrics::Metrics;
+pub use metrics::{Gauge, Metrics};
 pub use outcomes::{OutcomeEvent, ReadError, read_outcomes};

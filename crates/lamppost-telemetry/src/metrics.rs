@@ -5,9 +5,11 @@ use std::sync::Arc;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+/// A figure that goes up and down; its copies are one.
+pub use prometheus_client::metrics::gauge::Gauge;
 
 /// A counter with one label.
 type Labelled = Family<[(&'static str, String); 1], Counter>;
@@ -28,6 +30,12 @@ pub struct Metrics {
     pub auth_failures: Counter,
     deliveries: Labelled,
     delivery_syncs: Labelled,
+    /// Whether the host of `relay-to` took the last connection: 1 or 0.
+    pub relay_up: Gauge,
+    /// Connections to it that are open now.
+    pub relay_connections_open: Gauge,
+    /// Recipients that wait for it now.
+    pub relay_recipients_waiting: Gauge,
     /// Messages in the queue now.
     pub queue_messages: Gauge,
     /// Syncs of the spool's log.
@@ -51,6 +59,9 @@ impl Metrics {
             auth_failures: Counter::default(),
             deliveries: Family::default(),
             delivery_syncs: Family::default(),
+            relay_up: Gauge::default(),
+            relay_connections_open: Gauge::default(),
+            relay_recipients_waiting: Gauge::default(),
             queue_messages: Gauge::default(),
             spool_syncs: Counter::default(),
             spool_sync_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
@@ -86,6 +97,21 @@ impl Metrics {
             "delivery_syncs",
             "Syncs of Maildirs, by way: each by itself, or all by a sync of their file system",
             self.delivery_syncs.clone(),
+        );
+        to.register(
+            "relay_up",
+            "Whether the host of relay-to took the last connection: 1 or 0",
+            self.relay_up.clone(),
+        );
+        to.register(
+            "relay_connections_open",
+            "Connections to the host of relay-to open now",
+            self.relay_connections_open.clone(),
+        );
+        to.register(
+            "relay_recipients_waiting",
+            "Recipients waiting for the host of relay-to",
+            self.relay_recipients_waiting.clone(),
         );
         to.register("queue_messages", "Messages in the queue", self.queue_messages.clone());
         to.register("spool_syncs", "Syncs of the spool's log", self.spool_syncs.clone());

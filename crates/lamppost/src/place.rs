@@ -5,9 +5,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lamppost_config::{Config, LoadError};
+use lamppost_config::{Config, LoadError, Problems};
 
 use crate::exit::{Code, Failure};
+use crate::named_files;
 
 /// The file of an installed system.
 const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
@@ -64,6 +65,16 @@ impl Place {
 }
 
 impl Opened {
+    /// Looks at the files that the configuration names, which the program will need.
+    pub(crate) fn check_files(&self) -> Result<(), Failure> {
+        match &self.file {
+            Some(file) => {
+                named_files::check(&self.config, file).map_err(|problems| told(&problems))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Makes the state folder, which nobody else may enter.
     pub(crate) fn make_state(&self) -> Result<(), Failure> {
         let mut builder = std::fs::DirBuilder::new();
@@ -97,11 +108,20 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// As [`load`], with a look at the files that it names.
+pub(crate) fn load_with_files(path: &Path) -> Result<Config, Failure> {
+    let config = load(path)?;
+    named_files::check(&config, path).map_err(|problems| told(&problems))?;
+    Ok(config)
+}
+
+fn told(problems: &Problems) -> Failure {
+    Failure::new(Code::Config, problems.render(std::io::stderr().is_terminal()))
+}
+
 fn read(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|error| match error {
-        LoadError::Problems(problems) => {
-            Failure::new(Code::Config, problems.render(std::io::stderr().is_terminal()))
-        }
+        LoadError::Problems(problems) => told(&problems),
         error => {
             Failure::of(Code::Config, &error).cure("`lamppost init FILE` writes one to begin with")
         }

@@ -139,10 +139,10 @@ fn each_filter_finds_what_it_names() {
         ");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "list"]), @r"
         ID AGE SIZE FROM TO STATE
-        ID-A AGE 27 B <anna@one.test> x@far.test next try in AGE (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
-        ID-B AGE 507 KiB <bob@two.test> y@far.test next try in AGE (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
-        ID-B AGE 507 KiB <bob@two.test> z@other.test next try in AGE (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
-        ID-C AGE 22 B <> x@far.test held (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
+        ID-A AGE 27 B <anna@one.test> x@far.test next try in AGE (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
+        ID-B AGE 507 KiB <bob@two.test> y@far.test next try in AGE (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
+        ID-B AGE 507 KiB <bob@two.test> z@other.test next try in AGE (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
+        ID-C AGE 22 B <> x@far.test held (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
         3 messages, 4 recipients waiting or failed, 507 KiB
         ");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "list", "--older", "1h"]), @"No message in the queue is like that.");
@@ -153,9 +153,9 @@ fn each_filter_finds_what_it_names() {
         size 507 KiB
         client none: this host wrote it
         session import
-        to y@far.test: next try in AGE (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
+        to y@far.test: next try in AGE (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
         last try TIME 4.4.1
-        to z@other.test: next try in AGE (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
+        to z@other.test: next try in AGE (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
         last try TIME 4.4.1
         ");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "cat", c]), @r"
@@ -180,7 +180,7 @@ fn a_dry_run_changes_nothing_and_a_sweep_needs_a_word() {
     let delete = ["queue", "delete", "--sender", "@one.test"];
     insta::assert_snapshot!(told(&server, &ids, &[&delete[..], &["--dry-run"]].concat()), @r"
         ID AGE SIZE FROM TO STATE
-        ID-A AGE 27 B <anna@one.test> x@far.test next try in AGE (N tries, last: cannot connect to the relay at HOST Connection refused (os error 111))
+        ID-A AGE 27 B <anna@one.test> x@far.test next try in AGE (N tries, last: cannot connect to the relay HOST Connection refused (os error 111))
         1 message, 1 recipient waiting or failed, 27 B
         Dry run: 1 message would be deleted.
         ");

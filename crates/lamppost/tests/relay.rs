@@ -4,47 +4,8 @@
 
 mod support;
 
-use std::net::SocketAddr;
-
+use support::relayed::{is_empty, logged_in, sender, submit};
 use support::{Server, Setup, Wire, until};
-
-/// `\0demo@here.test\0` and the password, in base64.
-const LOGIN: &str = "AGRlbW9AaGVyZS50ZXN0AGNvcnJlY3QgaG9yc2UgYmF0dGVyeSBzdGFwbGU=";
-
-/// A server for here.test that sends mail for elsewhere to `relay`; `more` follows in the file.
-fn sender(relay: SocketAddr, more: &str) -> (Server, SocketAddr) {
-    let [plain] = support::free_addresses();
-    let submission = format!(
-        "[[mail.listen]]\naddress = [\"{plain}\"]\nkind = \"submission\"\ntls = \"off\"\nplaintext-auth = true\n"
-    );
-    let setup = Setup {
-        domain: "here.test",
-        mail: format!("relay-to = \"{relay}\"\n{submission}{more}"),
-        accounts: &["demo@here.test"],
-        ..Setup::default()
-    };
-    (Server::start(&setup), plain)
-}
-
-/// Logs in as an account.
-fn logged_in(address: SocketAddr) -> Wire {
-    let mut wire = Wire::greeted(address);
-    assert!(wire.ask(format!("AUTH PLAIN {LOGIN}\r\n")).starts_with("235"));
-    wire
-}
-
-/// Submits a message; returns the reply to its content.
-fn submit(address: SocketAddr, to: &str, content: &str) -> String {
-    let mut wire = logged_in(address);
-    assert!(wire.ask("MAIL FROM:<demo@here.test>\r\n").starts_with("250"));
-    assert!(wire.ask(format!("RCPT TO:<{to}>\r\n")).starts_with("250"));
-    assert!(wire.ask("DATA\r\n").starts_with("354"));
-    wire.ask(format!("{content}.\r\n"))
-}
-
-fn is_empty(server: &Server) -> bool {
-    !server.must(&["queue", "list", "--json"]).contains("\"id\"")
-}
 
 #[test]
 fn one_server_hands_to_another_under_tls() {
@@ -64,6 +25,9 @@ fn one_server_hands_to_another_under_tls() {
 fn mail_waits_while_the_relay_is_away() {
     let [nobody] = support::free_addresses();
     let (here, submission) = sender(nobody, "");
+    let untried = format!("relay     {nobody}: not tried yet, 0 connections open, 0 recipients");
+    let status = here.must(&["status"]);
+    assert!(status.contains(&untried), "{status}");
     let stored = submit(submission, "someone@elsewhere.test", "Subject: later\r\n\r\nx\r\n");
     assert!(stored.starts_with("250 2.0.0"), "{stored}");
     let waits = || {
@@ -71,6 +35,26 @@ fn mail_waits_while_the_relay_is_away() {
         list.contains("4.4.1") && list.contains("cannot connect to the relay")
     };
     assert!(until(waits), "{}", here.must(&["queue", "list", "--json"]));
+    // Its name and what is wrong are told wherever one looks.
+    let cannot = format!("cannot connect to the relay {nobody}: ");
+    for command in [&["queue", "list"][..], &["status"]] {
+        let told = here.must(command);
+        assert!(told.contains(&cannot), "{told}");
+    }
+    let status = here.must(&["status"]);
+    assert!(status.contains(&format!("relay     {nobody}: DOWN for ")), "{status}");
+    assert!(status.contains(" 0 connections open, 1 recipients waiting\n"), "{status}");
+    let status: serde_json::Value =
+        serde_json::from_str(&here.must(&["status", "--json"])).unwrap();
+    let relay = &status["host"]["relay"];
+    assert_eq!((&relay["host"], &relay["up"]), (&nobody.to_string().into(), &false.into()));
+    assert!(relay["last-error"].as_str().unwrap().contains(&cannot), "{relay}");
+    assert!(relay["for-s"].is_u64() && relay["last-error-ago-s"].is_u64(), "{relay}");
+    assert_eq!(status["queue"]["waiting-for-relay"], 1);
+    let figures = here.metrics_text();
+    for figure in ["relay_up 0", "relay_connections_open 0", "relay_recipients_waiting 1"] {
+        assert!(figures.contains(&format!("lamppost_{figure}\n")), "{figures}");
+    }
 }
 
 #[test]
@@ -102,32 +86,139 @@ fn a_reload_opens_the_way_out() {
     std::fs::write(here.config(), open.replace(&line, &wrong)).unwrap();
     let told = here.command(&["reload"]);
     assert!(!told.status.success());
-    assert!(String::from_utf8_lossy(&told.stderr).contains("/no/such/ca.pem"), "{told:?}");
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(text.contains("`mail.relay.ca`: /no/such/ca.pem cannot be read"), "{text}");
+    assert!(text.contains("lamppost.toml:"), "{text}");
     assert!(ask(&mut wire).starts_with("250"));
 }
 
-#[test]
-fn a_password_that_cannot_be_read_is_told_at_the_start() {
+/// What a command says of a file with these lines of `[mail.relay]`, and its exit code.
+fn told(command: &[&str], relay: &str) -> (String, Option<i32>) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("lamppost.toml");
-    std::fs::write(
-        &config,
-        "[mail]\nrelay-to = \"127.0.0.1:587\"\n[mail.relay]\ntls = \"starttls\"\nuser = \"demo\"\n\
-         password = \"/no/such/password\"\n[[mail.listen]]\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n",
-    )
-    .unwrap();
+    let text = format!(
+        "[mail]\nrelay-to = \"127.0.0.1:587\"\n[mail.relay]\n{relay}\n\
+         [[mail.listen]]\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let output = support::lamppost()
+        .arg("--config")
+        .arg(&config)
+        .arg("--state")
+        .arg(folder.path().join("state"))
+        .args(command)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8(text).unwrap(), output.status.code())
+}
+
+/// Asserts that the start and the check tell what is wrong, its cure and its line.
+fn told_with_its_line(relay: &str, line: usize, told_of: [&str; 2]) {
     for command in ["run", "check"] {
-        let output = support::lamppost()
-            .arg("--config")
-            .arg(&config)
-            .arg("--state")
-            .arg(folder.path().join("state"))
-            .arg(command)
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(78), "{command}");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(told.contains("/no/such/password"), "{told}");
+        let (text, code) = told(&[command], relay);
+        assert_eq!(code, Some(78), "{command} {relay}: {text}");
+        let place = format!("lamppost.toml:{line}:");
+        for expected in [&place, told_of[0], told_of[1]] {
+            assert!(text.contains(expected), "{command} {relay}: no {expected} in\n{text}");
+        }
+    }
+    let (text, code) = told(&["check", "--json"], relay);
+    assert_eq!(code, Some(78), "{text}");
+    assert!(text.contains(&format!("\"line\": {line}")) && text.contains("\"cure\""), "{text}");
+}
+
+#[test]
+fn files_of_the_relay_are_looked_at_before_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let two = file("two", "one\ntwo\n");
+    let empty = file("empty", "");
+    let torn = file("torn", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let place = folder.path().display();
+    let login = "tls = \"starttls\"\nuser = \"demo\"\npassword = ";
+    for (relay, line, what, cure) in [
+        (
+            format!("{login}\"/no/such/password\""),
+            6,
+            "`mail.relay.password`: /no/such/password cannot be read: No such file",
+            "write it, or correct its name",
+        ),
+        (format!("{login}\"{two}\""), 6, "two does not hold one line", "as one line"),
+        (format!("{login}\"{empty}\""), 6, "empty does not hold one line", "as one line"),
+        (format!("{login}\"{place}\""), 6, "cannot be read: it is a folder", "name a file"),
+        (
+            "tls = \"starttls\"\nca = \"/no/such/ca.pem\"".into(),
+            5,
+            "`mail.relay.ca`: /no/such/ca.pem cannot be read: No such file",
+            "write it, or",
+        ),
+        (
+            format!("tls = \"implicit\"\nca = \"{empty}\""),
+            5,
+            "holds no certificate of an authority",
+            "in PEM",
+        ),
+        (
+            format!("tls = \"implicit\"\nca = \"{torn}\""),
+            5,
+            "cannot read the certificates of authorities",
+            "in PEM",
+        ),
+        (
+            "tls = \"off\"\n[tls]\ncertificate = \"/no/such/chain.pem\"\nkey = \"/no/such/key.pem\"".into(),
+            6,
+            "`tls.certificate`: /no/such/chain.pem cannot be read: No such file",
+            "write it, or",
+        ),
+        (
+            format!("tls = \"off\"\n[tls]\ncertificate = \"{empty}\"\nkey = \"/no/such/key.pem\""),
+            7,
+            "`tls.key`: /no/such/key.pem cannot be read: No such file",
+            "write it, or",
+        ),
+        (
+            format!("tls = \"off\"\n[tls]\ncertificate = \"{empty}\"\nkey = \"{empty}\""),
+            6,
+            "`tls.certificate`: ",
+            "name a certificate and the key",
+        ),
+    ] {
+        told_with_its_line(&relay, line, [what, cure]);
+    }
+    // All that is wrong at once.
+    let both = format!("{login}\"{two}\"\nca = \"{empty}\"");
+    let (text, _) = told(&["check"], &both);
+    assert!(text.contains("mail.relay.password") && text.contains("mail.relay.ca"), "{text}");
+    let right = file("right", "secret\n");
+    let (text, code) = told(
+        &["check"],
+        &format!("tls = \"off\"\nplaintext-auth = true\nuser = \"demo\"\npassword = \"{right}\""),
+    );
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn half_a_login_is_told_with_its_line() {
+    for (relay, line, what) in [
+        ("tls = \"starttls\"\nuser = \"demo\"", 5, "`user` is there and `password` is not"),
+        ("tls = \"starttls\"\npassword = \"/x\"", 5, "`password` is there and `user` is not"),
+        (
+            "tls = \"opportunistic\"\nuser = \"demo\"\npassword = \"/x\"",
+            4,
+            "the password could be overheard on its way",
+        ),
+        ("user = \"demo\"\npassword = \"/x\"", 4, "the password could be overheard on its way"),
+        ("tls = \"off\"\nca = \"/x\"", 4, "`ca` would do nothing"),
+    ] {
+        let (text, code) = told(&["check"], relay);
+        assert_eq!(code, Some(78), "{text}");
+        let place = format!("lamppost.toml:{line}:");
+        assert!(text.contains(what) && text.contains(&place) && text.contains("help: "), "{text}");
     }
 }
 
@@ -135,6 +226,7 @@ fn a_password_that_cannot_be_read_is_told_at_the_start() {
 mod peers {
     //! Postfix's smtp-sink in all its moods, and Python's smtpd.
 
+    use std::net::SocketAddr;
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
     use std::sync::Arc;
@@ -340,7 +432,10 @@ mod peers {
         let stored = submit(submission, "a@there.test", "Subject: lost\r\n\r\nx\r\n");
         assert!(stored.starts_with("250 2.0.0"), "{stored}");
         let bounce = here.only_message("demo@here.test");
-        assert!(bounce.contains("550 5.1.1 Nobody of that name"), "{bounce}");
+        let said = format!("{} said: 550 5.1.1 Nobody of that name", sink.address);
+        assert!(bounce.contains(&said), "{bounce}");
+        let remote = format!("Remote-MTA: dns; {}\n", sink.address.ip());
+        assert!(bounce.contains(&remote), "{bounce}");
         assert!(bounce.contains("Status: 5.1.1") && bounce.contains("a@there.test"), "{bounce}");
         assert!(bounce.contains("Subject: lost"), "{bounce}");
         assert!(until(|| is_empty(&here)), "{}", here.must(&["queue", "list"]));

@@ -1,16 +1,19 @@
 //! One connection to a host: the client's state machine over a socket.
 
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use lamppost_net::{ClientTls, HandshakeError};
 use lamppost_smtp::{
     Client, ClientAction, ClientInterrupt, Complaint, Outgoing, Speaker, Status, Verdict,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::content::Reader;
+use super::standing::Presence;
 
 /// Bytes that are read at once; replies are short.
 const READ_BYTES: usize = 4096;
@@ -29,6 +32,10 @@ pub(super) struct Connection {
     /// The host's address, for the log.
     peer: String,
     ready: bool,
+    /// Until when the next reply must be whole, and how many there were when that was settled.
+    due: Option<(Instant, u64)>,
+    /// Counts it among those that are open, for as long as it is there.
+    presence: Option<Presence>,
 }
 
 /// What became of a message.
@@ -49,7 +56,7 @@ pub(super) enum Unusable {
 
 impl Connection {
     pub(super) fn new(client: Client, stream: Box<dyn Stream>, peer: String) -> Self {
-        Self { client, stream, peer, ready: false }
+        Self { client, stream, peer, ready: false, due: None, presence: None }
     }
 
     /// Gets as far as a message can be sent; `tls` and the host's name are for STARTTLS.
@@ -89,6 +96,8 @@ impl Connection {
         content: &mut Reader<'_>,
     ) -> Sent {
         self.ready = false;
+        // A host that ended the connection while it waited has said so by now.
+        self.overhear().await;
         self.client.send(outgoing);
         let mut lines = Some(lines);
         loop {
@@ -102,7 +111,12 @@ impl Connection {
                         Err(why) => self.client.interrupt(ClientInterrupt::ContentLost(why)),
                     }
                     // A small message goes out in one piece with its end.
-                    if content.is_at_end() { self.client.content_end() } else { self.flush().await }
+                    if content.is_at_end() {
+                        self.client.content_end();
+                    } else {
+                        self.flush().await;
+                        self.overhear().await;
+                    }
                 }
                 ClientAction::Done(verdicts) => {
                     self.ready = self.client.next() == ClientAction::Ready;
@@ -113,6 +127,11 @@ impl Connection {
                 _ => return Sent::Unnoticed(out_of_turn()),
             }
         }
+    }
+
+    /// From now on it counts among those that are open.
+    pub(super) fn counted(&mut self, presence: Presence) {
+        self.presence = Some(presence);
     }
 
     /// Whether it takes another message.
@@ -153,6 +172,8 @@ impl Connection {
         if output.is_empty() {
             return;
         }
+        // What is asked now has a time of its own.
+        self.due = None;
         let patience = self.client.patience();
         let stream = &mut self.stream;
         let writing = async {
@@ -176,18 +197,48 @@ impl Connection {
         }
     }
 
-    async fn read(&mut self) {
+    /// Takes what has arrived without waiting for it.
+    async fn overhear(&mut self) {
         let mut buffer = [0; READ_BYTES];
-        match timeout(self.client.patience(), self.stream.read(&mut buffer)).await {
+        let stream = &mut self.stream;
+        let arrived = std::future::poll_fn(|context| {
+            let mut buffer = ReadBuf::new(&mut buffer);
+            Poll::Ready(match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) => Some(buffer.filled().len()),
+                // It is no use any more, whatever the error says.
+                Poll::Ready(Err(_)) => Some(0),
+                Poll::Pending => None,
+            })
+        });
+        match arrived.await {
+            Some(0) => self.client.interrupt(closed()),
+            Some(length) => self.client.receive(&buffer[..length]),
+            None => {}
+        }
+    }
+
+    async fn read(&mut self) {
+        let heard = self.client.replies_heard();
+        let due = match self.due {
+            Some((due, then)) if then == heard => due,
+            _ => Instant::now() + self.client.patience(),
+        };
+        self.due = Some((due, heard));
+        let mut buffer = [0; READ_BYTES];
+        match timeout_at(due, self.stream.read(&mut buffer)).await {
             Ok(Ok(length)) if length > 0 => self.client.receive(&buffer[..length]),
             // A host that closes TLS without a word is no different from one that just closes.
             Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 self.client.interrupt(ClientInterrupt::Broken(error.to_string()));
             }
-            Ok(_) => self.client.interrupt(ClientInterrupt::Broken("closed by the host".into())),
+            Ok(_) => self.client.interrupt(closed()),
             Err(_) => self.client.interrupt(ClientInterrupt::Timeout),
         }
     }
+}
+
+fn closed() -> ClientInterrupt {
+    ClientInterrupt::Broken("closed by the host".into())
 }
 
 /// A step that the client cannot ask for where it is.

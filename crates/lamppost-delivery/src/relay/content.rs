@@ -3,15 +3,33 @@
 use bytes::Bytes;
 use lamppost_net::link::Port;
 use lamppost_roles::{Content, ContentAnswer, ContentRequest, RelayJob};
+use lamppost_smtp::Measure;
 
 /// Bytes that are read and sent at once.
 const PIECE_BYTES: usize = 128 * 1024;
+
+/// Measures what is sent of a message: `lines`, then its content.
+///
+/// A content that is not here is read twice for it; a host may refuse by the size that it is told, so
+/// a guess would lose mail.
+pub(super) async fn measure(
+    lines: &str,
+    job: &RelayJob,
+    port: &Port<ContentRequest, ContentAnswer>,
+) -> Result<Measure, String> {
+    let mut measure = Measure::default();
+    measure.add(lines.as_bytes());
+    let mut reader = Reader::new(job, port);
+    while !reader.is_at_end() {
+        measure.add(&reader.piece().await?);
+    }
+    Ok(measure)
+}
 
 /// Reads a content from its start to its end.
 pub(super) struct Reader<'a> {
     job: &'a RelayJob,
     port: &'a Port<ContentRequest, ContentAnswer>,
-    first: Bytes,
     /// What comes next of a content that is here.
     next: Bytes,
     at: u64,
@@ -19,34 +37,12 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the first piece, which tells what the header section is like.
-    pub(super) async fn open(
-        job: &'a RelayJob,
-        port: &'a Port<ContentRequest, ContentAnswer>,
-    ) -> Result<Self, String> {
-        let (first, length) = match &job.content {
+    pub(super) fn new(job: &'a RelayJob, port: &'a Port<ContentRequest, ContentAnswer>) -> Self {
+        let (next, length) = match &job.content {
             Content::Inline(content) => (content.clone(), content.len() as u64),
             Content::Aside { length } => (Bytes::new(), *length),
         };
-        let mut reader = Self { job, port, next: first.clone(), first, at: 0, length };
-        if matches!(job.content, Content::Aside { .. }) && length > 0 {
-            reader.first = reader.ask().await?;
-            reader.next = reader.first.clone();
-        }
-        Ok(reader)
-    }
-
-    /// The first piece: all of a content that is here.
-    pub(super) fn first(&self) -> &[u8] {
-        &self.first
-    }
-
-    /// About how many bytes it has on the wire, where each line end is one more.
-    pub(super) fn size(&self) -> u64 {
-        let line_ends = self.first.split(|&byte| byte == b'\n').count() as u64;
-        // Lines of what is not here are taken to be as long as those that are.
-        let share = self.length / (self.first.len() as u64).max(1);
-        self.length + line_ends * share.max(1)
+        Self { job, port, next, at: 0, length }
     }
 
     /// The next piece; empty at the end.

@@ -5,22 +5,25 @@ mod content;
 mod open;
 mod pool;
 mod settings;
+mod standing;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use lamppost_net::link::Port;
 use lamppost_roles::{ContentAnswer, ContentRequest, Outcome, Reason, RelayJob};
-use lamppost_smtp::{Complaint, HeaderText, Outgoing, Speaker, Status, Verdict};
+use lamppost_smtp::{Complaint, Outgoing, Speaker, Status, Verdict};
 use lamppost_telemetry::Metrics;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::connection::{Connection, Sent};
-use self::content::Reader;
+use self::content::{Reader, measure};
 use self::pool::{Pool, Turn};
 use crate::trace;
 
 pub use self::settings::{RelaySettings, RelayTls};
+pub use self::standing::{RelayFault, RelayReach, RelayStanding};
 
 /// The way to the host that takes mail for elsewhere; it may change while the program runs.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,12 @@ impl Relay {
     /// Sends mail to another host, or nowhere, from the next request on.
     pub fn set(&self, settings: Option<RelaySettings>) {
         self.pool.store(settings.map(Pool::new));
+    }
+
+    /// How it stands with the host; nothing when there is none.
+    pub fn standing(&self) -> Option<RelayStanding> {
+        let pool = self.pool.load_full()?;
+        Some(pool.standing.told(pool.settings().name()))
     }
 
     /// Hands messages over; an outcome for each recipient of each message, in order.
@@ -46,7 +55,8 @@ impl Relay {
             let recipients = jobs.iter().flat_map(|job| &job.recipients);
             return recipients.map(|_| Outcome::Deferred(reason.clone())).collect();
         };
-        let mut errand = Errand { turn: pool.turn().await, content, connection: None };
+        let turn = pool.turn().await;
+        let mut errand = Errand { turn, content, connection: None, metrics };
         let mut outcomes = Vec::new();
         let mut jobs = jobs.into_iter();
         while let Some(job) = jobs.next() {
@@ -73,43 +83,88 @@ impl Relay {
 }
 
 /// The messages of one request on their way, one after the other over one connection.
-struct Errand {
+struct Errand<'a> {
     turn: Turn,
     content: Port<ContentRequest, ContentAnswer>,
     connection: Option<Connection>,
+    metrics: &'a Metrics,
 }
 
-impl Errand {
+impl Errand<'_> {
     /// Hands one message over; an error when there is no connection to do it by.
     async fn send(&mut self, job: &RelayJob) -> Result<Vec<Verdict>, Complaint> {
         let lines = trace::relay_lines(job);
+        let measured = match measure(&lines, job, &self.content).await {
+            Ok(measured) => measured,
+            Err(reason) => return Ok(unreadable(job, &reason)),
+        };
         loop {
-            let mut reader = match Reader::open(job, &self.content).await {
-                Ok(reader) => reader,
-                Err(reason) => return Ok(unreadable(job, &reason)),
-            };
             let outgoing = Outgoing {
                 sender: job.sender.clone(),
                 recipients: job.recipients.clone(),
-                size: lines.len() as u64 + reader.size(),
-                header: HeaderText::of(reader.first()),
+                size: measured.size(),
+                header: measured.header(),
             };
             let kept = self.connection.take().or_else(|| self.turn.kept());
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => open::open(self.turn.settings()).await?,
+                None => self.open().await?,
             };
+            let mut reader = Reader::new(job, &self.content);
             match connection.send(outgoing, lines.as_bytes(), &mut reader).await {
                 Sent::Decided(verdicts) => {
-                    log(job, &verdicts, connection.peer());
+                    self.log(job, &verdicts, connection.peer());
                     self.connection = Some(connection).filter(Connection::is_ready);
+                    if self.connection.is_none() {
+                        self.ended(&verdicts);
+                    }
                     return Ok(verdicts);
                 }
                 // The host may end a connection that waited; a fresh one carries the message.
                 Sent::Unnoticed(_) if is_kept => {}
-                Sent::Unnoticed(complaint) => return Err(complaint),
+                Sent::Unnoticed(complaint) => {
+                    self.down(&complaint);
+                    return Err(complaint);
+                }
             }
+        }
+    }
+
+    /// A fresh connection.
+    async fn open(&mut self) -> Result<Connection, Complaint> {
+        let begun = Instant::now();
+        let opened = open::open(self.turn.settings()).await;
+        match opened {
+            Ok(mut connection) => {
+                self.turn.standing().reached(begun);
+                self.metrics.relay_up.set(1);
+                let open = self.metrics.relay_connections_open.clone();
+                connection.counted(self.turn.standing().presence(open));
+                Ok(connection)
+            }
+            Err(complaint) => {
+                self.down(&complaint);
+                Err(complaint)
+            }
+        }
+    }
+
+    fn down(&self, complaint: &Complaint) {
+        self.metrics.relay_up.set(0);
+        let reason = reason(complaint.clone(), &self.turn.settings().name());
+        self.turn.standing().lost(reason.to_string());
+    }
+
+    /// The host ended the connection in the middle of a message, of whose recipients some wait.
+    fn ended(&self, verdicts: &[Verdict]) {
+        let why = verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::Deferred(complaint) => Some(complaint.clone()),
+            _ => None,
+        });
+        if let Some(complaint) = why {
+            let reason = reason(complaint, &self.turn.settings().name());
+            self.turn.standing().complained(reason.to_string());
         }
     }
 
@@ -121,21 +176,36 @@ impl Errand {
     }
 
     fn outcomes(&self, verdicts: Vec<Verdict>) -> impl Iterator<Item = Outcome> {
-        let host = &self.turn.settings().host;
-        verdicts.into_iter().map(|verdict| match verdict {
+        let relay = self.turn.settings().name();
+        verdicts.into_iter().map(move |verdict| match verdict {
             Verdict::Taken(_) => Outcome::Done,
-            Verdict::Deferred(complaint) => Outcome::Deferred(reason(complaint, host)),
-            Verdict::Refused(complaint) => Outcome::Failed(reason(complaint, host)),
+            Verdict::Deferred(complaint) => Outcome::Deferred(reason(complaint, &relay)),
+            Verdict::Refused(complaint) => Outcome::Failed(reason(complaint, &relay)),
         })
+    }
+
+    /// Tells what the host said to a message that it took: its own name of the message is in there.
+    fn log(&self, job: &RelayJob, verdicts: &[Verdict], peer: &str) {
+        let taken = verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::Taken(text) => Some(text),
+            _ => None,
+        });
+        if let Some(reason) = taken {
+            let relay = self.turn.settings().name();
+            info!(queue_id = %job.id, session = job.origin.session, from = %job.sender, relay, peer, reason, "message relayed");
+        }
     }
 }
 
-fn reason(Complaint { status, text, by }: Complaint, host: &str) -> Reason {
-    let remote = match by {
-        Speaker::Host => Some(host.to_owned()),
-        Speaker::Client => None,
-    };
-    Reason { status, text, remote }
+/// The relay is named in each reason, but where it has no part in it.
+fn reason(Complaint { status, text, by }: Complaint, relay: &str) -> Reason {
+    match by {
+        Speaker::Host => Reason { status, text, remote: Some(relay.to_owned()) },
+        Speaker::Client if status == Status::SYSTEM || text.contains(relay) => {
+            Reason::own(status, text)
+        }
+        Speaker::Client => Reason::own(status, format!("relay {relay}: {text}")),
+    }
 }
 
 fn unreadable(job: &RelayJob, reason: &str) -> Vec<Verdict> {
@@ -146,15 +216,4 @@ fn unreadable(job: &RelayJob, reason: &str) -> Vec<Verdict> {
         by: Speaker::Client,
     };
     vec![Verdict::Deferred(complaint); job.recipients.len()]
-}
-
-/// Tells what the host said to a message that it took: its own name of the message is in there.
-fn log(job: &RelayJob, verdicts: &[Verdict], peer: &str) {
-    let taken = verdicts.iter().find_map(|verdict| match verdict {
-        Verdict::Taken(text) => Some(text),
-        _ => None,
-    });
-    if let Some(reason) = taken {
-        info!(queue_id = %job.id, session = job.origin.session, from = %job.sender, peer, reason, "message relayed");
-    }
 }

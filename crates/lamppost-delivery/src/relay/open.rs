@@ -18,7 +18,7 @@ const ADDRESSES_MAX: usize = 8;
 /// Connects to the first of the host's addresses that takes mail; the last complaint when none does.
 pub(super) async fn open(settings: &RelaySettings) -> Result<Connection, Complaint> {
     let host = (settings.host.as_str(), settings.port);
-    let name = format!("{}:{}", settings.host, settings.port);
+    let name = settings.name();
     let looking_up = tokio::net::lookup_host(host);
     let addresses: Vec<_> = match timeout(settings.connect_timeout, looking_up).await {
         Ok(Ok(addresses)) => addresses.take(ADDRESSES_MAX).collect(),
@@ -108,7 +108,10 @@ fn client(settings: &RelaySettings, starttls: StartTls, tls: bool) -> Client {
 
 async fn dial(settings: &RelaySettings, address: SocketAddr) -> Result<TcpStream, Complaint> {
     let failed = |why: &dyn std::fmt::Display| {
-        own(Status::NO_ANSWER, format!("cannot connect to the relay at {address}: {why}"))
+        let name = settings.name();
+        let at = Some(address.to_string()).filter(|address| *address != name);
+        let at = at.map(|address| format!(" at {address}")).unwrap_or_default();
+        own(Status::NO_ANSWER, format!("cannot connect to the relay {name}{at}: {why}"))
     };
     let stream = match timeout(settings.connect_timeout, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(|error| failed(&error))?,

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::RelaySettings;
 use super::connection::Connection;
+use super::standing::Standing;
 
 /// The connections to one host.
 pub(super) struct Pool {
     settings: RelaySettings,
+    pub(super) standing: Standing,
     turns: Arc<Semaphore>,
     kept: Mutex<Kept>,
 }
@@ -41,7 +43,11 @@ pub(super) struct Turn {
 impl Pool {
     pub(super) fn new(settings: RelaySettings) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { settings, turns, kept: Mutex::default() })
+        Arc::new(Self { settings, standing: Standing::default(), turns, kept: Mutex::default() })
+    }
+
+    pub(super) fn settings(&self) -> &RelaySettings {
+        &self.settings
     }
 
     /// Waits until a connection may be used.
@@ -82,6 +88,10 @@ impl Pool {
 impl Turn {
     pub(super) fn settings(&self) -> &RelaySettings {
         &self.pool.settings
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.pool.standing
     }
 
     /// A connection that waits: the one that waited least, which the host is least tired of.

@@ -28,6 +28,14 @@ pub struct RelaySettings {
     pub timeouts: ClientTimeouts,
 }
 
+impl RelaySettings {
+    /// `host:port`, as the host is named to people.
+    pub fn name(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
 /// TLS to the host that takes mail for elsewhere.
 #[derive(Clone, Debug)]
 pub enum RelayTls {

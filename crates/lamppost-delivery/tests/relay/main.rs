@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
 
 mod host;
+mod hostile;
+mod standing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,10 +33,25 @@ static LARGE: [u8; 700_001] = {
     content
 };
 
+/// A message whose first lines are short and whose last lines are long, and its bytes.
+const UNEVEN: u64 = 777;
+const UNEVEN_LENGTH: u64 = 400_000;
+
+fn uneven(offset: u64, length_max: usize) -> ContentAnswer {
+    let mut content = b"Subject: x\n\n".to_vec();
+    content.extend(b"x\n".repeat(70_000));
+    content.extend(format!("{}\n", "y".repeat(50_000)).repeat(5).bytes());
+    content.resize(399_999, b'y');
+    content.push(b'\n');
+    let rest = content.split_off(usize::try_from(offset).unwrap());
+    ContentAnswer::Piece(Bytes::copy_from_slice(&rest[..rest.len().min(length_max)]))
+}
+
 /// The delivery role and the way out that it knows.
 struct Role {
     port: Port<DeliveryRequest, DeliveryAnswer>,
     relay: Relay,
+    metrics: Arc<Metrics>,
 }
 
 impl Role {
@@ -49,6 +66,7 @@ impl Role {
                 let piece = &rest[..rest.len().min(length_max as usize)];
                 reply.send(match id {
                     QueueId(666) if offset > 0 => ContentAnswer::Failed("bad sector".into()),
+                    QueueId(UNEVEN) => uneven(offset, length_max as usize),
                     _ => ContentAnswer::Piece(Bytes::from_static(piece)),
                 });
             }
@@ -62,14 +80,15 @@ impl Role {
             relay: relay.clone(),
         };
         let (port, inbox) = link();
+        let metrics = Metrics::new();
         tokio::spawn(lamppost_delivery::run(
             settings,
             Arc::new(RealDisk),
-            Metrics::new(),
+            metrics.clone(),
             inbox,
             content,
         ));
-        Self { port, relay }
+        Self { port, relay, metrics }
     }
 
     /// A role whose way out is this host.
@@ -93,14 +112,20 @@ impl Role {
     }
 }
 
+/// An outcome in one line, without the relay's port, which differs from run to run, and without its
+/// name where nobody but this host says something of it.
 fn outcome(outcome: &Outcome) -> String {
     let (word, reason) = match outcome {
         Outcome::Done => return "done".into(),
         Outcome::Deferred(reason) => ("deferred", reason),
         Outcome::Failed(reason) => ("failed", reason),
     };
-    let by = reason.remote.as_ref().map(|host| format!(" by {host}")).unwrap_or_default();
-    format!("{word} {}{by}: {}", reason.status, reason.text)
+    let by = reason.remote.as_ref().map(|host| format!(" by {}", host.rsplit_once(':').unwrap().0));
+    let text = match reason.text.strip_prefix("relay ").and_then(|text| text.split_once(": ")) {
+        Some((_, text)) => text,
+        None => &reason.text,
+    };
+    format!("{word} {}{}: {text}", reason.status, by.unwrap_or_default())
 }
 
 fn settings(address: SocketAddr) -> RelaySettings {
@@ -377,4 +402,31 @@ async fn a_host_that_says_nothing_is_given_up() {
     role.relay.set(Some(settings(address)));
     assert_eq!(role.one().await, "deferred 4.4.2: the host did not answer in time");
     silent.abort();
+}
+
+/// What a host has of the content of the job with this id.
+async fn size_there(uneven: &RelayJob) -> u64 {
+    let host = Host::start(Manner::default());
+    assert_eq!(Role::to(&host, |_| {}).deliver(vec![uneven.clone()]).await, ["done"]);
+    let content = &host.arrived()[0].content;
+    let lines = content.split(|&byte| byte == b'\n').count() - 1;
+    (content.len() + lines) as u64
+}
+
+#[tokio::test]
+async fn a_size_is_told_exactly() {
+    let content = Content::Aside { length: UNEVEN_LENGTH };
+    let uneven = RelayJob { content, ..job(UNEVEN, &["a@elsewhere.test"]) };
+    let small = job(2, &["a@elsewhere.test"]);
+    for job in [uneven, small] {
+        let size = size_there(&job).await;
+        let with_limit =
+            |max| Host::start(Manner { message_size_max: Some(max), ..Manner::default() });
+        // The host counts what it has of it, and what it is told, against its limit.
+        let host = with_limit(size);
+        assert_eq!(Role::to(&host, |_| {}).deliver(vec![job.clone()]).await, ["done"]);
+        let outcomes = Role::to(&with_limit(size - 1), |_| {}).deliver(vec![job]).await;
+        let expected = format!("the message has {size} bytes and the host takes {}", size - 1);
+        assert_eq!(outcomes, [format!("failed 5.3.4: {expected}")]);
+    }
 }

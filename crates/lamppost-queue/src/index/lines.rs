@@ -171,7 +171,8 @@ impl Lines {
             }
             line.listed = false;
             let before = batch.items.len();
-            let taken = line.take(bounds.items_max - before, &mut batch.items, is_wanted);
+            let most = bounds.items_max.saturating_sub(before);
+            let taken = line.take(most, &mut batch.items, is_wanted);
             self.waiting -= taken;
             if batch.items.len() > before {
                 line.under_way += 1;
@@ -238,6 +239,9 @@ impl Line {
 
     /// Takes recipients, one of each sender in turn; returns how many entries are gone, those that
     /// nobody waits for any more included.
+    ///
+    /// The recipients of a message for elsewhere are taken together, though they be more than `max`:
+    /// the relay gets it once for all of them.
     fn take(
         &mut self,
         max: usize,
@@ -248,11 +252,17 @@ impl Line {
         while items.len() < most {
             let Some(sender) = self.turns.pop_front() else { break };
             let Some(waiting) = self.waiting.get_mut(&sender) else { continue };
-            while let Some(item) = waiting.pop_front() {
+            let mut message = None;
+            while let Some(item) =
+                waiting.pop_front_if(|item| message.is_none_or(|message| item.0 == message))
+            {
                 gone += 1;
                 if is_wanted(item) {
                     items.push(item);
-                    break;
+                    message = Some(item.0);
+                    if self.work == Work::Mailbox {
+                        break;
+                    }
                 }
             }
             if waiting.is_empty() {
@@ -345,6 +355,21 @@ mod tests {
         assert_eq!(next(&mut lines, 1000), Err(None));
         lines.over(Handle(1), false, NOW);
         assert_eq!(next(&mut lines, 1000).unwrap().items.len(), 4);
+    }
+
+    #[test]
+    fn the_recipients_of_a_message_go_to_the_relay_together() {
+        for work in [Work::Relay, Work::Routing] {
+            let mut lines = Lines::default();
+            for (sender, id, recipients) in [(1, 10, 3), (2, 20, 6), (1, 11, 2)] {
+                for index in 0..recipients {
+                    lines.join(Handle(1), work, (Handle(sender), (QueueId(id), index)), NOW);
+                }
+            }
+            assert_eq!(ids(&next(&mut lines, 1000).unwrap()), [10, 10, 10, 20, 20, 20, 20, 20, 20]);
+            lines.over(Handle(1), false, NOW);
+            assert_eq!(ids(&next(&mut lines, 1000).unwrap()), [11, 11]);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is in the queue, in memory: rebuilt from the checkpoint and the log at the start.
 
+mod counts;
 mod lines;
 mod message;
 mod placing;
@@ -11,6 +12,7 @@ use lamppost_roles::{Attempt, QueueId, Reason, Route, Timestamp};
 use lamppost_smtp::ReversePath;
 use serde::{Deserialize, Serialize};
 
+use self::counts::Counts;
 use self::lines::Lines;
 use self::message::Standing;
 use self::table::Table;
@@ -42,17 +44,6 @@ pub(crate) struct Segment {
     pub(crate) messages: u64,
     /// Bytes of their records.
     pub(crate) bytes: u64,
-}
-
-/// How many there are, kept up to date so that nobody has to count a long queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Messages that are held.
-    pub(crate) held: u64,
-    /// Recipients that wait for a try.
-    pub(crate) waiting: u64,
-    /// Recipients that failed for good and of whom nobody was told yet.
-    pub(crate) failed: u64,
 }
 
 /// A message as a checkpoint holds it.
@@ -365,11 +356,7 @@ impl Index {
             return;
         };
         message.held = held;
-        if held {
-            self.counts.held += 1;
-        } else {
-            self.counts.held -= 1;
-        }
+        self.counts.hold(held);
         self.place_all(id);
     }
 
@@ -415,32 +402,25 @@ impl Index {
     fn change(&mut self, id: QueueId, index: u32, change: impl FnOnce(&mut Recipient)) -> bool {
         let Some(message) = self.messages.get_mut(&id) else { return false };
         let Some(recipient) = message.recipients.get_mut(index as usize) else { return false };
-        self.counts.note(recipient.progress, false);
+        let destinations = &self.destinations;
+        let is_relayed = |recipient: &Recipient| is_relay(destinations, recipient.destination);
+        self.counts.note(recipient.progress, is_relayed(recipient), false);
         change(recipient);
-        self.counts.note(recipient.progress, true);
+        self.counts.note(recipient.progress, is_relayed(recipient), true);
         true
     }
 
     fn count(&mut self, message: &Message, more: bool) {
         for recipient in &message.recipients {
-            self.counts.note(recipient.progress, more);
+            let is_relayed = is_relay(&self.destinations, recipient.destination);
+            self.counts.note(recipient.progress, is_relayed, more);
         }
         if message.held {
-            step(&mut self.counts.held, more);
+            self.counts.hold(more);
         }
     }
 }
 
-impl Counts {
-    fn note(&mut self, progress: Progress, more: bool) {
-        match progress {
-            Progress::Waiting { .. } | Progress::Intended { .. } => step(&mut self.waiting, more),
-            Progress::Failed => step(&mut self.failed, more),
-            Progress::Delivered | Progress::Bounced => {}
-        }
-    }
-}
-
-fn step(count: &mut u64, more: bool) {
-    *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
+fn is_relay(destinations: &Table<Route>, destination: Handle) -> bool {
+    destinations.get(destination).is_some_and(|route| **route == Route::Relay)
 }

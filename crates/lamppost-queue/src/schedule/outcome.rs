@@ -36,15 +36,17 @@ impl Tried {
 pub(super) fn conclude(spool: &Arc<Spool>, outcomes: Vec<(Tried, Outcome)>) -> bool {
     let mut delivered = Vec::new();
     let mut troubled = false;
+    // The same for all: the recipients of one message that wait for the relay come due together.
+    let now = spool.now();
     for (tried, outcome) in outcomes {
         if outcome == Outcome::Done {
             let Tried { item: (id, _), session, to } = &tried;
-            let delay_ms = spool.now().0.saturating_sub(id.received().0);
+            let delay_ms = now.0.saturating_sub(id.received().0);
             info!(queue_id = %id, session, to, delay_ms, "message delivered");
             delivered.push(tried.item);
         } else {
             troubled = true;
-            not_delivered(spool, &tried, outcome);
+            not_delivered(spool, &tried, outcome, now);
         }
     }
     if !delivered.is_empty() {
@@ -53,13 +55,12 @@ pub(super) fn conclude(spool: &Arc<Spool>, outcomes: Vec<(Tried, Outcome)>) -> b
     troubled
 }
 
-fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome) {
+fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome, now: Timestamp) {
     let Tried { item: (id, index), session, to } = tried;
     let Some(mut record) = present(spool, tried.item) else {
         // Deleted meanwhile.
         return;
     };
-    let now = spool.now();
     record.attempts += 1;
     // A file that is in its Maildir's `tmp/` is only renamed: to give that up, and to prepare it
     // again one day, could double it.
@@ -73,12 +74,12 @@ fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome) {
                 Progress::Intended { .. } => Progress::Intended { due },
                 _ => Progress::Waiting { due },
             };
-            info!(queue_id = %id, session, to, reason = reason.text, retry_in_ms = due.0 - now.0, "delivery deferred");
+            info!(queue_id = %id, session, to, reason = reason.to_string(), retry_in_ms = due.0 - now.0, "delivery deferred");
             reason
         }
         Outcome::Deferred(reason) | Outcome::Failed(reason) => {
             record.progress = Progress::Failed;
-            warn!(queue_id = %id, session, to, reason = reason.text, "delivery failed");
+            warn!(queue_id = %id, session, to, reason = reason.to_string(), "delivery failed");
             reason
         }
     };

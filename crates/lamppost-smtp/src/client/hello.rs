@@ -122,7 +122,10 @@ impl Client {
     }
 
     fn authentication_failed(&mut self, reply: &HostReply) {
-        self.end(Complaint::said(reply));
+        let said = Complaint::said(reply);
+        let is_clear = reply.class() != 5 || reply.enhanced().is_some();
+        let status = if is_clear { said.status } else { Status::AUTH_FAILED };
+        self.end(Complaint { status, ..said });
     }
 
     /// TLS has begun: whatever the host said before is forgotten (RFC 3207 §4.2).

@@ -11,7 +11,7 @@ pub struct Outgoing {
     pub sender: ReversePath,
     /// The addresses for RCPT TO.
     pub recipients: Vec<Address>,
-    /// About how many bytes the content has.
+    /// How many bytes the content has on the wire, before dots are doubled (RFC 1870 §3).
     pub size: u64,
     /// What its header fields are written in.
     pub header: HeaderText,
@@ -24,15 +24,6 @@ pub enum HeaderText {
     Ascii,
     /// Bytes above 127 too: the other host must know SMTPUTF8 (RFC 6531 §3.6).
     Utf8,
-}
-
-impl HeaderText {
-    /// What the header section is written in that the content begins with.
-    pub fn of(content: &[u8]) -> Self {
-        let mut lines = content.split(|&byte| byte == b'\n');
-        let header = lines.by_ref().take_while(|line| !matches!(line, [] | [b'\r']));
-        if header.flatten().all(u8::is_ascii) { Self::Ascii } else { Self::Utf8 }
-    }
 }
 
 /// What became of a recipient.
@@ -77,6 +68,11 @@ impl Complaint {
         Self { status: reply.status(), text: reply.text(), by: Speaker::Host }
     }
 
+    /// What the other host said is no reply.
+    pub(super) fn malformed() -> Self {
+        Self::own(Status::PROTOCOL, "the host answered something that is no SMTP reply")
+    }
+
     /// A reply that has no place where it came.
     pub(super) fn unexpected(reply: &HostReply) -> Self {
         Self { status: Status::PROTOCOL, ..Self::said(reply) }
@@ -91,22 +87,5 @@ impl Complaint {
     /// message.
     pub(super) fn for_now(self) -> Self {
         Self { status: self.status.of_class(4), ..self }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_header_section_decides() {
-        let check = |content: &str, header| {
-            assert_eq!(HeaderText::of(content.as_bytes()), header, "{content:?}");
-        };
-        check("", HeaderText::Ascii);
-        check("Subject: x\n\nbücher\n", HeaderText::Ascii);
-        check("Subject: x\r\n\r\nbücher\r\n", HeaderText::Ascii);
-        check("Subject: bücher\n\nx\n", HeaderText::Utf8);
-        check("Subject: x\n bücher", HeaderText::Utf8);
     }
 }

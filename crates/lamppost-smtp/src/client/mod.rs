@@ -5,9 +5,11 @@
 //! [`ClientAction::Ready`] it takes a message ([`Client::send`]), and another when that is
 //! [`ClientAction::Done`].
 
+mod early;
 mod encoder;
 mod extensions;
 mod hello;
+mod measure;
 mod message;
 mod reply;
 mod settings;
@@ -25,6 +27,7 @@ use self::reply::{Heard, HostReply, ReplyReader};
 use self::transaction::Transaction;
 use crate::Status;
 
+pub use self::measure::Measure;
 pub use self::message::{Complaint, HeaderText, Outgoing, Speaker, Verdict};
 pub use self::settings::{ClientSettings, ClientTimeouts, Credentials, StartTls};
 
@@ -71,6 +74,8 @@ pub struct Client {
     actions: VecDeque<ClientAction>,
     /// The replies that will come, in order.
     awaited: VecDeque<Awaited>,
+    /// Replies that came.
+    replies_heard: u64,
     extensions: Extensions,
     transaction: Option<Transaction>,
     /// Whether the host still holds a transaction that ended here.
@@ -140,6 +145,7 @@ impl Client {
             output: BytesMut::new(),
             actions: VecDeque::new(),
             awaited: VecDeque::from([Awaited::Greeting]),
+            replies_heard: 0,
             extensions: Extensions::default(),
             transaction: None,
             needs_reset: false,
@@ -166,14 +172,17 @@ impl Client {
             match self.state {
                 State::Listening => match self.replies.take(&mut self.input) {
                     Heard::Incomplete => return ClientAction::Read,
-                    Heard::Malformed => {
-                        let text = "the host answered something that is no SMTP reply";
-                        self.end(Complaint::own(Status::PROTOCOL, text));
-                    }
+                    Heard::Malformed => self.end(Complaint::malformed()),
                     Heard::Whole(reply) => self.heard(&reply),
                 },
                 State::Tls => return ClientAction::Read,
                 State::Ready => return ClientAction::Ready,
+                State::Content if !self.input.is_empty() => {
+                    match self.replies.take(&mut self.input) {
+                        Heard::Incomplete => return ClientAction::Content,
+                        heard => self.heard_in_content(&heard),
+                    }
+                }
                 State::Content => return ClientAction::Content,
                 State::Closed => return ClientAction::Close,
             }
@@ -198,12 +207,14 @@ impl Client {
         if self.state == State::Closed {
             return;
         }
-        // A host that breaks off in the middle of content may have said why.
-        if self.state == State::Content
-            && let Heard::Whole(reply) = self.replies.take(&mut self.input)
-            && reply.class() >= 4
-        {
-            return self.refused_in_content(&reply);
+        // A host that breaks off may have said why.
+        self.hear_last_words();
+        if self.state == State::Ready && !self.actions.is_empty() {
+            // They decided for the message.
+            self.state = State::Closed;
+        }
+        if self.state == State::Closed {
+            return;
         }
         if self.awaited.front() == Some(&Awaited::Quit) {
             self.state = State::Closed;
@@ -239,12 +250,19 @@ impl Client {
         }
     }
 
+    /// How many replies came: each begins the time for the next ([`Client::patience`]) anew, and a
+    /// part of one does not.
+    pub fn replies_heard(&self) -> u64 {
+        self.replies_heard
+    }
+
     /// Whether the connection has TLS.
     pub fn has_tls(&self) -> bool {
         self.tls
     }
 
     fn heard(&mut self, reply: &HostReply) {
+        self.replies_heard += 1;
         let Some(awaited) = self.awaited.pop_front() else {
             // Nothing was asked.
             return self.end(Complaint::unexpected(reply));
@@ -257,6 +275,7 @@ impl Client {
         if reply.code == 421 {
             return self.end(Complaint::said(reply));
         }
+        let is_last = self.awaited.is_empty();
         match awaited {
             Awaited::Greeting => self.greeted(reply),
             Awaited::Ehlo => self.ehlo_answered(reply),
@@ -270,6 +289,9 @@ impl Client {
             Awaited::Data => self.data_answered(reply),
             Awaited::Taken => self.taken(reply),
             Awaited::Quit => self.state = State::Closed,
+        }
+        if is_last {
+            self.expect_silence();
         }
     }
 

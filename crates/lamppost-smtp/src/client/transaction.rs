@@ -97,7 +97,7 @@ impl Transaction {
     }
 
     /// Decides for all that are not decided.
-    fn decide(&mut self, verdict: &Verdict) {
+    pub(super) fn decide(&mut self, verdict: &Verdict) {
         for (_, standing) in &mut self.recipients {
             if !matches!(standing, Standing::Decided(_)) {
                 *standing = Standing::Decided(verdict.clone());
@@ -124,13 +124,21 @@ impl Standing {
 impl Client {
     /// Begins a message; to be called after [`ClientAction::Ready`] only.
     pub fn send(&mut self, outgoing: Outgoing) {
+        // It ended while it waited, as the next action tells.
+        if self.state == State::Closed {
+            return;
+        }
         let reset = std::mem::take(&mut self.needs_reset);
         let transaction = Transaction::new(outgoing, &self.extensions, reset);
         // With nobody left to ask for, nothing was said and RSET still is due.
         self.needs_reset = reset && transaction.steps.is_empty();
         self.transaction = Some(transaction);
         self.state = State::Listening;
-        self.go_on();
+        // Replies that nobody waited for would be taken for those to this message.
+        self.expect_silence();
+        if self.state == State::Listening {
+            self.go_on();
+        }
     }
 
     /// Takes the next piece of the content, which has LF line ends; to be called after
@@ -146,6 +154,10 @@ impl Client {
         if let (State::Content, Some(transaction)) = (&self.state, &mut self.transaction) {
             let encoder = std::mem::replace(&mut transaction.encoder, Encoder::new());
             encoder.finish(&mut self.output);
+            if !self.input.is_empty() {
+                let heard = self.replies.take(&mut self.input);
+                return self.heard_in_content(&heard);
+            }
             self.awaited.push_back(Awaited::Taken);
             self.state = State::Listening;
         }
@@ -199,6 +211,8 @@ impl Client {
         transaction.noticed = true;
         match reply.class() {
             2 => transaction.open = true,
+            // TLS or a password is missing (RFC 3207 §4, RFC 4954 §6), which is no fault of the message.
+            _ if reply.code == 530 => return self.end(Complaint::said(reply)),
             4 | 5 => {
                 transaction.decide(&Complaint::said(reply).into_verdict());
                 transaction.steps.clear();
@@ -218,7 +232,7 @@ impl Client {
                 2 => Standing::Accepted,
                 // Too many recipients: those that are left have their turn another time
                 // (RFC 5321 §4.5.3.1.10).
-                5 if others && is_too_many(reply) => {
+                4 | 5 if others && is_too_many(reply) => {
                     let complaint =
                         Complaint { status: Status::TOO_MANY, ..Complaint::said(reply) };
                     Standing::Decided(Verdict::Deferred(complaint))
@@ -260,14 +274,6 @@ impl Client {
         self.go_on();
     }
 
-    /// The host refused in the middle of the content, and is gone.
-    pub(super) fn refused_in_content(&mut self, reply: &HostReply) {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.decide(&Complaint::said(reply).into_verdict());
-        }
-        self.end(Complaint::said(reply));
-    }
-
     /// The connection carries nothing more; what is not decided waits.
     pub(super) fn end(&mut self, complaint: Complaint) {
         self.state = State::Closed;
@@ -286,8 +292,8 @@ impl Client {
 /// Whether a recipient is refused only because there are so many before it.
 fn is_too_many(reply: &HostReply) -> bool {
     match reply.enhanced() {
-        Some(status) => status == Status::TOO_MANY.of_class(5),
-        None => reply.code == 552,
+        Some(status) => status.of_class(4) == Status::TOO_MANY,
+        None => matches!(reply.code, 452 | 552),
     }
 }
 

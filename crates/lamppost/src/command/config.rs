@@ -10,6 +10,7 @@ use lamppost_config::{Config, LoadError, Source};
 
 use super::out;
 use crate::exit::{Code, Failure};
+use crate::named_files;
 use crate::place::{self, Place};
 
 /// Check a configuration file.
@@ -27,21 +28,19 @@ impl Check {
         let Some(file) = self.file.or_else(|| place.file()) else {
             return out::print("There is no file; `lamppost run` would use the built-in demo.\n");
         };
-        if self.json
-            && let Err(LoadError::Problems(problems)) = Config::load(&file)
-        {
-            out::json(&problems)?;
-            let what = format!("{} has {} problems", file.display(), problems.problems.len());
-            return Err(Failure::new(Code::Config, what));
+        if self.json {
+            let problems = match Config::load(&file) {
+                Err(LoadError::Problems(problems)) => Some(problems),
+                Ok(config) => named_files::check(&config, &file).err(),
+                Err(_) => None,
+            };
+            if let Some(problems) = problems {
+                out::json(&problems)?;
+                let what = format!("{} has {} problems", file.display(), problems.problems.len());
+                return Err(Failure::new(Code::Config, what));
+            }
         }
-        let config = place::load(&file)?;
-        for path in config.referenced_files() {
-            std::fs::File::open(&path).map_err(|error| {
-                let step =
-                    format!("{} names {}, which cannot be read", file.display(), path.display());
-                Failure::at(Code::Config, &step, &error)
-            })?;
-        }
+        let config = place::load_with_files(&file)?;
         if self.json {
             return out::print("{}\n");
         }

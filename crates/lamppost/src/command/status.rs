@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
-use lamppost_console::{ClientError, Status as Shown};
+use lamppost_console::{ClientError, RelayStatus, Status as Shown};
 use lamppost_telemetry::State;
 
 use super::{client, out, unanswered};
@@ -59,6 +59,9 @@ fn text(status: &Shown) -> String {
         queue.delivered,
         queue.syncs
     );
+    if let Some(relay) = &host.relay {
+        text.push_str(&relay_line(relay, queue.waiting_for_relay));
+    }
     if let Some(fault) = &queue.fault {
         let _infallible = writeln!(text, "FAIL      spool: {fault}");
     }
@@ -74,6 +77,25 @@ fn text(status: &Shown) -> String {
         let _infallible = writeln!(text, "{word:8}  {}: {}", fact.component, fact.text);
     }
     text
+}
+
+/// The host of `relay-to`: whether it takes mail, and what waits for it.
+fn relay_line(relay: &RelayStatus, waiting: u64) -> String {
+    let since = |seconds: Option<u64>| out::age(Duration::from_secs(seconds.unwrap_or_default()));
+    let state = match relay.up {
+        None => "not tried yet".to_owned(),
+        Some(true) => format!("up for {}", since(relay.for_s)),
+        Some(false) => format!("DOWN for {}", since(relay.for_s)),
+    };
+    let mut line = format!(
+        "relay     {}: {state}, {} connections open, {waiting} recipients waiting\n",
+        relay.host, relay.connections
+    );
+    if let Some(error) = &relay.last_error {
+        let ago = since(relay.last_error_ago_s);
+        let _infallible = writeln!(line, "          last error, {ago} ago: {error}");
+    }
+    line
 }
 
 /// Make the running program read its file again.

@@ -46,6 +46,7 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
         )
         .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
     }
+    opened.check_files()?;
     opened.make_state()?;
     // The other cores are for the committer, the disk and the network: with a worker for each core
     // every event wakes two workers, one for the event and one to look for the next.

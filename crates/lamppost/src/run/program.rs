@@ -43,7 +43,8 @@ impl Program {
         let Some(file) = &self.file else {
             return Err(ReloadError("the built-in demo has no file to read again".into()));
         };
-        let new = place::load(file).map_err(|failure| ReloadError(failure.text().to_owned()))?;
+        let new = place::load_with_files(file)
+            .map_err(|failure| ReloadError(failure.text().to_owned()))?;
         let relay = relay::settings(&new, &self.hostname)
             .map_err(|failure| ReloadError(format!("error: {}", failure.text())))?;
         self.reload_tls().map_err(|text| ReloadError(format!("error: {text}")))?;
@@ -102,6 +103,7 @@ impl Host for Program {
             state: self.state.clone(),
             listeners: listeners.collect(),
             sessions: self.metrics.smtp_sessions_open.get(),
+            relay: self.relay.standing().map(relay::status),
             health: self.health.facts(),
         }
     }

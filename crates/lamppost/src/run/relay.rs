@@ -1,16 +1,13 @@
 //! From the checked configuration to the way out: the host of `relay-to`, its password, its TLS.
 
-use std::path::Path;
-
 use lamppost_config::{self as config, Config, HostPort};
-use lamppost_delivery::{RelaySettings, RelayTls};
+use lamppost_console::RelayStatus;
+use lamppost_delivery::{RelayFault, RelayReach, RelaySettings, RelayStanding, RelayTls};
 use lamppost_net::{ClientTls, Trust};
 use lamppost_smtp::{ClientTimeouts, Credentials, Secret};
 
 use crate::exit::{Code, Failure};
-
-/// The largest file that can hold a password.
-const PASSWORD_BYTES_MAX: u64 = 4096;
+use crate::named_files::{self, Wrong};
 
 /// The host that takes mail for elsewhere; nothing when there is none.
 pub(super) fn settings(config: &Config, hostname: &str) -> Result<Option<RelaySettings>, Failure> {
@@ -49,35 +46,36 @@ pub(super) fn settings(config: &Config, hostname: &str) -> Result<Option<RelaySe
     }))
 }
 
-fn password(secret: &config::Secret) -> Result<Secret, Failure> {
-    let path = secret.path().ok_or_else(|| {
-        Failure::new(Code::Config, "[mail.relay] names a credential, and systemd gave none")
-            .cure("start the program by a unit with LoadCredential=, or name a file")
-    })?;
-    let wrong = |why: &str| {
-        let what = format!("mail.relay.password: {} {why}", path.display());
-        Failure::new(Code::Config, what).cure("write the password alone into it, as one line")
+/// How it stands with the host, for those who ask.
+pub(super) fn status(standing: RelayStanding) -> RelayStatus {
+    let RelayStanding { name, reach, connections, fault } = standing;
+    let (up, since) = match reach {
+        RelayReach::Untried => (None, None),
+        RelayReach::Up(since) => (Some(true), Some(since)),
+        RelayReach::Down(since) => (Some(false), Some(since)),
     };
-    let text = read(&path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    let text = text.ok_or_else(|| wrong("is larger than a password can be"))?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() || line.contains(['\n', '\0']) {
-        return Err(wrong("does not hold one line"));
+    let (last_error, last_error_ago) = fault.map(|RelayFault { text, ago }| (text, ago)).unzip();
+    RelayStatus {
+        host: name,
+        up,
+        for_s: since.map(|since| since.as_secs()),
+        connections: connections as u64,
+        last_error,
+        last_error_ago_s: last_error_ago.map(|ago| ago.as_secs()),
     }
-    Ok(Secret::new(line.to_owned()))
 }
 
-/// The text of a file; nothing when it is too large.
-fn read(path: &Path) -> std::io::Result<Option<String>> {
-    if std::fs::metadata(path)?.len() > PASSWORD_BYTES_MAX {
-        return Ok(None);
-    }
-    std::fs::read_to_string(path).map(Some)
+/// Files were looked at before; one may be gone since, or the credential may be missing.
+fn password(secret: &config::Secret) -> Result<Secret, Failure> {
+    named_files::password(secret).map_err(|Wrong { what, cure }| {
+        Failure::new(Code::Config, format!("mail.relay.password: {what}")).cure(cure)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn settings_of(text: &str) -> Result<Option<RelaySettings>, String> {

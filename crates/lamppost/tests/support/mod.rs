@@ -10,7 +10,10 @@
 pub(crate) mod accounting;
 pub(crate) mod kills;
 pub(crate) mod mounted;
+#[cfg(feature = "peers")]
+pub(crate) mod postfix;
 pub(crate) mod reader;
+pub(crate) mod relayed;
 pub(crate) mod trace;
 
 use std::fmt::Write as _;

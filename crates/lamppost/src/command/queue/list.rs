@@ -163,7 +163,7 @@ pub(super) fn state(recipient: &RecipientView, held: bool) -> String {
             1 => "1 try".into(),
             tries => format!("{tries} tries"),
         };
-        let _infallible = write!(text, " ({tries}, last: {})", last.reason.text);
+        let _infallible = write!(text, " ({tries}, last: {})", last.reason);
     }
     text
 }

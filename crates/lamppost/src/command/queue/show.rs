@@ -50,9 +50,7 @@ fn text(message: &MessageView) -> String {
         let state = state(recipient, message.held);
         line("to", format!("{}: {state}", recipient.address));
         if let Some(last) = &recipient.last {
-            let remote = last.reason.remote.as_ref().map(|host| format!(", said {host}"));
-            let remote = remote.unwrap_or_default();
-            line("", format!("last try {}: {}{remote}", out::time(last.at.0), last.reason.status));
+            line("", format!("last try {}: {}", out::time(last.at.0), last.reason.status));
         }
     }
     text

@@ -1,0 +1,130 @@
+//! The files that the configuration names: whether they are there, can be read and are right. Each that
+//! is not is told with its key's place in the file and a cure.
+
+use std::path::Path;
+
+use lamppost_config::{self as config, Config, KeyFault, Problems, RelayTls};
+use lamppost_net::{ClientTls, KeyPair, ServerTls, Trust};
+use lamppost_smtp::Secret;
+
+use crate::exit::chain;
+
+/// The largest file that can hold a password.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// Why a file does not do.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    pub(crate) what: String,
+    pub(crate) cure: String,
+}
+
+/// Looks at all files that the configuration in `file` names.
+///
+/// Credentials are looked at where systemd gives them, which it does to the service alone.
+pub(crate) fn check(config: &Config, file: &Path) -> Result<(), Problems> {
+    let mut faults = Vec::new();
+    let mut fault = |key, found: Result<(), Wrong>| {
+        if let Err(Wrong { what, cure }) = found {
+            faults.push(KeyFault { key, what, cure: Some(cure) });
+        }
+    };
+    if let Some((certificate, key)) = &config.tls.files
+        && let (Some(certificate), Some(key)) = (certificate.path(), key.path())
+    {
+        let (first, second) = (readable(&certificate), readable(&key));
+        let both = first.is_ok() && second.is_ok();
+        fault("tls.certificate", first);
+        fault("tls.key", second);
+        if both {
+            fault("tls.certificate", key_pair(KeyPair { certificate, key }));
+        }
+    }
+    let relay = &config.mail.relay;
+    if let Some((_, secret)) = &relay.login
+        && secret.path().is_some()
+    {
+        fault("mail.relay.password", password(secret).map(drop));
+    }
+    if let Some(ca) = &relay.ca {
+        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(&Trust::File(ca.clone()))));
+    } else if config.mail.relay_to.is_some()
+        && matches!(relay.tls, RelayTls::StartTls | RelayTls::Implicit)
+    {
+        fault("mail.relay.tls", authorities(&Trust::System));
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    // Without its text, as when it is gone by now, the places are not shown.
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    Err(Problems::of_keys(file.display().to_string(), text, faults))
+}
+
+/// The password that a file holds.
+pub(crate) fn password(secret: &config::Secret) -> Result<Secret, Wrong> {
+    let path = secret.path().ok_or_else(|| Wrong {
+        what: "it names a credential, and systemd gave none".into(),
+        cure: "start the program by a unit with LoadCredential=, or name a file".into(),
+    })?;
+    readable(&path)?;
+    let wrong = |why: &str| Wrong {
+        what: format!("{} {why}", path.display()),
+        cure: "write the password alone into it, as one line".into(),
+    };
+    let cannot = |error: std::io::Error| wrong(&format!("cannot be read: {error}"));
+    if std::fs::metadata(&path).map_err(cannot)?.len() > PASSWORD_BYTES_MAX {
+        return Err(wrong("is larger than a password can be"));
+    }
+    let text = std::fs::read_to_string(&path).map_err(cannot)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.contains(['\n', '\r', '\0']) {
+        return Err(wrong("does not hold one line"));
+    }
+    Ok(Secret::new(line.to_owned()))
+}
+
+fn readable(path: &Path) -> Result<(), Wrong> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    let cannot = |why: String, cure: &str| Wrong {
+        what: format!("{} cannot be read: {why}", path.display()),
+        cure: cure.to_owned(),
+    };
+    let named = std::fs::File::open(path).and_then(|file| file.metadata());
+    match named {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(cannot("it is a folder".into(), "name a file in it"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let cure = match error.kind() {
+                NotFound => "write it, or correct its name",
+                PermissionDenied => "let the user read it whom the service runs as",
+                _ => "name a file that can be read",
+            };
+            Err(cannot(error.to_string(), cure))
+        }
+    }
+}
+
+fn key_pair(files: KeyPair) -> Result<(), Wrong> {
+    match ServerTls::load(files) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Wrong {
+            what: chain(&error),
+            cure: "name a certificate and the key that belongs to it, both in PEM".into(),
+        }),
+    }
+}
+
+fn authorities(trust: &Trust) -> Result<(), Wrong> {
+    let cure = match trust {
+        Trust::File(_) => "name a file with the authority's certificate, in PEM",
+        _ => "install the system's authorities (ca-certificates), or name one with `ca`",
+    };
+    match ClientTls::new(trust) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Wrong { what: chain(&error), cure: cure.into() }),
+    }
+}
