@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use lamppost_config::{self as config, Config, KeyFault, Problems, RelayTls};
-use lamppost_net::{ClientTls, KeyPair, ServerTls, Trust};
+use lamppost_net::{ClientTls, ClientTlsError, KeyPair, Pem, ServerTls, Trust};
 use lamppost_smtp::Secret;
 
 use crate::exit::chain;
@@ -47,11 +47,11 @@ pub(crate) fn check(config: &Config, file: &Path) -> Result<(), Problems> {
         fault("mail.relay.password", password(secret).map(drop));
     }
     if let Some(ca) = &relay.ca {
-        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(&Trust::File(ca.clone()))));
+        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(Trust::read(ca))));
     } else if config.mail.relay_to.is_some()
         && matches!(relay.tls, RelayTls::StartTls | RelayTls::Implicit)
     {
-        fault("mail.relay.tls", authorities(&Trust::System));
+        fault("mail.relay.tls", authorities(Ok(Trust::System)));
     }
     if faults.is_empty() {
         return Ok(());
@@ -109,7 +109,7 @@ fn readable(path: &Path) -> Result<(), Wrong> {
 }
 
 fn key_pair(files: KeyPair) -> Result<(), Wrong> {
-    match ServerTls::load(files) {
+    match Pem::read(files).and_then(|pem| ServerTls::new(&pem)) {
         Ok(_) => Ok(()),
         Err(error) => Err(Wrong {
             what: chain(&error),
@@ -118,12 +118,14 @@ fn key_pair(files: KeyPair) -> Result<(), Wrong> {
     }
 }
 
-fn authorities(trust: &Trust) -> Result<(), Wrong> {
-    let cure = match trust {
-        Trust::File(_) => "name a file with the authority's certificate, in PEM",
-        _ => "install the system's authorities (ca-certificates), or name one with `ca`",
+fn authorities(trust: Result<Trust, ClientTlsError>) -> Result<(), Wrong> {
+    let cure = match &trust {
+        Ok(Trust::System) => {
+            "install the system's authorities (ca-certificates), or name one with `ca`"
+        }
+        _ => "name a file with the authority's certificate, in PEM",
     };
-    match ClientTls::new(trust) {
+    match trust.and_then(|trust| ClientTls::new(&trust)) {
         Ok(_) => Ok(()),
         Err(error) => Err(Wrong { what: chain(&error), cure: cure.into() }),
     }

@@ -10,33 +10,33 @@ use crate::exit::{Code, Failure};
 use crate::named_files::{self, Wrong};
 
 /// The host that takes mail for elsewhere; nothing when there is none.
-pub(super) fn settings(config: &Config, hostname: &str) -> Result<Option<RelaySettings>, Failure> {
+pub(super) fn settings(config: &Config, setup: &Setup) -> Result<Option<RelaySettings>, Failure> {
     let Some(HostPort { host, port }) = &config.mail.relay_to else {
         return Ok(None);
     };
     let relay = &config.mail.relay;
     let credentials = match &relay.login {
         None => None,
-        Some((user, secret)) => Some(Credentials {
+        Some((user, _)) => Some(Credentials {
             user: user.clone(),
-            password: password(secret)?,
+            password: setup.relay_password.clone().ok_or_else(not_told)?,
             without_tls: relay.plaintext_auth,
         }),
     };
-    let authorities = relay.ca.clone().map_or(Trust::System, Trust::File);
+    let authorities = || setup.relay_trust.clone().ok_or_else(not_told);
     let tls = |trust| {
         ClientTls::new(&trust).map_err(|error| Failure::at(Code::Config, "mail.relay", &error))
     };
     let tls = match relay.tls {
         config::RelayTls::Off => RelayTls::Off,
         config::RelayTls::Opportunistic => RelayTls::Opportunistic(tls(Trust::Anybody)?),
-        config::RelayTls::StartTls => RelayTls::StartTls(tls(authorities)?),
-        config::RelayTls::Implicit => RelayTls::Implicit(tls(authorities)?),
+        config::RelayTls::StartTls => RelayTls::StartTls(tls(authorities()?)?),
+        config::RelayTls::Implicit => RelayTls::Implicit(tls(authorities()?)?),
     };
     Ok(Some(RelaySettings {
         host: host.clone(),
         port: *port,
-        hostname: hostname.to_owned(),
+        hostname: setup.hostname.clone(),
         tls,
         credentials,
         connections_max: relay.connections_max,
@@ -65,11 +65,9 @@ pub(super) fn status(standing: RelayStanding) -> RelayStatus {
     }
 }
 
-/// Files were looked at before; one may be gone since, or the credential may be missing.
-fn password(secret: &config::Secret) -> Result<Secret, Failure> {
-    named_files::password(secret).map_err(|Wrong { what, cure }| {
-        Failure::new(Code::Config, format!("mail.relay.password: {what}")).cure(cure)
-    })
+/// Only delivery is told.
+fn not_told() -> Failure {
+    Failure::new(Code::Software, "this role was not told how to reach the relay")
 }
 
 #[cfg(test)]

@@ -1,0 +1,76 @@
+//! Delivery: Maildirs, and the relay.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lamppost_config::Config;
+use lamppost_delivery::Relay;
+use lamppost_disk::RealDisk;
+
+use super::Start;
+use crate::exit::{Code, Failure};
+use crate::run::setup::Setup;
+use crate::run::{relay, settings};
+
+/// What finding another host by name and believing its certificate takes.
+const READS: [&str; 12] = [
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/run/systemd/resolve",
+    "/usr/lib",
+    "/lib",
+];
+
+/// Delivery at work.
+pub(super) struct Running {
+    relay: Relay,
+}
+
+pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
+    let relay = Relay::default();
+    let told = relay.clone();
+    start.inspected(move |mut condition| {
+        condition.relay = told.standing().map(relay::status);
+        condition
+    })?;
+    let (config, setup) = (&start.config, &start.setup);
+    relay.set(relay::settings(config, setup)?);
+    let settings = settings::delivery(config, &setup.state, &setup.hostname, &relay)
+        .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
+    let links = &mut start.links;
+    let inbox = links.inbox("delivery").map_err(|error| failed(&error))?;
+    let content = links.port("content").map_err(|error| failed(&error))?;
+    let metrics = start.metrics.clone();
+    tokio::spawn(lamppost_delivery::run(settings, Arc::new(RealDisk), metrics, inbox, content));
+    Ok(Running { relay })
+}
+
+/// What delivery may read: those of the files that this machine has.
+pub(super) fn reads() -> Vec<PathBuf> {
+    READS.into_iter().map(PathBuf::from).filter(|path| path.exists()).collect()
+}
+
+/// Where delivery may write: the folder above all Maildirs.
+pub(super) fn writes(config: &Config, state: &Path) -> Vec<PathBuf> {
+    vec![settings::maildirs(config, state)]
+}
+
+/// Whether the relay could be reached as the configuration says.
+pub(super) fn check(config: &Config, setup: &Setup) -> Result<(), Failure> {
+    relay::settings(config, setup).map(drop)
+}
+
+impl Running {
+    pub(super) fn apply(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
+        self.relay.set(relay::settings(config, setup)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! The front: accepted connections and the dialogues on them.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamppost_config::TlsMode;
+use lamppost_mail::{Front, FrontEnds, ListenerSettings};
+use lamppost_net::{Drain, Listener, ServerTls, SystemClock, receive_descriptor};
+use tracing::error;
+
+use super::Start;
+use crate::exit::{Code, Failure};
+use crate::run::setup::Setup;
+use crate::run::{listeners, settings};
+
+/// The front at work.
+pub(super) struct Running {
+    tls: Option<Arc<ServerTls>>,
+    drain: Drain,
+}
+
+/// How each listener is served, by its place among those that the file names.
+type Served = Vec<(Arc<ListenerSettings>, Option<Arc<ServerTls>>)>;
+
+pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
+    start.inspected(|condition| condition)?;
+    let links = &mut start.links;
+    let ends = FrontEnds {
+        policy: links.port("policy").map_err(|error| failed(&error))?,
+        intake: links.port("intake").map_err(|error| failed(&error))?,
+    };
+    let sockets = links.one("sockets").map_err(|error| failed(&error))?;
+    let (config, setup) = (&start.config, &start.setup);
+    let tls = tls(setup)?;
+    let drain = Drain::default();
+    let front = Arc::new(Front::new(
+        settings::front(config, &setup.hostname),
+        ends,
+        (Arc::new(SystemClock), start.metrics.clone()),
+        drain.clone(),
+    ));
+    let served = listeners::named(config).map(|(listen, address)| {
+        let name = address.to_string();
+        let settings = settings::listener(config, listen, &name, &setup.hostname);
+        let tls = tls.clone().filter(|_| listen.tls != TlsMode::Off);
+        (Arc::new(settings), tls)
+    });
+    let served: Served = served.collect();
+    let handle = tokio::runtime::Handle::current();
+    std::thread::Builder::new()
+        .name("sockets".into())
+        .spawn(move || {
+            let _context = handle.enter();
+            listen(&front, &served, &UnixStream::from(sockets));
+        })
+        .map_err(|error| failed(&error))?;
+    Ok(Running { tls, drain })
+}
+
+/// Listens on each socket that the supervisor sends, until it is gone.
+fn listen(front: &Arc<Front>, served: &Served, sockets: &UnixStream) {
+    loop {
+        match receive_descriptor(sockets) {
+            Ok(None) => return,
+            Ok(Some((place, socket))) => {
+                let socket = TcpListener::from(socket);
+                let listener =
+                    socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
+                match (listener, served.get(place as usize)) {
+                    (Ok(listener), Some((settings, tls))) => {
+                        let front = front.clone();
+                        let (settings, tls) = (settings.clone(), tls.clone());
+                        tokio::spawn(front.listen(listener, settings, tls));
+                    }
+                    (Err(reason), _) => error!(%reason, "a socket cannot be listened on"),
+                    (Ok(_), None) => error!(place, "a socket that no listener was named for"),
+                }
+            }
+            Err(reason) => {
+                error!(%reason, "no further sockets can be received");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the certificate could be used.
+pub(super) fn check(setup: &Setup) -> Result<(), Failure> {
+    tls(setup).map(drop)
+}
+
+fn tls(setup: &Setup) -> Result<Option<Arc<ServerTls>>, Failure> {
+    let tls = setup.pem.as_ref().map(|pem| ServerTls::new(pem).map(Arc::new)).transpose();
+    tls.map_err(|error| Failure::of(Code::Config, &error))
+}
+
+impl Running {
+    pub(super) fn apply(&self, setup: &Setup) -> Result<(), Failure> {
+        match (&self.tls, &setup.pem) {
+            (Some(tls), Some(pem)) => {
+                tls.replace(pem).map_err(|error| Failure::of(Code::Config, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets sessions finish; tells how many did not.
+    pub(super) async fn finish(self, grace: Duration) -> u64 {
+        self.drain.finish(grace).await as u64
+    }
+}

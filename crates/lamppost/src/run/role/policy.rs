@@ -1,0 +1,52 @@
+//! Policy: accounts and the greylist.
+
+use std::sync::Arc;
+
+use lamppost_config::Config;
+use lamppost_greylist::{Greylist, SqliteStore};
+use lamppost_database::{Database, Survives};
+use lamppost_mail::policy::Policy;
+use lamppost_net::SystemClock;
+
+use super::Start;
+use crate::exit::{Code, Failure};
+use crate::run::setup::Setup;
+use crate::run::{open_accounts, settings};
+
+/// Policy at work.
+pub(super) struct Running {
+    policy: Policy,
+    greylist: Arc<Greylist>,
+}
+
+pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
+    start.inspected(|condition| condition)?;
+    let (config, setup) = (&start.config, &start.setup);
+    let accounts = open_accounts(config, &setup.state.join("state.db")).await?;
+    let greylist = Arc::new(open_greylist(config, setup).await?);
+    let settings = settings::policy(config, &setup.hostname);
+    let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
+    let links = &mut start.links;
+    let questions = links.inbox("policy").map_err(|error| failed(&error))?;
+    let routes = links.inbox("routes").map_err(|error| failed(&error))?;
+    tokio::spawn(policy.clone().run(questions));
+    tokio::spawn(policy.clone().run_routes(routes));
+    Ok(Running { policy, greylist })
+}
+
+async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
+    // A file of its own: a power cut may cost the last triplets, which only come back later.
+    let path = setup.state.join("greylist.db");
+    let database = Database::open(&path, Survives::Kill).map_err(|error| failed(&error))?;
+    let store = SqliteStore::open(database).await.map_err(|error| failed(&error))?;
+    Ok(Greylist::new(settings::greylist(config), Box::new(store)))
+}
+
+impl Running {
+    pub(super) fn apply(&self, config: &Config, setup: &Setup) {
+        self.greylist.set_policy(settings::greylist(config));
+        self.policy.set_settings(settings::policy(config, &setup.hostname));
+    }
+}

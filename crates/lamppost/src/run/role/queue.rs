@@ -1,0 +1,42 @@
+//! The queue: the sole owner of the spool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamppost_net::SystemClock;
+use lamppost_queue::{Ends, Queue};
+
+use super::Start;
+use super::links::LinkError;
+use crate::exit::{Code, Failure};
+use crate::run::settings;
+
+/// The queue at work.
+pub(super) struct Running(Queue);
+
+pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
+    start.inspected(|condition| condition)?;
+    let ends = ends(&mut start).map_err(|error| Failure::of(Code::Software, &error))?;
+    let setup = &start.setup;
+    let settings = settings::queue(&start.config, &setup.state, &setup.hostname);
+    let queue = Queue::start(settings, Arc::new(SystemClock), start.metrics.clone(), ends).await;
+    queue.map(Running).map_err(|error| Failure::of(Code::Unavailable, &error))
+}
+
+fn ends(start: &mut Start) -> Result<Ends, LinkError> {
+    let links = &mut start.links;
+    Ok(Ends {
+        intake: links.inbox_of(&["intake", "imports"])?,
+        control: links.inbox("control")?,
+        content: links.inbox("content")?,
+        delivery: links.port("delivery")?,
+        routing: links.port("routes")?,
+    })
+}
+
+impl Running {
+    /// Lets deliveries finish and makes everything durable.
+    pub(super) async fn finish(self, grace: Duration) {
+        self.0.stop(grace).await;
+    }
+}

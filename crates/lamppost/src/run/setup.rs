@@ -1,0 +1,98 @@
+//! All that a role is told when it begins and when the configuration changes: what files hold, not
+//! where they are, so that roles need none of them.
+
+use std::path::{Path, PathBuf};
+
+use lamppost_config::{Config, RelayTls, TlsMode};
+use lamppost_net::{Clock, KeyPair, Pem, SystemClock, Trust, demo_ca};
+use lamppost_smtp::Secret;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Code, Failure};
+use crate::named_files::{self, Wrong};
+use crate::place::Opened;
+
+/// What a role is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Setup {
+    /// The configuration file; none for the built-in demo.
+    file: Option<(PathBuf, String)>,
+    pub(super) state: PathBuf,
+    pub(super) hostname: String,
+    /// The certificate, where a listener needs one; for the front.
+    pub(super) pem: Option<Pem>,
+    /// What proves this server to the relay; for delivery.
+    pub(super) relay_password: Option<Secret>,
+    /// Whom to believe that they are the relay; for delivery.
+    pub(super) relay_trust: Option<Trust>,
+}
+
+impl Setup {
+    /// Reads what the configuration names.
+    pub(super) fn gather(opened: &Opened) -> Result<Self, Failure> {
+        let Opened { config, file, text, state, .. } = opened;
+        let hostname = config.server.hostname.clone().unwrap_or_else(machine_name);
+        let relay = &config.mail.relay;
+        let password = relay.login.as_ref().map(|(_, secret)| {
+            named_files::password(secret).map_err(|Wrong { what, cure }| {
+                Failure::new(Code::Config, format!("mail.relay.password: {what}")).cure(cure)
+            })
+        });
+        let is_trusted = matches!(relay.tls, RelayTls::StartTls | RelayTls::Implicit);
+        let trust = (config.mail.relay_to.is_some() && is_trusted).then(|| match &relay.ca {
+            None => Ok(Trust::System),
+            Some(path) => Trust::read(path)
+                .map_err(|error| Failure::at(Code::Config, "mail.relay.ca", &error)),
+        });
+        Ok(Self {
+            file: file.clone().map(|file| (file, text.clone())),
+            state: state.clone(),
+            pem: pem(config, state, &hostname)?,
+            hostname,
+            relay_password: password.transpose()?,
+            relay_trust: trust.transpose()?,
+        })
+    }
+
+    /// The configuration, which was found right before it was sent here.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        match &self.file {
+            None => Ok(Config::demo()),
+            Some((file, text)) => Config::parse(text, file)
+                .map_err(|problems| Failure::new(Code::Config, problems.render(false))),
+        }
+    }
+
+    /// Only what every role must know, without any secret.
+    pub(super) fn without_secrets(&self) -> Self {
+        Self { pem: None, relay_password: None, relay_trust: None, ..self.clone() }
+    }
+}
+
+/// The certificate and its key, if a listener needs one.
+fn pem(config: &Config, state: &Path, hostname: &str) -> Result<Option<Pem>, Failure> {
+    if config.mail.listen.iter().all(|listen| listen.tls == TlsMode::Off) {
+        return Ok(None);
+    }
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Config, error);
+    let files = if let Some((certificate, key)) = &config.tls.files {
+        KeyPair { certificate: secret_path(certificate)?, key: secret_path(key)? }
+    } else {
+        let made = demo_ca::ensure(&state.join("tls"), hostname, SystemClock.now());
+        made.map_err(|error| failed(&error))?.files
+    };
+    Pem::read(files).map(Some).map_err(|error| failed(&error))
+}
+
+fn secret_path(secret: &lamppost_config::Secret) -> Result<PathBuf, Failure> {
+    secret.path().ok_or_else(|| {
+        Failure::new(Code::Config, "[tls] names a credential, and systemd gave none")
+            .cure("start the program by a unit with LoadCredential=, or name a file")
+    })
+}
+
+/// The machine's own name (uname(2)).
+fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() || name == "(none)" { "localhost".into() } else { name }
+}
