@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
-use lamppost_config::{Config, Source, explain, init_text, reference, similar_key};
+use lamppost_config::{
+    Config, Source, explain, explain_section, init_text, placed, reference, similar_key,
+};
 use proptest::prelude::*;
 
 fn problems(text: &str) -> String {
@@ -54,6 +56,9 @@ fn every_key_has_a_text_and_can_be_explained() {
     }
     assert_eq!(explain("sessions-max").unwrap().name, "mail.limits.sessions-max");
     assert_eq!(explain("lifetime"), None);
+    assert_eq!(explain_section("mail.greylist").len(), 7);
+    assert!(explain_section("mail").len() > 50 && explain_section("mial").is_empty());
+    assert_eq!(similar_key("mail.greylst").as_deref(), Some("mail.greylist"));
     assert_eq!(similar_key("session-max").as_deref(), Some("mail.limits.sessions-max"));
 }
 
@@ -234,6 +239,38 @@ fn files_that_are_no_text_are_told_by_line() {
     assert!(error.ends_with("lamppost.toml line 2 is not UTF-8 text"), "{error}");
 }
 
+#[test]
+fn bounds_are_told_with_their_place_and_cure() {
+    insta::assert_snapshot!(problems(
+        "[mail.queue]\nsegment-size = \"4KiB\"\nretry-first = \"0s\"\nlifetime = \"400d\"\n\
+         batch-max = 0\n[mail.limits]\ncommand-line-max = \"10B\"\n"
+    ), @r"");
+    for (text, what) in [
+        ("retry-max = \"30s\"", "shorter than the first"),
+        ("retry-first = \"2h\"", "shorter than the first"),
+        ("body-aside-from = \"1MiB\"\nsegment-size = \"2MiB\"", "too large for its segments"),
+    ] {
+        let told = problems(&format!("[mail.queue]\n{text}\n"));
+        assert!(told.contains(what) && told.contains("lamppost.toml:2:"), "{told}");
+    }
+}
+
+#[test]
+fn what_is_odd_is_told_at_its_key() {
+    let odd = |text: &str| {
+        let config = Config::parse(text, Path::new("x")).unwrap();
+        placed(Path::new("lamppost.toml"), text, config.remarks()).render(false)
+    };
+    let listen = "[[mail.listen]]\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n";
+    assert_eq!(odd(&format!("[mail]\ndomains = [\"example.org\"]\n{listen}")), "");
+    insta::assert_snapshot!(odd(&format!(
+        "[mail]\npostmaster = \"me@example.org\"\n[mail.limits]\nsessions-max = 10\n\
+         recipients-max = 5\ncommand-timeout = \"10s\"\n[mail.queue]\ndurability = \"none\"\n\
+         lifetime = \"30m\"\n{listen}"
+    )), @r"");
+    assert!(odd("").contains("nothing would run"));
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text: String) {
@@ -286,8 +323,8 @@ fn a_relay_is_told_no_password_where_others_listen() {
     for tls in ["starttls", "implicit"] {
         let text = format!("[mail.relay]\ntls = \"{tls}\"\n{login}");
         let relay = Config::parse(&text, Path::new("x")).unwrap();
-        let files = relay.referenced_files();
-        assert_eq!(files, [Path::new("/etc/lamppost/relay")]);
+        let expected = ("mail.relay.password", Path::new("/etc/lamppost/relay").to_owned());
+        assert_eq!(relay.named_files(), [expected]);
     }
     let open = format!("[mail.relay]\ntls = \"off\"\nplaintext-auth = true\n{login}");
     assert!(Config::parse(&open, Path::new("x")).is_ok());

@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
-use crate::outcomes::{Outcomes, Writer};
+use crate::outcomes::{Kept, Outcomes, Writer};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Settings {
     pub level: Level,
     /// The folder of the outcome log, which `lamppost log` reads; it must exist.
     pub outcomes: PathBuf,
+    /// How much of it is kept.
+    pub kept: Kept,
 }
 
 /// Why logging could not begin.
@@ -66,7 +68,7 @@ pub struct Guard {
 /// # Errors
 /// When the journal or the outcome log cannot be opened.
 pub fn start(settings: &Settings) -> Result<Guard, StartError> {
-    let (outcomes, writer) = Outcomes::open(&settings.outcomes)
+    let (outcomes, writer) = Outcomes::open(&settings.outcomes, settings.kept)
         .map_err(|source| StartError::Outcomes { path: settings.outcomes.clone(), source })?;
     let lines = lines(settings.format)?.with_filter(LevelFilter::from_level(settings.level));
     Registry::default()

@@ -1,11 +1,12 @@
 //! Which configuration file, which state folder.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lamppost_config::{Config, LoadError};
+use lamppost_config::{Config, LoadError, Remark};
+use rustix::fs::Access;
 
 use crate::exit::{Code, Failure};
 
@@ -30,6 +31,8 @@ pub(crate) struct Opened {
     /// The file; nothing for the built-in demo.
     pub(crate) file: Option<PathBuf>,
     pub(crate) state: PathBuf,
+    /// Whether the command line named the state folder.
+    pub(crate) state_is_named: bool,
     pub(crate) control_socket: PathBuf,
 }
 
@@ -59,7 +62,8 @@ impl Place {
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
-        Ok(Opened { config, file, state, control_socket })
+        let state_is_named = self.state.is_some();
+        Ok(Opened { config, file, state, state_is_named, control_socket })
     }
 }
 
@@ -70,7 +74,24 @@ impl Opened {
         builder.recursive(true).mode(0o700).create(&self.state).map_err(|error| {
             let step = format!("cannot make the state folder {}", self.state.display());
             Failure::at(Code::Io, &step, &error).cure("choose another with --state DIR")
-        })
+        })?;
+        // What is made in it would fail later, and in words that name no cure.
+        rustix::fs::access(&self.state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| {
+                let step = format!("cannot write into the state folder {}", self.state.display());
+                Failure::at(Code::Io, &step, &error).cure(
+                    "run this as the user that lamppost runs as, or choose another with --state DIR",
+                )
+            })
+    }
+
+    /// The name by which this host greets: the file's, or the machine's own (uname(2)).
+    pub(crate) fn hostname(&self) -> String {
+        let machine_name = || {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            if name.is_empty() || name == "(none)" { "localhost".into() } else { name }
+        };
+        self.config.server.hostname.clone().unwrap_or_else(machine_name)
     }
 
     /// Where the outcome log is.
@@ -86,26 +107,44 @@ impl Opened {
 
 /// Reads a file; what is wrong with it ends the program with `EX_CONFIG`.
 pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
-    let config = read(path)?;
+    read(path).map_err(|error| unread(&error))
+}
+
+/// Reads a file, or tells all that is wrong with it.
+pub(crate) fn read(path: &Path) -> Result<Config, LoadError> {
+    let text = lamppost_config::read_file(path)?;
+    let config = Config::parse(&text, path).map_err(LoadError::Problems)?;
     // The file's own check knows no grammar of addresses.
     if let Some(postmaster) = &config.mail.postmaster
         && let Err(error) = postmaster.parse::<lamppost_smtp::Address>()
     {
-        let what = format!("error: {}: mail.postmaster `{postmaster}` is {error}", path.display());
-        return Err(Failure::new(Code::Config, what));
+        let what = format!("`postmaster` is no address: {error}");
+        let cure = "write it as an address, such as \"admin@example.org\"";
+        let remarks = vec![Remark::error("mail.postmaster", what, cure)];
+        return Err(LoadError::Problems(lamppost_config::placed(path, &text, remarks)));
     }
     Ok(config)
 }
 
-fn read(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|error| match error {
+/// What to tell when a file cannot be loaded.
+pub(crate) fn unread(error: &LoadError) -> Failure {
+    let cure = match error {
         LoadError::Problems(problems) => {
-            Failure::new(Code::Config, problems.render(std::io::stderr().is_terminal()))
+            let text = problems.render(std::io::stderr().is_terminal());
+            return Failure::new(Code::Config, text);
         }
-        error => {
-            Failure::of(Code::Config, &error).cure("`lamppost init FILE` writes one to begin with")
-        }
-    })
+        LoadError::TooLarge { .. } => "name lamppost's own file with --config FILE",
+        LoadError::NotText { .. } => "save it as UTF-8",
+        LoadError::Read { source, .. } => match source.kind() {
+            ErrorKind::NotFound => "`lamppost init FILE` writes one to begin with",
+            ErrorKind::PermissionDenied => {
+                "run this as a user who may read it, or name another file with --config FILE"
+            }
+            ErrorKind::IsADirectory => "name the file in that folder with --config FILE",
+            _ => "name another file with --config FILE",
+        },
+    };
+    Failure::of(Code::Config, error).cure(cure)
 }
 
 /// Where the state is when nobody says.

@@ -22,12 +22,19 @@ pub(crate) struct Log {
 impl Log {
     /// Reads the outcome log itself, so that it works also when nothing runs.
     pub(crate) fn execute(self, place: &Place) -> Result<(), Failure> {
-        let events = read_outcomes(&place.open()?.outcomes(), &self.id);
-        let events = events.map_err(|error| Failure::of(Code::Io, &error))?;
+        let folder = place.open()?.outcomes();
+        let events = read_outcomes(&folder, &self.id).map_err(|error| {
+            Failure::of(Code::Io, &error).cure("run this as the user that lamppost runs as")
+        })?;
         if self.json {
             return out::json(&events);
         }
         if events.is_empty() {
+            if !folder.is_dir() {
+                let what = format!("there is no log in {}", folder.display());
+                return Err(Failure::new(Code::Data, what)
+                    .cure("name the same --state or --config as `lamppost run`"));
+            }
             return Err(Failure::new(Code::Data, format!("nothing is known of {}", self.id))
                 .cure("ids are in the log, in the reply to the client, and in the names of files in Maildirs"));
         }

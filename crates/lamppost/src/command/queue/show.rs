@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use lamppost_console::Client;
-use lamppost_roles::{MessageView, QueueId};
+use lamppost_roles::{MessageView, QueueId, Reason};
 
 use super::list::{sender, state};
 use super::{out, unanswered};
@@ -50,9 +50,10 @@ fn text(message: &MessageView) -> String {
         let state = state(recipient, message.held);
         line("to", format!("{}: {state}", recipient.address));
         if let Some(last) = &recipient.last {
-            let remote = last.reason.remote.as_ref().map(|host| format!(", said {host}"));
-            let remote = remote.unwrap_or_default();
-            line("", format!("last try {}: {}{remote}", out::time(last.at.0), last.reason.status));
+            let said = last.reason.remote.as_ref().map(|host| format!("{host} said: "));
+            let said = said.unwrap_or_default();
+            let Reason { status, text, .. } = &last.reason;
+            line("", format!("last try {}: {status} {said}{text}", out::time(last.at.0)));
         }
     }
     text
