@@ -13,7 +13,7 @@ use lamppost_smtp::Status;
 use tracing::info;
 
 use crate::committer::CommitFailed;
-use crate::index::Message;
+use crate::index::{Message, Recipient};
 use crate::record::{Progress, RecipientRecord, Record};
 use crate::spool::Spool;
 
@@ -111,30 +111,23 @@ fn why_unchanged(verb: Verb, message: &Message) -> Option<WhyUnchanged> {
         ),
         _ => matches!(progress, Progress::Waiting { .. }),
     };
-    let has = |wanted: &dyn Fn(Progress) -> bool| {
-        message.recipients.iter().any(|one| wanted(one.progress))
-    };
+    let mut idle = message.recipients.iter().filter(|one| !one.is_under_way());
+    let is_under_way = message.recipients.iter().any(Recipient::is_under_way);
+    let has =
+        |wanted: fn(Progress) -> bool| message.recipients.iter().any(|one| wanted(one.progress));
     match verb {
         Verb::Hold => message.held.then_some(WhyUnchanged::SoBefore),
         Verb::Release => (!message.held).then_some(WhyUnchanged::SoBefore),
         Verb::Delete => None,
         // Nobody could be told: the message would stay, and be no better off.
         Verb::Return if message.is_null_sender => Some(WhyUnchanged::NoSender),
-        _ if message
-            .recipients
-            .iter()
-            .any(|one| !one.is_under_way() && is_wanted(one.progress)) =>
-        {
-            None
-        }
-        _ if message.recipients.iter().any(|one| one.is_under_way()) => {
-            Some(WhyUnchanged::Delivering)
-        }
+        _ if idle.any(|one| is_wanted(one.progress)) => None,
+        _ if is_under_way => Some(WhyUnchanged::Delivering),
         // Its file lies beside the Maildir and only waits to be renamed.
-        _ if has(&|progress| matches!(progress, Progress::Intended { .. })) => {
+        _ if has(|progress| matches!(progress, Progress::Intended { .. })) => {
             Some(WhyUnchanged::Delivering)
         }
-        _ if has(&|progress| progress == Progress::Failed) => Some(WhyUnchanged::SoBefore),
+        _ if has(|progress| progress == Progress::Failed) => Some(WhyUnchanged::SoBefore),
         _ => Some(WhyUnchanged::Settled),
     }
 }
@@ -150,9 +143,10 @@ async fn hold(
         let mut index = spool.index.lock();
         for &id in &concerned {
             index.hold(id, held);
-            match held {
-                true => info!(queue_id = %id, by = &*by, "message held"),
-                false => info!(queue_id = %id, by = &*by, "message released"),
+            if held {
+                info!(queue_id = %id, by = &*by, "message held");
+            } else {
+                info!(queue_id = %id, by = &*by, "message released");
             }
         }
     };

@@ -1,6 +1,11 @@
 //! What becomes of messages that an administrator changes, and of ids that name none.
 
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -151,7 +151,8 @@ fn path_of(folder: &Path, age: usize) -> PathBuf {
 
 /// How many files there are.
 fn count(folder: &Path) -> usize {
-    (0..).take_while(|&age| path_of(folder, age).exists()).count()
+    // More than ever may be kept.
+    (0..10_000).take_while(|&age| path_of(folder, age).exists()).count()
 }
 
 /// The file that is written now.

@@ -169,6 +169,7 @@ fn a_section_is_explained_key_by_key() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "golden text")]
 fn what_is_odd_or_unreadable_is_told_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -116,7 +116,7 @@ fn deferred(server: &Server, id: &str) {
 
 /// The words in back quotes of a paragraph, list item or row that begins with a text.
 fn words_of(begin: &str) -> BTreeSet<&'static str> {
-    let at = DOCUMENT.find(begin).unwrap_or_else(|| panic!("no {begin} in the document"));
+    let at = DOCUMENT.find(begin).expect(begin);
     let end = DOCUMENT[at..].find("\n\n").map_or(DOCUMENT.len(), |end| at + end);
     DOCUMENT[at..end].split('`').skip(1).step_by(2).collect()
 }

@@ -41,7 +41,7 @@ enum Command {
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Look at the queue and change what is in it; alone, list it
-    Queue(queue::Queue),
+    Queue(Box<queue::Queue>),
     /// Show what runs and how it is
     Status(status::Status),
     /// Tell what became of a message or a session

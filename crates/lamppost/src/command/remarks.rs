@@ -45,15 +45,15 @@ fn named_files(config: &Config) -> Vec<Remark> {
     remarks
 }
 
-fn absent_credentials(config: &Config) -> Vec<(&'static str, &str)> {
+fn absent_credentials<'c>(config: &'c Config) -> Vec<(&'static str, &'c str)> {
     let mut secrets = Vec::new();
     if let Some((certificate, key)) = &config.tls.files {
         secrets.extend([("tls.certificate", certificate), ("tls.key", key)]);
     }
     let login = config.mail.relay.login.as_ref();
     secrets.extend(login.map(|(_, password)| ("mail.relay.password", password)));
-    let absent = |(key, secret)| match secret {
-        &Secret::Credential(ref name) if secret.path().is_none() => Some((key, name.as_str())),
+    let absent = |(key, secret): (&'static str, &'c Secret)| match secret {
+        Secret::Credential(name) if secret.path().is_none() => Some((key, name.as_str())),
         _ => None,
     };
     secrets.into_iter().filter_map(absent).collect()

@@ -131,9 +131,10 @@ impl Import {
         if self.json {
             out::json(&lines)?;
         } else {
-            let (done, outcome) = match self.dry_run {
-                true => ("would be imported", Outcome::WouldBeImported),
-                false => ("imported", Outcome::Imported),
+            let (done, outcome) = if self.dry_run {
+                ("would be imported", Outcome::WouldBeImported)
+            } else {
+                ("imported", Outcome::Imported)
             };
             let mut text = format!("{} {done}", count(count_of(outcome), "message"));
             if there > 0 {

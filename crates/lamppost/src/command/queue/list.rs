@@ -164,10 +164,8 @@ pub(super) fn state(recipient: &RecipientView, held: bool) -> String {
         RecipientState::Failed => "failed",
         RecipientState::Bounced => "bounced",
     };
-    let mut text = match held && !recipient.state.is_settled() {
-        true => format!("held, {word}"),
-        false => word.to_owned(),
-    };
+    let is_held = held && !recipient.state.is_settled();
+    let mut text = if is_held { format!("held, {word}") } else { word.to_owned() };
     if recipient.attempts > 0 {
         let tries = if recipient.attempts == 1 { "try" } else { "tries" };
         let _infallible = write!(text, ", {} {tries}", recipient.attempts);
