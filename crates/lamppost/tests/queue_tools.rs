@@ -441,7 +441,7 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         2 messages retried.
         1 of them is held, and stays so until `lamppost queue release`.
         ");
-    assert_eq!(found(&server, &["--in-state", "held"]), [a.clone()]);
+    assert_eq!(found(&server, &["--in-state", "held"]), std::slice::from_ref(a));
     insta::assert_snapshot!(told(&server, &ids, &["queue", "return", c]), @r"
         ID-C: has no sender whom it could be returned to, as bounces have none; `lamppost queue delete` removes it
         0 messages returned.
@@ -449,7 +449,7 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         help: `lamppost queue` lists what is in the queue, `lamppost log ID` what became of the rest
         exit 65
         ");
-    assert_eq!(found(&server, &["--sender", "<>"]), [c.clone()]);
+    assert_eq!(found(&server, &["--sender", "<>"]), std::slice::from_ref(c));
     insta::assert_snapshot!(told(&server, &ids, &["queue", "delete", nobody, "--dry-run"]), @r"
         Dry run: 0 messages would be deleted.
         error: no message in the queue has the id 0000000000007
