@@ -299,3 +299,35 @@ fn a_state_in_memory_is_warned_of() {
     assert!(expected.is_none_or(|place| told.contains(place)), "{told}");
     assert_eq!(check("accept-volatile = true"), "");
 }
+
+#[test]
+fn what_nobody_can_find_is_told_with_a_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().to_str().unwrap();
+    let told = |arguments: &[&str]| {
+        let all = [&["--state", state], arguments].concat();
+        complained(&all).replace(state, "STATE")
+    };
+    insta::assert_snapshot!(told(&["log", "nothing"]), @r"
+        65: error: there is no outcome log in STATE/log
+          help: name the same --state or --config as `lamppost run`
+        ");
+    insta::assert_snapshot!(told(&["queue", "check"]), @r"
+        65: error: cannot lock STATE/spool/lock: No such file or directory (os error 2)
+          help: there is no spool; name the same --state or --config as `lamppost run`
+        ");
+    insta::assert_snapshot!(told(&["account", "add", "you@example.org", "--generate"]), @r"
+        65: error: example.org is not served by the built-in demo, which has lamppost.test
+          help: name the file that serves it with --config FILE; `lamppost init` writes one
+        ");
+    let password = ["account", "passwd", "demo@lamppost.test", "--password-file", "/nonexistent"];
+    insta::assert_snapshot!(told(&password), @"74: error: cannot read the password from /nonexistent: No such file or directory (os error 2)");
+    insta::assert_snapshot!(told(&["queue", "import", "/nonexistent"]), @r"
+        69: error: lamppost is not running: nobody answers on STATE/control.sock: No such file or directory (os error 2)
+          help: start it with `lamppost run`; name the same --state or --config if it runs with one
+        ");
+    insta::assert_snapshot!(told(&["queue", "--json", "list"]), @r"
+        64: error: an option stands before the verb of `queue`
+          help: write it behind: `lamppost queue VERB OPTIONS`
+        ");
+}

@@ -468,7 +468,10 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         ]
         }
         "#);
-    assert_eq!(server.command(&["queue", "show", nobody]).status.code(), Some(65));
+    for verb in ["show", "cat"] {
+        let absent = told(&server, &ids, &["queue", verb, nobody]);
+        assert!(absent.contains("`lamppost log 0000000000007` tells"), "{absent}");
+    }
     // Options of the list work without its name, and never silently do nothing.
     assert_eq!(json(&server, &["queue", "--json"]).as_array().unwrap().len(), 3);
     assert!(server.must(&["queue", "--sender", "<>"]).contains("1 message, "));

@@ -197,6 +197,7 @@ fn text(verb: Verb, changes: &Changes) -> String {
     let _infallible = writeln!(text, "{} {done}.", count(changes.changed, "message"));
     if changes.held > 0 {
         let held = match changes.held {
+            1 if changes.changed == 1 => "It is held, and stays so".to_owned(),
             1 => "1 of them is held, and stays so".to_owned(),
             held => format!("{held} of them are held, and stay so"),
         };

@@ -12,6 +12,7 @@ mod show;
 mod source;
 
 use clap::{Args, Subcommand};
+use lamppost_console::ClientError;
 use lamppost_roles::{QueueId, Verb};
 
 use super::out::count;
@@ -105,7 +106,7 @@ impl QueueCommand {
             Self::Show { id, json } => show::show(&client(place)?, id, json).await,
             Self::Cat { id } => {
                 let path = format!("/v1/queue/{id}/content");
-                client(place)?.stream(&path, out::write).await.map_err(|error| unanswered(&error))
+                client(place)?.stream(&path, out::write).await.map_err(|error| absent(id, &error))
             }
             Self::Retry(change) => change.execute(place, Verb::Retry).await,
             Self::Hold(change) => change.execute(place, Verb::Hold).await,
@@ -116,5 +117,16 @@ impl QueueCommand {
             Self::Import(import) => import.execute(place).await,
             Self::Check(check) => check.execute(place),
         }
+    }
+}
+
+/// What to tell when a message cannot be shown.
+fn absent(id: QueueId, error: &ClientError) -> Failure {
+    match error {
+        ClientError::NotFound(_) => {
+            Failure::new(Code::Data, format!("no message in the queue has the id {id}"))
+                .cure(format!("`lamppost log {id}` tells what became of it"))
+        }
+        error => unanswered(error),
     }
 }

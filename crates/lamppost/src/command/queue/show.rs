@@ -6,12 +6,12 @@ use lamppost_console::Client;
 use lamppost_roles::{MessageView, QueueId, Reason};
 
 use super::list::{sender, state};
-use super::{out, unanswered};
+use super::{absent, out};
 use crate::exit::Failure;
 
 pub(super) async fn show(client: &Client, id: QueueId, json: bool) -> Result<(), Failure> {
     let path = format!("/v1/queue/{id}");
-    let message: MessageView = client.get(&path).await.map_err(|error| unanswered(&error))?;
+    let message: MessageView = client.get(&path).await.map_err(|error| absent(id, &error))?;
     if json { out::json(&message) } else { out::print(&text(&message)) }
 }
 
