@@ -18,6 +18,7 @@ mod probe;
 mod process;
 mod report;
 mod resolver;
+mod sink;
 mod start;
 mod syncs;
 mod table;

@@ -40,6 +40,9 @@ pub struct Load {
     pub count: Option<u64>,
     /// Time after which the load ends; messages that are under way are finished.
     pub duration: Option<Duration>,
+    /// The time between the beginnings of a session's messages, where the server is fast enough; the
+    /// sessions take turns. Zero is as fast as it goes.
+    pub interval: Duration,
     /// What the messages are made from. Loads whose messages meet need different seeds.
     pub seed: u64,
     /// Where acknowledged tokens are noted, durably, before the session's next message.
@@ -62,6 +65,7 @@ impl Load {
             patience: Duration::from_secs(60),
             count: None,
             duration: None,
+            interval: Duration::ZERO,
             seed: 1,
             journal: None,
         }
@@ -86,10 +90,12 @@ impl Load {
             stopping: AtomicBool::new(false),
         });
         let mut running = Running { shared, threads: Vec::new() };
-        for _ in 0..sessions {
+        for place in 0..sessions {
             let shared = running.shared.clone();
+            let turn = shared.load.interval * u32::try_from(place).unwrap_or(u32::MAX)
+                / u32::try_from(sessions).unwrap_or(u32::MAX);
             let thread = std::thread::Builder::new().name("load".into());
-            running.threads.push(thread.spawn(move || session::run(&shared))?);
+            running.threads.push(thread.spawn(move || session::run(&shared, begun + turn))?);
         }
         Ok(running)
     }

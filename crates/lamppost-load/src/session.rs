@@ -20,18 +20,22 @@ pub(crate) struct Tally {
     pub(crate) complaint: Option<String>,
 }
 
-/// Sends until the load is over, or the connection ends and is not to be made again.
-pub(crate) fn run(shared: &Shared) -> Tally {
+/// Sends until the load is over, or the connection ends and is not to be made again; the first
+/// message at a given time.
+pub(crate) fn run(shared: &Shared, first: Instant) -> Tally {
     let mut tally = Tally::default();
-    if let Err(error) = send_all(shared, &mut tally) {
+    if let Err(error) = send_all(shared, first, &mut tally) {
         tally.complaint = Some(error.to_string());
     }
     tally
 }
 
-fn send_all(shared: &Shared, tally: &mut Tally) -> io::Result<()> {
+fn send_all(shared: &Shared, mut next: Instant, tally: &mut Tally) -> io::Result<()> {
     let mut kept = None;
     while !shared.is_over() {
+        wait_until(next);
+        // What a slow server kept from being sent in time is not sent later all at once.
+        next = Instant::now().max(next + shared.load.interval);
         let mut connection = match kept.take() {
             Some(connection) => connection,
             None => connect(shared)?,
@@ -72,6 +76,16 @@ fn send_all(shared: &Shared, tally: &mut Tally) -> io::Result<()> {
         connection.quit().ok();
     }
     Ok(())
+}
+
+fn wait_until(time: Instant) {
+    loop {
+        let left = time.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
 }
 
 /// Connects; where the load says so, again and again until patience ends.

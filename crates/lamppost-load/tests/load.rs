@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lamppost_load::{Load, Outcome, Token};
 
@@ -148,6 +148,17 @@ fn every_message_arrives_as_its_token_says() {
         let sizes: std::collections::BTreeSet<_> = tokens.iter().map(|token| token.size).collect();
         assert_eq!(sizes.len(), 3);
     }
+}
+
+#[test]
+fn sessions_keep_their_interval() {
+    let server = Server::start(Manner::Accept);
+    let interval = Duration::from_millis(50);
+    let begun = Instant::now();
+    let report = Load { interval, ..load(&server, 9) }.start().unwrap().finish();
+    assert_eq!(report.acknowledged().count(), 9, "{:?}", report.complaints);
+    // Four sessions: the ninth message is somebody's third.
+    assert!(begun.elapsed() >= interval * 2);
 }
 
 #[test]

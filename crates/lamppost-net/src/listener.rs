@@ -81,6 +81,9 @@ impl Listener {
     /// # Errors
     /// When the socket is none that listens.
     pub fn from_std(socket: std::net::TcpListener) -> io::Result<Self> {
+        // Replies are whole when they are sent; waiting for more only delays them. Accepted sockets
+        // inherit it.
+        socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
         let inner = TcpListener::from_std(socket)?;
         let address = inner.local_addr()?;
         Ok(Self { inner, address })
@@ -99,11 +102,7 @@ impl Listener {
         let mut exhausted = false;
         loop {
             match self.inner.accept().await {
-                Ok((stream, peer)) => {
-                    // Replies are whole when they are sent; waiting for more only delays them.
-                    drop(stream.set_nodelay(true));
-                    return (stream, peer);
-                }
+                Ok(accepted) => return accepted,
                 Err(error) if is_exhaustion(&error) => {
                     if !exhausted {
                         exhausted = true;
@@ -222,7 +221,8 @@ mod tests {
     async fn connections_are_accepted() {
         let listener = bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.address()).await.unwrap();
-        let (_, peer) = listener.accept().await;
+        let (stream, peer) = listener.accept().await;
         assert_eq!(peer, client.local_addr().unwrap());
+        assert!(stream.nodelay().unwrap());
     }
 }

@@ -131,11 +131,11 @@ struct Pace {
 }
 
 impl Pace {
-    /// When the last group was several, more are on their way: waiting as long as half a group takes
-    /// lets them share this one's sync. Whoever is alone waits for nobody.
+    /// When the last group was several, more are on their way: waiting as long as a group takes lets
+    /// them share this one's sync. Whoever is alone waits for nobody.
     fn wait_for_company(&self) {
         if self.waiters > 1 {
-            std::thread::park_timeout((self.took / 2).min(COMPANY_WAIT_MAX));
+            std::thread::park_timeout(self.took.min(COMPANY_WAIT_MAX));
         }
     }
 

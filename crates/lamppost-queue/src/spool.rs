@@ -25,6 +25,11 @@ use crate::replay::Replayed;
 use crate::segment::SegmentId;
 use crate::upkeep::Upkeep;
 
+/// How long free space that was seen is taken for granted while there is plenty.
+const ROOM_LASTS: Duration = Duration::from_millis(50);
+/// Bytes above what is needed that are plenty.
+const ROOM_PLENTY: u64 = 256 * 1024 * 1024;
+
 /// What the parts of the queue share.
 pub(crate) struct Spool {
     pub(crate) settings: Settings,
@@ -47,6 +52,8 @@ pub(crate) struct Spool {
     damage: Mutex<Vec<String>>,
     /// Bytes that were not free when a message was refused for that; 0 since one was not.
     lacking: AtomicU64,
+    /// When the disk was asked for its free bytes, and what it said.
+    room: Mutex<Option<(Duration, u64)>>,
     bytes: AtomicU64,
     delivered: AtomicU64,
 }
@@ -82,6 +89,7 @@ impl Spool {
             fault: Mutex::default(),
             damage: Mutex::new(replayed.damage),
             lacking: AtomicU64::new(0),
+            room: Mutex::default(),
             bytes: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         };
@@ -118,9 +126,22 @@ impl Spool {
     }
 
     /// Whether so many bytes are free.
+    ///
+    /// While there is plenty, the disk is asked every [`ROOM_LASTS`] only: no disk takes
+    /// [`ROOM_PLENTY`] within that time.
     pub(crate) fn is_free(&self, needed: u64) -> bool {
+        let now = self.clock.now();
+        let is_plenty = self.room.lock().is_some_and(|(seen, free)| {
+            now.checked_sub(seen).is_some_and(|age| age < ROOM_LASTS)
+                && free >= needed.saturating_add(ROOM_PLENTY)
+        });
+        if is_plenty {
+            return true;
+        }
+        let free = self.disk.free_bytes(&self.settings.directory).ok();
+        *self.room.lock() = free.map(|free| (now, free));
         // A disk that does not tell is found out by the write itself.
-        self.disk.free_bytes(&self.settings.directory).map_or(true, |free| free >= needed)
+        free.is_none_or(|free| free >= needed)
     }
 
     /// Why mail is refused for lack of space, as long as it is.

@@ -1,6 +1,6 @@
 //! Where log lines go and how they look.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 
 use tracing::Level;
@@ -9,7 +9,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
-use crate::outcomes::{Kept, Outcomes, Writer};
+use crate::lines::{Lines, Writer};
+use crate::outcomes::{Kept, Outcomes};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,15 +53,19 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// There is no thread to write the log.
+    #[error("cannot begin a thread that writes the log")]
+    Stderr(#[source] io::Error),
     /// Another part of the process logs already.
     #[error("logging has begun already")]
     Again(#[source] TryInitError),
 }
 
-/// Keeps the outcome log going; writes out what waits when it is dropped.
+/// Keeps the logs going; writes out what waits when it is dropped.
 #[derive(Debug)]
 pub struct Guard {
-    _writer: Writer,
+    /// In this order: the outcome log may complain on standard error.
+    _writers: [Writer; 2],
 }
 
 /// Begins logging for the whole process.
@@ -70,32 +75,48 @@ pub struct Guard {
 pub fn start(settings: &Settings) -> Result<Guard, StartError> {
     let (outcomes, writer) = Outcomes::open(&settings.outcomes, settings.kept)
         .map_err(|source| StartError::Outcomes { path: settings.outcomes.clone(), source })?;
-    let lines = lines(settings.format)?.with_filter(LevelFilter::from_level(settings.level));
+    let (to_stderr, stderr) = stderr().map_err(StartError::Stderr)?;
+    let lines =
+        lines(settings.format, to_stderr)?.with_filter(LevelFilter::from_level(settings.level));
     Registry::default()
         .with(lines)
         .with(outcomes.with_filter(LevelFilter::INFO))
         .try_init()
         .map_err(StartError::Again)?;
-    Ok(Guard { _writer: writer })
+    Ok(Guard { _writers: [writer, stderr] })
 }
 
-fn lines(format: Format) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
-    let text = || {
+/// Standard error, which may be a pipe that nobody empties.
+fn stderr() -> io::Result<(Lines, Writer)> {
+    Lines::begin("log", |lines, dropped| {
+        // Nobody is left to be told when standard error itself fails.
+        drop(io::stderr().write_all(lines));
+        if dropped > 0 {
+            drop(writeln!(io::stderr(), "{dropped} lines of the log were dropped here"));
+        }
+    })
+}
+
+fn lines(
+    format: Format,
+    to_stderr: Lines,
+) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
+    let text = |to_stderr| {
         tracing_subscriber::fmt::layer()
-            .with_writer(io::stderr)
+            .with_writer(to_stderr)
             .with_target(false)
             .with_ansi(io::stderr().is_terminal())
             .boxed()
     };
     Ok(match format {
         Format::Auto if stderr_is_journal() => journal()?,
-        Format::Auto | Format::Text => text(),
+        Format::Auto | Format::Text => text(to_stderr),
         Format::Journal => journal()?,
         Format::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_target(false)
-            .with_writer(io::stderr)
+            .with_writer(to_stderr)
             .boxed(),
     })
 }

@@ -4,6 +4,7 @@
 
 mod format;
 mod health;
+mod lines;
 mod metrics;
 mod outcomes;
 

@@ -1,8 +1,8 @@
 //! The outcome log: what became of each message and session, for `lamppost log ID`.
 //!
 //! Every event of level info and above that names a `queue_id` or a `session` becomes a line of
-//! JSON in `outcomes.jsonl`. A thread of its own writes; when it cannot keep up, lines are dropped
-//! and counted, because mail must not wait for its log. Files are rotated by size.
+//! JSON in `outcomes.jsonl`. When the disk cannot keep up, lines are dropped and counted, because
+//! mail must not wait for its log. Files are rotated by size.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +10,6 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +19,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Lines that may wait for the disk.
-const WAITING_MAX: usize = 16 * 1024;
+use crate::lines::{Lines, Writer};
+
 /// The longest line that is read back; longer ones are damage.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -47,45 +43,30 @@ impl Default for Kept {
 }
 
 /// The layer that collects outcomes.
-pub(crate) struct Outcomes {
-    lines: SyncSender<Line>,
-    /// Lines that were dropped and not told yet.
-    dropped: Arc<AtomicU64>,
-}
-
-/// What the writer's thread is told.
-enum Line {
-    Text(String),
-    End,
-}
-
-/// The thread that writes them.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    thread: Option<JoinHandle<()>>,
-    lines: SyncSender<Line>,
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // A writer that ended before has nothing left to write.
-        drop(self.lines.send(Line::End));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
-}
+pub(crate) struct Outcomes(Lines);
 
 impl Outcomes {
     pub(crate) fn open(folder: &Path, kept: Kept) -> io::Result<(Self, Writer)> {
-        let file = Current::open(folder, kept)?;
-        let (lines, waiting) = sync_channel(WAITING_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let told = dropped.clone();
-        let thread = std::thread::Builder::new()
-            .name("outcomes".into())
-            .spawn(move || write_lines(file, &waiting, &told))?;
-        Ok((Self { lines: lines.clone(), dropped }, Writer { thread: Some(thread), lines }))
+        let mut file = Current::open(folder, kept)?;
+        let mut failed = false;
+        let (lines, writer) = Lines::begin("outcomes", move |lines, dropped| {
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "lines of the outcome log were dropped: the disk is too slow"
+                );
+            }
+            match file.write(lines) {
+                Ok(()) => failed = false,
+                // Said once until it works again: a full disk must not flood the other log too.
+                Err(error) if !failed => {
+                    failed = true;
+                    tracing::error!(reason = %error, "the outcome log cannot be written");
+                }
+                Err(_) => {}
+            }
+        })?;
+        Ok((Self(lines), writer))
     }
 }
 
@@ -101,12 +82,11 @@ impl<S: Subscriber> Layer<S> for Outcomes {
         };
         let level = event.metadata().level().as_str().to_ascii_lowercase();
         let outcome = OutcomeEvent { at: now_ms(), level, message, fields: fields.0 };
-        let Ok(line) = serde_json::to_string(&outcome) else {
+        let Ok(mut line) = serde_json::to_vec(&outcome) else {
             return;
         };
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(line)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        line.push(b'\n');
+        self.0.hand_in(&line, *event.metadata().level());
     }
 }
 
@@ -171,7 +151,7 @@ impl Current {
         Ok(Self { folder: folder.to_owned(), kept, file, size })
     }
 
-    fn write(&mut self, lines: &str) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.size > self.kept.size_max {
             let files = count(&self.folder);
             for age in (0..files).rev() {
@@ -184,39 +164,7 @@ impl Current {
             *self = Self::open(&self.folder, self.kept)?;
         }
         self.size += lines.len() as u64;
-        self.file.write_all(lines.as_bytes())
-    }
-}
-
-/// Writes what waits, many lines at once when there are many.
-fn write_lines(mut file: Current, waiting: &Receiver<Line>, dropped: &AtomicU64) {
-    let mut failed = false;
-    let mut ended = false;
-    while !ended {
-        let Ok(first) = waiting.recv() else { return };
-        let mut lines = String::new();
-        for line in std::iter::once(first).chain(waiting.try_iter().take(1000)) {
-            match line {
-                Line::Text(line) => {
-                    lines.push_str(&line);
-                    lines.push('\n');
-                }
-                Line::End => ended = true,
-            }
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            tracing::warn!(lost, "lines of the outcome log were dropped: the disk is too slow");
-        }
-        match file.write(&lines) {
-            Ok(()) => failed = false,
-            // Said once until it works again: a full disk must not flood the other log too.
-            Err(error) if !failed => {
-                failed = true;
-                tracing::error!(reason = %error, "the outcome log cannot be written");
-            }
-            Err(_) => {}
-        }
+        self.file.write_all(lines)
     }
 }
 
@@ -363,7 +311,7 @@ mod tests {
         let mut current = Current::open(folder.path(), kept).unwrap();
         let lines = ["a first line\n", "a second line\n", "a third line\n", "a fourth line\n"];
         for line in lines {
-            current.write(line).unwrap();
+            current.write(line.as_bytes()).unwrap();
         }
         let files = || {
             let read = |age| std::fs::read_to_string(path_of(folder.path(), age)).unwrap();
@@ -371,7 +319,7 @@ mod tests {
         };
         assert_eq!(files(), [lines[3], lines[2], lines[1]]);
         current.kept.files_max = 1;
-        current.write(lines[0]).unwrap();
+        current.write(lines[0].as_bytes()).unwrap();
         assert_eq!(files(), [lines[0]]);
     }
 }

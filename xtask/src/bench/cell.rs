@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::disk::{Disk, settle};
 use super::load::{Connections, Load};
 use super::peer::Peer;
 use super::process::Usage;
+use super::sink::Sink;
+use super::syncs::Trace;
 use super::{Server, syncs};
 
 /// Bytes of all messages of a run at most, so that a run of large messages fits onto the disk.
@@ -53,6 +55,9 @@ pub(crate) struct Figures {
 /// All servers in one cell; those that could not take the load have no figures.
 pub(crate) struct Measured {
     pub(crate) cell: Cell,
+    /// Messages per second of the same load to a program that keeps nothing: what the load and the
+    /// network leave to a server on this machine.
+    pub(crate) sink: f64,
     pub(crate) figures: Vec<(Peer, Figures)>,
 }
 
@@ -104,7 +109,9 @@ impl Cell {
             let begun = Contender::start(self, peer, &folder.join(peer.name()), plan);
             contenders.extend(told(peer, "starting", begun));
         }
+        let mut sinks = Vec::new();
         for run in 1..=plan.runs {
+            sinks.push(Sink::measure(self.load(plan.messages_max.min(RUN_BYTES_MAX / self.size)))?);
             contenders.retain_mut(|contender| {
                 let done = contender.run(self, &disk, &plan.folder);
                 let word = format!("run {run} of {}", plan.runs);
@@ -129,7 +136,9 @@ impl Cell {
         }
         std::fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
-        Ok(Measured { cell: self, figures })
+        sinks.sort_by(f64::total_cmp);
+        let sink = sinks.get(sinks.len() / 2).copied().unwrap_or(f64::NAN);
+        Ok(Measured { cell: self, sink, figures })
     }
 }
 
@@ -202,12 +211,18 @@ impl Contender {
 
 /// Sync calls a message and the most memory, in a run that is not timed.
 fn count_syncs(cell: Cell, peer: Peer, affordable: u32, folder: &Path) -> Result<(f64, f64)> {
+    let trace = Trace::open();
     let log = folder.join("syncs.log");
-    let server = peer.start(folder, Some(&log))?;
-    let load = cell.load((cell.sessions * 20).clamp(100, 2000).min(affordable));
+    let server = peer.start(folder, trace.is_none().then_some(log.as_path()))?;
+    let load = cell.load((cell.sessions * 100).clamp(400, 4000).min(affordable));
     // The first messages make folders and open connections between processes.
     cell.load(cell.sessions.min(load.messages)).deliver(&peer.address(), &server.new_folder())?;
-    let before = syncs::count(&log);
+    let before = if let Some(trace) = &trace {
+        trace.begin(server.pid())?;
+        0
+    } else {
+        syncs::count(&log)
+    };
     let done = AtomicBool::new(false);
     let (delivered, memory_mib) = std::thread::scope(|scope| {
         let (pid, done) = (server.pid(), &done);
@@ -217,7 +232,9 @@ fn count_syncs(cell: Cell, peer: Peer, affordable: u32, folder: &Path) -> Result
         (delivered, sampler.join().unwrap_or(0.0))
     });
     delivered?;
-    let calls = u32::try_from(syncs::count(&log) - before)?;
+    let after = trace.as_ref().map_or_else(|| Ok(syncs::count(&log)), Trace::end)?;
+    ensure!(after > before, "no sync was seen");
+    let calls = u32::try_from(after - before)?;
     Ok((f64::from(calls) / f64::from(load.messages), memory_mib))
 }
 

@@ -10,11 +10,12 @@ use super::cell::{Cell, Plan, timed};
 use super::disk::Disk;
 use super::image::{self, Image, System};
 use super::lamppost::{self, Lamppost};
+use super::latency::Answers;
 use super::load::Connections;
 use super::peer::Peer;
 use super::probe::Probe;
 use super::report::Report;
-use super::{facts, latency, resolver, write};
+use super::{facts, resolver, write};
 use crate::machine::root;
 use crate::setup;
 
@@ -148,9 +149,8 @@ impl Mail {
             println!("\n{}", cell.table(&self.peers).text());
             measured.push(cell);
         }
-        let answer_p99 = if self.matrix.sessions.contains(&20) {
-            let answer = timed("the answer to DATA", || answer_p99(&folder.join("latency"), run))?;
-            Some(answer)
+        let answers = if self.matrix.sessions.contains(&20) {
+            Some(timed("the answer to DATA", || answers(&folder.join("latency"), run))?)
         } else {
             None
         };
@@ -165,18 +165,18 @@ impl Mail {
             peers: self.peers.clone(),
             cells: measured,
             probe: before.faster(after),
-            answer_p99,
+            answers,
         })
     }
 }
 
-fn answer_p99(folder: &Path, run: Duration) -> Result<Duration> {
+fn answers(folder: &Path, run: Duration) -> Result<Answers> {
     let server = Lamppost::start(folder, None)?;
     let address = Peer::Lamppost.address().parse().context("no address")?;
-    let p99 = latency::answer_p99(address, 20, run);
+    let answers = Answers::measure(address, run);
     drop(server);
     std::fs::remove_dir_all(folder)?;
-    p99
+    answers
 }
 
 fn save(report: &Report) -> Result<()> {

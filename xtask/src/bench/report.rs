@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::cell::{Cell, Figures, Measured};
+use super::latency::{Answers, PACED};
 use super::load::Connections;
 use super::peer::Peer;
 use super::plot::{Line, Panel, Plot};
@@ -16,9 +17,12 @@ pub(crate) struct Report {
     pub(crate) peers: Vec<Peer>,
     pub(crate) cells: Vec<Measured>,
     pub(crate) probe: Probe,
-    /// The 99th percentile of Lamppost's answers to DATA at 20 sessions.
-    pub(crate) answer_p99: Option<Duration>,
+    /// The 99th percentiles of Lamppost's answers to DATA at 20 sessions.
+    pub(crate) answers: Option<Answers>,
 }
+
+/// The title of what the load reaches by itself.
+const SINK: &str = "The load itself";
 
 /// A figure of a server in a cell, for a row or a table of its own.
 type Pick = (&'static str, fn(&Figures) -> Option<f64>);
@@ -95,6 +99,21 @@ impl Report {
         table
     }
 
+    /// What the same load reaches where nothing is kept, and how much of that a server reaches.
+    fn sink_table(&self) -> Table {
+        let mut head = vec![String::new(), "smtp-sink, a second".to_owned()];
+        head.extend(self.peers.iter().map(|peer| format!("{}, share", peer.name())));
+        let mut table = Table::new(head);
+        for measured in &self.cells {
+            let mut row = vec![measured.cell.name(), figure(measured.sink)];
+            row.extend(self.peers.iter().map(|&peer| {
+                figure(measured.of(peer).map_or(f64::NAN, |one| one.per_second / measured.sink))
+            }));
+            table.row(row);
+        }
+        table
+    }
+
     /// What the disk can do without a server.
     pub(crate) fn probe_table(&self) -> Table {
         let mut table =
@@ -148,15 +167,18 @@ impl Report {
             true,
             bandwidth,
         );
-        let answer = self
-            .answer_p99
-            .zip(self.probe.shared(20))
-            .map(|(answer, way)| answer.as_secs_f64() * 1e3 / way.sync_p99_ms);
+        let sync_ms = self.probe.shared(20).map(|way| way.sync_p99_ms);
+        let in_syncs = |answer: Duration| sync_ms.map(|sync| answer.as_secs_f64() * 1e3 / sync);
+        let paced = format!(
+            "p99 of the answer to DATA, 20 sessions, {PACED} messages a second, in p99 of the disk's sync"
+        );
+        let answers = self.answers.as_ref();
+        check(&paced, 3.0, false, answers.and_then(|answers| in_syncs(answers.paced)));
         check(
-            "p99 of the answer to DATA, 20 sessions, in p99 of the disk's sync",
+            "p99 of the answer to DATA, 20 sessions, as fast as it goes, in p99 of the disk's sync",
             3.0,
             false,
-            answer,
+            answers.and_then(|answers| in_syncs(answers.saturated)),
         );
         table
     }
@@ -169,12 +191,13 @@ impl Report {
         for pick in PICKS {
             let _infallible = write!(text, "\n{}\n\n{}", pick.0, self.table(pick).text());
         }
+        let _infallible = write!(text, "\n{SINK}\n\n{}", self.sink_table().text());
         let expectations = self.expectations();
         if !expectations.is_empty() {
             let _infallible = write!(text, "\n{}", expectations.text());
         }
-        if let Some(answer) = self.answer_p99 {
-            let _infallible = writeln!(text, "\n{}", answer_line(answer));
+        if let Some(answers) = &self.answers {
+            let _infallible = writeln!(text, "\n{}", answers.line());
         }
         text
     }
@@ -208,12 +231,18 @@ impl Report {
         }
         let _infallible = write!(
             text,
+            "\n## {SINK}\n\nPostfix's smtp-sink takes every message and keeps none. No server on this machine \
+             can be faster than that with this load, which shares the processors with it.\n\n{}",
+            self.sink_table().markdown()
+        );
+        let _infallible = write!(
+            text,
             "\n## The disk itself\n\nIn the same run, without any server.\n\n{}\n{}.\n",
             self.probe_table().markdown(),
             self.bandwidth().replacen('o', "O", 1)
         );
-        if let Some(answer) = self.answer_p99 {
-            let _infallible = writeln!(text, "\n{}.", answer_line(answer));
+        if let Some(answers) = &self.answers {
+            let _infallible = writeln!(text, "\n{}.", answers.line());
         }
         let _infallible = write!(text, "\n## Expected\n\n{}", self.expectations().markdown());
         text
@@ -274,13 +303,6 @@ impl Report {
         }));
         Panel { title: format!("{}, {}", kind.size_name(), kind.connections_name()), lines }
     }
-}
-
-fn answer_line(answer: Duration) -> String {
-    format!(
-        "p99 of the answer to DATA at 20 sessions of 4 KiB, kept connections: {} ms",
-        figure(answer.as_secs_f64() * 1e3)
-    )
 }
 
 fn colour(peer: Peer) -> &'static str {

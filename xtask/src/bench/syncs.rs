@@ -1,7 +1,9 @@
-//! Counts the sync calls of a server by strace, in runs that are not timed.
+//! Counts the sync calls of a server, in runs that are not timed: by the kernel's own trace where it
+//! may be used, otherwise by strace, which slows the calls that it counts.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,13 @@ use anyhow::{Context, Result, ensure};
 use super::process::{family, leashed};
 
 /// The calls that are counted.
-const CALLS: &str = "trace=fsync,fdatasync,syncfs,sync_file_range,sync,msync";
+const CALLS: [&str; 6] = ["fsync", "fdatasync", "syncfs", "sync_file_range", "sync", "msync"];
+/// Where the kernel's trace is told what to do (Documentation/trace/ftrace.rst).
+const TRACING: &str = "/sys/kernel/tracing";
+/// KiB of the trace for each processor: some hundred thousand calls.
+const TRACE_KIB: &str = "32768";
+/// The machine's own process namespace, whose numbers the trace goes by (`PROC_PID_INIT_INO`).
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
 /// The words of a command that runs a server; with a log its sync calls are written down there.
 ///
@@ -25,10 +33,71 @@ pub(crate) fn watched(program: &Path, log: Option<&Path>) -> Vec<OsString> {
 }
 
 fn strace(log: &Path) -> Vec<OsString> {
-    let options = ["strace", "-f", "-qq", "-e", CALLS, "-e", "signal=none", "-o"];
-    let mut words: Vec<_> = options.map(OsString::from).into();
+    let mut words: Vec<OsString> = ["strace", "-f", "-qq", "-e"].map(OsString::from).into();
+    words.push(format!("trace={}", CALLS.join(",")).into());
+    words.extend(["-e", "signal=none", "-o"].map(OsString::from));
     words.push(log.into());
     words
+}
+
+/// The kernel's trace of the sync calls of a server and all its children.
+pub(crate) struct Trace(PathBuf);
+
+impl Trace {
+    /// A trace of its own that is off; nothing where this user or this kernel has none.
+    pub(crate) fn open() -> Option<Self> {
+        let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+        let instance = Path::new(TRACING).join("instances/lamppost-bench");
+        if namespace.as_os_str() != FIRST_NAMESPACE {
+            return None;
+        }
+        // One may be left of a run that was killed.
+        drop(fs::remove_dir(&instance));
+        fs::create_dir(&instance).ok()?;
+        let trace = Self(instance);
+        trace.set("tracing_on", "0").ok()?;
+        trace.set("buffer_size_kb", TRACE_KIB).ok()?;
+        trace.set("options/event-fork", "1").ok()?;
+        for call in CALLS {
+            trace.set(&format!("events/syscalls/sys_enter_{call}/enable"), "1").ok()?;
+        }
+        Some(trace)
+    }
+
+    /// Begins to count the calls of a server.
+    pub(crate) fn begin(&self, server: u32) -> Result<()> {
+        let pids: Vec<_> = family(server).into_iter().flat_map(threads).collect();
+        self.set("set_event_pid", &pids.join(" "))?;
+        self.set("trace", "")?;
+        self.set("tracing_on", "1")
+    }
+
+    /// How many calls there were since it began.
+    pub(crate) fn end(&self) -> Result<usize> {
+        self.set("tracing_on", "0")?;
+        let path = self.0.join("trace");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.lines().filter(|line| !line.starts_with('#')).count())
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<()> {
+        let path = self.0.join(name);
+        fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next run.
+        drop(fs::remove_dir(&self.0));
+    }
+}
+
+/// The numbers of a process' threads.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.map(|task| task.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Watches a program that already runs: for those that live by set-user-id.
@@ -60,14 +129,14 @@ impl Drop for Watcher {
 }
 
 fn is_traced(pid: u32) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     text.lines()
         .any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
 }
 
 /// How many calls a log holds.
 pub(crate) fn count(log: &Path) -> usize {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let text = fs::read_to_string(log).unwrap_or_default();
     // A call that was interrupted by another thread's takes a second line, "<... resumed>".
     text.lines().filter(|line| line.contains('(') && !line.contains("resumed>")).count()
 }

@@ -47,7 +47,13 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
         .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
     }
     opened.make_state()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // The other cores are for the committer, the disk and the network: with a worker for each core
+    // every event wakes two workers, one for the event and one to look for the next.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.div_ceil(2))
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
     let served = runtime.block_on(serve(opened));
     // A file operation that hangs, as on a dead network file system, must not hold up the end.
