@@ -7,6 +7,7 @@
 //! role in batches, a mailbox at a time.
 
 mod bounce;
+mod change;
 mod check;
 mod checkpoint;
 mod committer;

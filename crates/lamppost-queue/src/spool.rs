@@ -332,10 +332,8 @@ impl Spool {
 
     /// Something is damaged for good.
     pub(crate) fn damaged(&self, text: String) {
-        /// Reports that are kept; the log has all.
-        const KEPT_MAX: usize = 100;
         let mut damage = self.damage.lock();
-        if damage.len() < KEPT_MAX && !damage.contains(&text) {
+        if damage.len() < self.settings.damage_told_max && !damage.contains(&text) {
             damage.push(text);
         }
     }

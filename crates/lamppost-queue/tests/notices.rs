@@ -113,7 +113,7 @@ async fn a_bounce_goes_the_way_that_policy_tells() {
                     let ids = listed(&around).await;
                     let view = show(&around, ids[0]).await.unwrap();
                     let one = &view.recipients[0];
-                    matches!(one.state, RecipientState::Waiting { .. })
+                    one.state.is_waiting()
                         && one
                             .last
                             .as_ref()
@@ -183,13 +183,9 @@ async fn what_an_administrator_returns_is_bounced() {
     let mut around = start(&disk, folder.path(), settings).await;
     let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
     deliver(&mut around, &later()).await;
-    until(async || {
-        matches!(
-            show(&around, id).await.unwrap().recipients[0].state,
-            RecipientState::Waiting { .. }
-        )
-    })
-    .await;
+    let is_deferred =
+        async || show(&around, id).await.unwrap().recipients[0].state == RecipientState::Deferred;
+    until(is_deferred).await;
     change(&around, Verb::Return, id).await;
     route(&mut around, here()).await;
     let text = prepared(&deliver(&mut around, &Outcome::Done).await);
@@ -215,6 +211,7 @@ async fn messages_are_listed_by_what_is_asked() {
         (Filter { recipient: Some("c@lamppost.test".into()), ..none() }, vec![b]),
         (Filter { domain: Some("lamppost.test".into()), ..none() }, vec![a, b]),
         (Filter { state: Some(StateFilter::Held), ..none() }, vec![b]),
+        (Filter { state: Some(StateFilter::New), ..none() }, vec![a, b]),
         (Filter { state: Some(StateFilter::Failed), ..none() }, vec![]),
         (Filter { larger: Some(1000), ..none() }, vec![]),
         (Filter { before: Some(a.received()), ..none() }, vec![]),

@@ -10,7 +10,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::lines::{Lines, Writer};
-use crate::outcomes::Outcomes;
+use crate::outcomes::{Kept, Outcomes};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub level: Level,
     /// The folder of the outcome log, which `lamppost log` reads; it must exist.
     pub outcomes: PathBuf,
+    /// How much of it is kept.
+    pub kept: Kept,
 }
 
 /// Why logging could not begin.
@@ -71,7 +73,7 @@ pub struct Guard {
 /// # Errors
 /// When the journal or the outcome log cannot be opened.
 pub fn start(settings: &Settings) -> Result<Guard, StartError> {
-    let (outcomes, writer) = Outcomes::open(&settings.outcomes)
+    let (outcomes, writer) = Outcomes::open(&settings.outcomes, settings.kept)
         .map_err(|source| StartError::Outcomes { path: settings.outcomes.clone(), source })?;
     let (to_stderr, stderr) = stderr().map_err(StartError::Stderr)?;
     let lines =

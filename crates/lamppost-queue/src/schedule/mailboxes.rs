@@ -10,7 +10,7 @@ use lamppost_roles::{
 use lamppost_smtp::Status;
 
 use super::outcome::{Tried, conclude};
-use super::{BATCH_BYTES_MAX, ask, deferred};
+use super::{ask, deferred};
 use crate::load::Loaded;
 use crate::record::{Item, MessageRecord, Progress};
 use crate::spool::Spool;
@@ -118,7 +118,7 @@ async fn prepare(
     let mut tries = Vec::new();
     let mut jobs = Vec::new();
     let mut outcomes = Vec::new();
-    while bytes < BATCH_BYTES_MAX {
+    while bytes < spool.settings.batch_size_max {
         let Some(item) = waiting.next() else { break };
         match load(spool, item, true).await {
             Ok(Some(loaded)) => {

@@ -183,7 +183,7 @@ impl Judge<'_> {
             let is_idle = view.recipients.iter().all(|one| match one.state {
                 RecipientState::Failed => view.sender == lamppost_smtp::ReversePath::Null,
                 RecipientState::Delivered | RecipientState::Bounced => true,
-                RecipientState::Waiting { .. } | RecipientState::Delivering => false,
+                _ => false,
             });
             if !is_idle || view.fault.is_some() {
                 return Err(format!("it stays in the queue: {view:?}"));

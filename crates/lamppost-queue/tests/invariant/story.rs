@@ -209,7 +209,8 @@ async fn administer(
         if verb == Verb::Delete {
             facts.note(&disk, Fact::DeleteAsked { id });
         }
-        let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
+        let selection = Selection::Ids(vec![id]);
+        let request = ControlRequest::Change { verb, selection, by: "story".into() };
         let answer = control.ask(request).await.unwrap();
         if verb == Verb::Delete && matches!(answer, ControlAnswer::Changed(_)) {
             facts.note(&disk, Fact::Deleted { id });
