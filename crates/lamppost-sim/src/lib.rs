@@ -10,7 +10,7 @@ mod names;
 mod operation;
 mod world;
 
-pub use disk::SimulatedDisk;
+pub use disk::{Lie, SimulatedDisk};
 pub use lot::Lot;
 pub use names::FileSystemKind;
 pub use operation::Operation;
