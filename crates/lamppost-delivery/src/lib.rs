@@ -15,4 +15,5 @@ mod trace;
 
 pub use relay::{Relay, RelaySettings, RelayTls};
 pub use run::{Settings, run};
+pub use sync::Way;
 pub use template::{MaildirTemplate, TemplateError};

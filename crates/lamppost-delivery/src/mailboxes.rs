@@ -52,11 +52,15 @@ impl Mailboxes {
         Self { settings, disk, metrics, content, writers, choices: Default::default() }
     }
 
+    fn way(&self, step: Step, count: usize) -> Way {
+        self.settings.way.unwrap_or_else(|| self.choices[step as usize].way(count))
+    }
+
     /// Writes the files of a batch into `tmp/` and makes them and their names durable.
     pub(crate) async fn prepare(self: &Arc<Self>, jobs: Vec<DeliveryJob>) -> Vec<Outcome> {
         let begun = Instant::now();
         let files = jobs.len();
-        let way = self.choices[Step::Prepare as usize].way(files);
+        let way = self.way(Step::Prepare, files);
         let boxes: Vec<_> = jobs.iter().map(|job| job.placement.mailbox.clone()).collect();
         let outcomes = self.write_all(jobs, way).await;
         let outcomes = self.sync(boxes, outcomes, (Step::Prepare, way)).await;
@@ -76,7 +80,7 @@ impl Mailboxes {
             renamed.collect()
         };
         let outcomes = self.block(boxes.len(), rename).await;
-        let way = self.choices[Step::Publish as usize].way(folders);
+        let way = self.way(Step::Publish, folders);
         let begun = Instant::now();
         let outcomes = self.sync(boxes, outcomes, (Step::Publish, way)).await;
         self.choices[Step::Publish as usize].measured(way, folders, begun.elapsed());
@@ -258,7 +262,7 @@ impl Mailboxes {
         work: impl FnOnce() -> Result<T, MaildirError> + Send + 'static,
     ) -> Result<T, Outcome> {
         match self.settings.blocking.run(work).await {
-            Ok(done) => done.map_err(|error| deferred(error.to_string())),
+            Ok(done) => done.map_err(|error| put_off(&error)),
             Err(cut) => Err(deferred(cut.to_string())),
         }
     }
@@ -288,6 +292,10 @@ fn deferred(text: impl Into<String>) -> Outcome {
 fn done_or_deferred(result: Result<(), MaildirError>) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
-        Err(error) => deferred(error.to_string()),
+        Err(error) => put_off(&error),
     }
+}
+
+fn put_off(error: &MaildirError) -> Outcome {
+    Outcome::Deferred(Reason::own(error.status(), error.to_string()))
 }

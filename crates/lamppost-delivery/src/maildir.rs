@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use lamppost_disk::{Disk, DiskFile};
+use lamppost_smtp::Status;
 
 /// A Maildir on a disk.
 #[derive(Clone)]
@@ -31,9 +32,20 @@ impl MaildirError {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 " (something that is no folder is in the way)"
             }
+            io::ErrorKind::QuotaExceeded => " (the mailbox is over its quota)",
+            io::ErrorKind::StorageFull => " (the file system of the mailbox is full)",
             _ => "",
         };
         Self { step, path: path.to_owned(), source, cure }
+    }
+
+    /// What a program is told of it. All of this may mend itself.
+    pub(crate) fn status(&self) -> Status {
+        match self.source.kind() {
+            io::ErrorKind::QuotaExceeded => Status::MAILBOX_FULL,
+            io::ErrorKind::StorageFull => Status::SYSTEM_FULL,
+            _ => Status::SYSTEM,
+        }
     }
 }
 

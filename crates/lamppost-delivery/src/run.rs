@@ -10,6 +10,7 @@ use lamppost_telemetry::Metrics;
 use crate::MaildirTemplate;
 use crate::mailboxes::Mailboxes;
 use crate::relay::Relay;
+use crate::sync::Way;
 
 /// What delivery is told.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Settings {
     pub writers_max: usize,
     /// Where work that blocks is done.
     pub blocking: Blocking,
+    /// How batches are made durable; nothing for whatever is measured to be better.
+    pub way: Option<Way>,
     /// The way to elsewhere.
     pub relay: Relay,
 }
@@ -80,6 +83,7 @@ mod tests {
             hostname: "mail.lamppost.test".into(),
             writers_max: 4,
             blocking: Blocking::Threads,
+            way: None,
             relay: Relay::default(),
         };
         let (content, mut contents) = link::<ContentRequest, ContentAnswer>();

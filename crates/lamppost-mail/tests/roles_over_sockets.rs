@@ -74,6 +74,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         maildir: MaildirTemplate::new(template).unwrap(),
         hostname: "mail.lamppost.test".into(),
         writers_max: 4,
+        way: None,
         blocking: Blocking::Threads,
         relay: Relay::default(),
     };

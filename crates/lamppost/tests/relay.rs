@@ -214,6 +214,7 @@ mod peers {
                 maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
                 hostname: "mail.here.test".into(),
                 writers_max: 1,
+                way: None,
                 blocking: Blocking::Threads,
                 relay,
             };

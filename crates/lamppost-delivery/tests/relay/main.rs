@@ -58,6 +58,7 @@ impl Role {
             maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
             hostname: "mail.lamppost.test".into(),
             writers_max: 1,
+            way: None,
             blocking: Blocking::Threads,
             relay: relay.clone(),
         };

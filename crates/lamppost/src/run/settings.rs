@@ -97,6 +97,7 @@ pub(super) fn delivery(
         hostname: hostname.to_owned(),
         writers_max: WRITERS_MAX,
         blocking: lamppost_disk::Blocking::Threads,
+        way: None,
         relay: relay.clone(),
     })
 }
