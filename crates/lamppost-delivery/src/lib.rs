@@ -9,6 +9,7 @@ mod maildir;
 mod name;
 mod relay;
 mod run;
+mod silence;
 mod sync;
 mod template;
 mod trace;

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lamppost_disk::{Blocking, Disk};
+use lamppost_disk::{Blocking, Cut, Disk};
 use lamppost_net::link::Port;
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, DeliveryJob, Outcome, Placement, Reason,
 };
 use lamppost_smtp::{Address, Status};
 use lamppost_telemetry::Metrics;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::maildir::{Draft, Maildir, MaildirError};
 use crate::run::{Settings, count};
+use crate::silence::{Share, Silence};
 use crate::sync::{Choice, Way};
 use crate::{name, trace};
 
@@ -30,6 +32,7 @@ pub(crate) struct Mailboxes {
     metrics: Arc<Metrics>,
     content: Port<ContentRequest, ContentAnswer>,
     writers: Arc<Semaphore>,
+    silence: Silence,
     /// How files in `tmp/` are made durable, and how their names in `new/` are.
     choices: [Choice; 2],
 }
@@ -49,7 +52,8 @@ impl Mailboxes {
         content: Port<ContentRequest, ContentAnswer>,
     ) -> Self {
         let writers = Arc::new(Semaphore::new(settings.writers_max));
-        Self { settings, disk, metrics, content, writers, choices: Default::default() }
+        let silence = Silence::new(settings.health.clone());
+        Self { settings, disk, metrics, content, writers, silence, choices: Default::default() }
     }
 
     fn way(&self, step: Step, count: usize) -> Way {
@@ -72,14 +76,12 @@ impl Mailboxes {
     pub(crate) async fn publish(self: &Arc<Self>, placements: Vec<Placement>) -> Vec<Outcome> {
         let boxes: Vec<_> = placements.iter().map(|place| place.mailbox.clone()).collect();
         let folders = distinct(&boxes);
-        let rename = move |mailboxes: &Self| {
-            let renamed = placements.iter().map(|placement| {
-                let name = name::file_name(placement, &mailboxes.settings.hostname);
-                done_or_deferred(mailboxes.maildir(&placement.mailbox).publish(&name))
-            });
-            renamed.collect()
+        let rename = move |mailboxes: &Self, at: usize| {
+            let placement: &Placement = &placements[at];
+            let name = name::file_name(placement, &mailboxes.settings.hostname);
+            done_or_deferred(mailboxes.maildir(&placement.mailbox).publish(&name))
         };
-        let outcomes = self.block(boxes.len(), rename).await;
+        let outcomes = self.block(boxes.clone(), rename).await;
         let way = self.way(Step::Publish, folders);
         let begun = Instant::now();
         let outcomes = self.sync(boxes, outcomes, (Step::Publish, way)).await;
@@ -106,9 +108,10 @@ impl Mailboxes {
         let mut small = small.into_iter().peekable();
         while small.peek().is_some() {
             let (places, some): (Vec<_>, Vec<_>) = small.by_ref().take(share).unzip();
-            let write =
-                move |mailboxes: &Self| some.iter().map(|job| mailboxes.write(job, way)).collect();
-            writing.push((places.clone(), self.block(places.len(), write)));
+            let boxes = some.iter().map(|job: &DeliveryJob| job.placement.mailbox.clone());
+            let boxes = boxes.collect();
+            let write = move |mailboxes: &Self, at: usize| mailboxes.write(&some[at], way);
+            writing.push((places, self.block(boxes, write)));
         }
         for (place, job) in large {
             let outcome = self.write_large(job, way).await;
@@ -153,9 +156,10 @@ impl Mailboxes {
             return Ok(outcome);
         }
         let mut at = piece.len() as u64;
+        let mailbox = job.placement.mailbox.clone();
         let mut draft = {
             let (mailboxes, job) = (self.clone(), job.clone());
-            self.blocked(move || {
+            self.blocked(&mailbox, move || {
                 let lines = trace::lines(&job);
                 let mut draft = mailboxes.begin(&job)?;
                 draft.append(&[lines.as_bytes(), &piece])?;
@@ -169,10 +173,10 @@ impl Mailboxes {
                 return Ok(deferred("the message is shorter than the queue says"));
             }
             at += piece.len() as u64;
-            draft = self.blocked(move || draft.append(&[&piece]).map(|()| draft)).await?;
+            draft = self.blocked(&mailbox, move || draft.append(&[&piece]).map(|()| draft)).await?;
         }
         if way == Way::Each {
-            self.blocked(move || draft.sync()).await?;
+            self.blocked(&mailbox, move || draft.sync()).await?;
         }
         Ok(Outcome::Done)
     }
@@ -198,49 +202,48 @@ impl Mailboxes {
         outcomes: Vec<Outcome>,
         (step, way): (Step, Way),
     ) -> Vec<Outcome> {
-        let count_of = outcomes.len();
-        let sync = move |mailboxes: &Self| {
-            // By mailbox, or by the number of its file system.
-            let mut synced: HashMap<Address, Outcome> = HashMap::new();
-            let mut file_systems: HashMap<Option<u64>, Outcome> = HashMap::new();
-            let outcomes = outcomes.into_iter().zip(boxes).map(|(outcome, mailbox)| {
-                if outcome != Outcome::Done {
-                    count(&mailboxes.metrics, &outcome, "");
-                    return outcome;
+        // By mailbox, or by the number of its file system.
+        let mut synced: HashMap<Address, Outcome> = HashMap::new();
+        let mut file_systems: HashMap<Option<u64>, Outcome> = HashMap::new();
+        let all = boxes.clone();
+        let sync = move |mailboxes: &Self, at: usize| {
+            if outcomes[at] != Outcome::Done {
+                count(&mailboxes.metrics, &outcomes[at], "");
+                return outcomes[at].clone();
+            }
+            let synced = synced.entry(all[at].clone()).or_insert_with_key(|mailbox| {
+                let maildir = mailboxes.maildir(mailbox);
+                mailboxes.metrics.delivery_sync(way.name());
+                match (way, step) {
+                    (Way::Each, Step::Prepare) => done_or_deferred(maildir.sync_tmp()),
+                    (Way::Each, Step::Publish) => done_or_deferred(maildir.sync_new()),
+                    (Way::FileSystem, _) => file_systems
+                        .entry(maildir.device())
+                        .or_insert_with(|| done_or_deferred(maildir.sync_file_system()))
+                        .clone(),
                 }
-                let synced = synced.entry(mailbox).or_insert_with_key(|mailbox| {
-                    let maildir = mailboxes.maildir(mailbox);
-                    mailboxes.metrics.delivery_sync(way.name());
-                    match (way, step) {
-                        (Way::Each, Step::Prepare) => done_or_deferred(maildir.sync_tmp()),
-                        (Way::Each, Step::Publish) => done_or_deferred(maildir.sync_new()),
-                        (Way::FileSystem, _) => file_systems
-                            .entry(maildir.device())
-                            .or_insert_with(|| done_or_deferred(maildir.sync_file_system()))
-                            .clone(),
-                    }
-                });
-                synced.clone()
             });
-            outcomes.collect()
+            synced.clone()
         };
-        self.block(count_of, sync).await
+        self.block(boxes, sync).await
     }
 
-    /// Does file operations where they may block, when one of the writers is free.
+    /// Does file operations for each of these mailboxes where they may block, when one of the writers
+    /// is free.
     fn block(
         self: &Arc<Self>,
-        count: usize,
-        work: impl FnOnce(&Self) -> Vec<Outcome> + Send + 'static,
+        boxes: Vec<Address>,
+        mut unit: impl FnMut(&Self, usize) -> Outcome + Send + 'static,
     ) -> impl Future<Output = Vec<Outcome>> + Send + 'static {
-        let mailboxes = self.clone();
-        let blocking = self.settings.blocking;
+        let (mailboxes, blocking, entries) = (self.clone(), self.settings.blocking, boxes.len());
+        let share = Arc::new(Share::new(boxes, self.silence.clone()));
         let running = async move {
             let writer = mailboxes.writers.clone().acquire_owned().await;
-            let worker = mailboxes.clone();
-            let outcomes = blocking.run(move || work(&worker)).await;
+            let (worker, shared) = (mailboxes.clone(), share.clone());
+            let working = blocking.run(move || shared.work(|entry| unit(&worker, entry)));
+            let outcomes = mailboxes.await_share(&share, working).await;
             drop(writer);
-            outcomes.unwrap_or_else(|cut| vec![deferred(cut.to_string()); count])
+            outcomes
         };
         // Begun at once, so that several run at the same time.
         let running = match blocking {
@@ -250,20 +253,60 @@ impl Mailboxes {
         async move {
             match running {
                 Ok(spawned) => {
-                    spawned.await.unwrap_or_else(|error| vec![deferred(error.to_string()); count])
+                    spawned.await.unwrap_or_else(|error| vec![deferred(error.to_string()); entries])
                 }
                 Err(inline) => inline.await,
             }
         }
     }
 
+    /// Waits until a share is done, or a Maildir in it does not answer.
+    async fn await_share(
+        &self,
+        share: &Share,
+        working: impl Future<Output = Result<(), Cut>>,
+    ) -> Vec<Outcome> {
+        let mut working = std::pin::pin!(working);
+        loop {
+            let before = share.progress();
+            tokio::select! {
+                biased;
+                done = &mut working => {
+                    let cut = done.err().map(|cut| cut.to_string()).unwrap_or_default();
+                    return share.outcomes(&deferred(cut));
+                }
+                () = tokio::time::sleep(self.settings.patience) => {
+                    if share.progress() == before && share.give_up() {
+                        return share.outcomes(&deferred("it waited behind a Maildir that does not answer"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does something in one Maildir where it may block.
     async fn blocked<T: Send + 'static>(
         &self,
+        mailbox: &Address,
         work: impl FnOnce() -> Result<T, MaildirError> + Send + 'static,
     ) -> Result<T, Outcome> {
-        match self.settings.blocking.run(work).await {
-            Ok(done) => done.map_err(|error| put_off(&error)),
-            Err(cut) => Err(deferred(cut.to_string())),
+        let share = Arc::new(Share::new(vec![mailbox.clone()], self.silence.clone()));
+        let result = Arc::new(Mutex::new(None));
+        let (shared, slot) = (share.clone(), result.clone());
+        let mut work = Some(work);
+        let unit = move |_| match work.take().map(|work| work()) {
+            Some(Ok(done)) => {
+                *slot.lock() = Some(done);
+                Outcome::Done
+            }
+            Some(Err(error)) => put_off(&error),
+            None => deferred("it was done before"),
+        };
+        let working = self.settings.blocking.run(move || shared.work(unit));
+        let outcome = self.await_share(&share, working).await.pop();
+        match (result.lock().take(), outcome) {
+            (Some(done), Some(Outcome::Done)) => Ok(done),
+            (_, outcome) => Err(outcome.unwrap_or_else(|| deferred("the work was cut short"))),
         }
     }
 
@@ -285,7 +328,7 @@ fn loops(job: &DeliveryJob, first: &[u8]) -> Option<Outcome> {
     })
 }
 
-fn deferred(text: impl Into<String>) -> Outcome {
+pub(crate) fn deferred(text: impl Into<String>) -> Outcome {
     Outcome::Deferred(Reason::own(Status::SYSTEM, text))
 }
 

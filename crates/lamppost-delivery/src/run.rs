@@ -1,11 +1,12 @@
 //! Answers the queue: batches of messages into Maildirs, and messages for elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lamppost_disk::{Blocking, Disk};
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome};
-use lamppost_telemetry::Metrics;
+use lamppost_telemetry::{Health, Metrics};
 
 use crate::MaildirTemplate;
 use crate::mailboxes::Mailboxes;
@@ -23,6 +24,10 @@ pub struct Settings {
     pub writers_max: usize,
     /// Where work that blocks is done.
     pub blocking: Blocking,
+    /// How long a Maildir may take for one step until it is one that does not answer.
+    pub patience: Duration,
+    /// Where it is told which Maildirs do not answer.
+    pub health: Health,
     /// How batches are made durable; nothing for whatever is measured to be better.
     pub way: Option<Way>,
     /// The way to elsewhere.
@@ -83,6 +88,8 @@ mod tests {
             hostname: "mail.lamppost.test".into(),
             writers_max: 4,
             blocking: Blocking::Threads,
+            patience: Duration::from_secs(20),
+            health: Health::default(),
             way: None,
             relay: Relay::default(),
         };

@@ -85,6 +85,8 @@ impl Deliveries {
             hostname: HOST.into(),
             writers_max: 2,
             blocking: Blocking::Inline,
+            patience: Duration::from_secs(20),
+            health: lamppost_telemetry::Health::default(),
             way: self.way,
             relay: Relay::default(),
         };

@@ -66,6 +66,7 @@ pub(crate) struct Roles {
 }
 
 /// A queue in its so-and-so-many-th life.
+#[derive(Clone)]
 pub(crate) struct Life {
     pub(crate) number: u32,
     pub(crate) facts: Facts,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lamppost_config as config;
 use lamppost_config::Config;
@@ -12,9 +13,12 @@ use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
 use lamppost_smtp::{AuthOffer, Kind, Limits};
+use lamppost_telemetry::Health;
 
 /// Threads that write Maildir files at once.
 const WRITERS_MAX: usize = 32;
+/// How long a Maildir may take for one step; disks under load take seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn greylist(config: &Config) -> GreylistPolicy {
     let greylist = &config.mail.greylist;
@@ -77,7 +81,7 @@ pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_q
         delivery_lag: queue.delivery_lag,
         delay_notice_after: queue.delay_notice_after,
         // Never so often that nothing else would be done.
-        notice_every: queue.notice_every.max(std::time::Duration::from_millis(10)),
+        notice_every: queue.notice_every.max(Duration::from_millis(10)),
         accept_volatile: queue.accept_volatile,
         relays_at_once_max: config.mail.relay.connections_max,
         hostname: hostname.to_owned(),
@@ -89,7 +93,7 @@ pub(super) fn delivery(
     config: &Config,
     state: &Path,
     hostname: &str,
-    relay: &Relay,
+    (relay, health): (&Relay, &Health),
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
     let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
@@ -97,6 +101,8 @@ pub(super) fn delivery(
         hostname: hostname.to_owned(),
         writers_max: WRITERS_MAX,
         blocking: lamppost_disk::Blocking::Threads,
+        patience: PATIENCE,
+        health: health.clone(),
         way: None,
         relay: relay.clone(),
     })
