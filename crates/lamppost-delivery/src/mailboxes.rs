@@ -143,7 +143,7 @@ impl Mailboxes {
             draft.append(&[lines.as_bytes(), content])?;
             if way == Way::Each { draft.sync() } else { Ok(()) }
         });
-        done_or_deferred(written)
+        done_or_deferred(written.inspect_err(|_| self.discard(job)))
     }
 
     /// Writes one file whose content comes from the queue piece by piece.
@@ -162,8 +162,8 @@ impl Mailboxes {
             self.blocked(&mailbox, move || {
                 let lines = trace::lines(&job);
                 let mut draft = mailboxes.begin(&job)?;
-                draft.append(&[lines.as_bytes(), &piece])?;
-                Ok(draft)
+                let written = draft.append(&[lines.as_bytes(), &piece]);
+                written.map(|()| draft).inspect_err(|_| mailboxes.discard(&job))
             })
             .await?
         };
@@ -173,7 +173,12 @@ impl Mailboxes {
                 return Ok(deferred("the message is shorter than the queue says"));
             }
             at += piece.len() as u64;
-            draft = self.blocked(&mailbox, move || draft.append(&[&piece]).map(|()| draft)).await?;
+            let (mailboxes, job) = (self.clone(), job.clone());
+            let append = move || {
+                let written = draft.append(&[&piece]);
+                written.map(|()| draft).inspect_err(|_| mailboxes.discard(&job))
+            };
+            draft = self.blocked(&mailbox, append).await?;
         }
         if way == Way::Each {
             self.blocked(&mailbox, move || draft.sync()).await?;
@@ -193,6 +198,11 @@ impl Mailboxes {
     fn begin(&self, job: &DeliveryJob) -> Result<Draft, MaildirError> {
         let name = name::file_name(&job.placement, &self.settings.hostname);
         self.maildir(&job.placement.mailbox).begin(&name)
+    }
+
+    fn discard(&self, job: &DeliveryJob) {
+        let name = name::file_name(&job.placement, &self.settings.hostname);
+        self.maildir(&job.placement.mailbox).discard(&name);
     }
 
     /// Makes durable what was done in a batch; where that fails, nothing was done.

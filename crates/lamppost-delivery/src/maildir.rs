@@ -99,6 +99,12 @@ impl<'a> Maildir<'a> {
         Ok(Draft { file, path, length: 0 })
     }
 
+    /// Removes a file from `tmp/` that could not be written whole: it would keep the space from others.
+    pub(crate) fn discard(&self, name: &str) {
+        // One that cannot be removed now is written over by the next try.
+        let _left = self.disk.remove(&self.path.join("tmp").join(name));
+    }
+
     /// Makes the names in `tmp/` durable.
     pub(crate) fn sync_tmp(&self) -> Result<(), MaildirError> {
         self.sync_folder(&self.path.join("tmp"))

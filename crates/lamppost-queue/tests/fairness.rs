@@ -101,7 +101,7 @@ async fn deliveries_keep_up_with_a_flood_of_mail() {
 #[tokio::test(start_paused = true)]
 async fn mail_is_accepted_while_a_long_queue_is_delivered() {
     const BACKLOG: usize = 4000;
-    const NEW: usize = 40;
+    const NEW: usize = 12;
     /// Deliveries that may come about while one message is accepted: two rounds of those that have a place.
     const BETWEEN_MAX: usize = 2 * PLACES * 32;
     let (disk, folder) = world();

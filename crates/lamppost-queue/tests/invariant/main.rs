@@ -26,7 +26,7 @@ use story::{Fact, root, tell};
 
 /// Stories that are told by default, and how many operations lie between two power cuts.
 const SEEDS: u64 = 6;
-const STRIDE: usize = 9;
+const STRIDE: usize = 11;
 
 #[test]
 fn an_acknowledged_message_is_in_the_queue_delivered_or_bounced_at_every_instant() {
