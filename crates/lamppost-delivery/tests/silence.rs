@@ -1,144 +1,33 @@
 //! A Maildir that does not answer holds up nobody else's mail, and gets its own when it answers again.
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
 
-use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lamppost_delivery::{MaildirTemplate, Relay, Settings, Way, run};
-use lamppost_disk::{Blocking, Disk, DiskFile, Look, RealDisk};
+use lamppost_disk::Blocking;
 use lamppost_net::link::{Port, link};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Origin,
     Outcome, Placement, QueueId, Timestamp,
 };
+use lamppost_sim::{SilentDisk, SimulatedDisk};
 use lamppost_telemetry::{Health, Metrics, State};
-use parking_lot::{Condvar, Mutex};
-
-/// What calls into silent Maildirs wait for.
-#[derive(Default)]
-struct Gate {
-    /// A part of the paths that do not answer; nothing when all do.
-    silent: Mutex<Option<&'static str>>,
-    changed: Condvar,
-    /// Calls that wait.
-    waiting: Mutex<usize>,
-}
-
-/// A disk on which some paths do not answer.
-#[derive(Clone, Default)]
-struct SilentDisk {
-    gate: Arc<Gate>,
-}
-
-impl SilentDisk {
-    fn silence(&self, part: Option<&'static str>) {
-        *self.gate.silent.lock() = part;
-        self.gate.changed.notify_all();
-    }
-
-    fn pass(&self, path: &Path) {
-        let is_silent = |part: &mut Option<&str>| {
-            part.is_some_and(|part| path.to_string_lossy().contains(part))
-        };
-        let mut silent = self.gate.silent.lock();
-        if is_silent(&mut silent) {
-            *self.gate.waiting.lock() += 1;
-            self.gate.changed.wait_while(&mut silent, is_silent);
-            *self.gate.waiting.lock() -= 1;
-        }
-    }
-
-    fn waiting(&self) -> usize {
-        *self.gate.waiting.lock()
-    }
-}
-
-impl Disk for SilentDisk {
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        self.pass(path);
-        RealDisk.create_folder(path)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.pass(path);
-        Ok(Box::new(Quick(RealDisk.create(path)?)))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.pass(path);
-        RealDisk.open(path)
-    }
-
-    fn read(&self, path: &Path, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
-        RealDisk.read(path, offset, length_max)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        RealDisk.list(path)
-    }
-
-    fn look(&self, path: &Path) -> io::Result<Option<Look>> {
-        self.pass(path);
-        RealDisk.look(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.pass(from);
-        RealDisk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.pass(path);
-        Ok(())
-    }
-
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        self.pass(path);
-        Ok(())
-    }
-
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        RealDisk.free_bytes(path)
-    }
-}
-
-/// A file whose syncs take no time, so that no disk that is merely slow seems to be silent.
-struct Quick(Box<dyn DiskFile>);
-
-impl DiskFile for Quick {
-    fn write_at(&mut self, offset: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        self.0.write_at(offset, slices)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 struct Role {
     port: Port<DeliveryRequest, DeliveryAnswer>,
     disk: SilentDisk,
+    files: SimulatedDisk,
     health: Health,
-    folder: tempfile::TempDir,
 }
 
 impl Role {
     fn start(way: Way) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let health = Health::default();
         let settings = Settings {
-            maildir: MaildirTemplate::new(format!(
-                "{}/{{domain}}/{{local}}",
-                folder.path().display()
-            ))
-            .unwrap(),
+            maildir: MaildirTemplate::new("/mail/{domain}/{local}".into()).unwrap(),
             hostname: "mail.lamppost.test".into(),
             writers_max: 32,
             blocking: Blocking::Threads,
@@ -158,9 +47,10 @@ impl Role {
                 reply.send(ContentAnswer::Piece(Bytes::from_static(piece)));
             }
         });
-        let disk = SilentDisk::default();
+        let files = SimulatedDisk::new(Path::new("/mail"));
+        let disk = SilentDisk::new(Arc::new(files.clone()));
         tokio::spawn(run(settings, Arc::new(disk.clone()), Metrics::new(), inbox, content));
-        Self { port, disk, health, folder }
+        Self { port, disk, files, health }
     }
 
     async fn ask(&self, request: DeliveryRequest) -> Vec<Outcome> {
@@ -190,13 +80,11 @@ impl Role {
     }
 
     fn came(&self, local: &str) -> usize {
-        let new = self.folder.path().join("lamppost.test").join(local).join("new");
-        std::fs::read_dir(new).map_or(0, Iterator::count)
+        self.files.files(&format!("/{local}/new/")).len()
     }
 
     fn tmp(&self, local: &str) -> usize {
-        let tmp = self.folder.path().join("lamppost.test").join(local).join("tmp");
-        std::fs::read_dir(tmp).map_or(0, Iterator::count)
+        self.files.files(&format!("/{local}/tmp/")).len()
     }
 
     fn told(&self) -> Option<(State, String)> {
