@@ -131,7 +131,6 @@ impl<'a> Walk<'a> {
                 past: &past,
                 facts: relayed.collect(),
                 refusals: &refusals,
-                ends: number as usize,
                 root,
             };
             judge.judge().map_err(|broken| format!("{broken} (life {number}, {ended})"))?;
@@ -219,8 +218,6 @@ struct Judge<'a> {
     facts: Vec<Fact>,
     /// What was refused in the first life and followed by something that was stored in it.
     refusals: &'a [Fact],
-    /// How often the program was ended.
-    ends: usize,
     root: &'a Path,
 }
 
@@ -279,9 +276,7 @@ impl Judge<'_> {
         let bounces = self.notices(message.number, to, "failed");
         let is_safe = is_asked || is_queued || bounces > 0 || !notices_are_sure;
         let times = message.recipients.iter().filter(|one| *one == to).count();
-        // The end of a log that is torn may keep a notice and lose the failure before it, so that it is
-        // told once more; neither was durable.
-        if bounces > times * (1 + self.ends) {
+        if bounces > times {
             return Err(format!("{bounces} bounces"));
         }
         let delays = self.notices(message.number, to, "delayed");
