@@ -24,6 +24,7 @@ mod replay;
 mod schedule;
 mod segment;
 mod settings;
+mod settle;
 mod spares;
 mod spool;
 mod upkeep;
@@ -197,6 +198,7 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let lock = Lock::take(&settings.directory)?;
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings, false)?;
+    settle::settle(&*disk, &settings, &replayed);
     let messages = replayed.index.messages();
     let mut log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;
     info!(messages, spool = %settings.directory.display(), "spool opened");

@@ -58,6 +58,16 @@ enum Failure {
 async fn tell_failures(spool: &Arc<Spool>) {
     // Taken out before they are looked at: whatever fails meanwhile is for the next look.
     let ids = std::mem::take(&mut *spool.failures.lock());
+    if ids.iter().any(|&id| matches!(failure(spool, id), Failure::Bounce)) {
+        // A power cut may keep the second of two records that no sync covers and take the first: a
+        // bounce that stayed without its failure would be told again. An intent of nothing brings the
+        // sync that all failures so far need.
+        if let Err(error) = spool.intend(Vec::new(), spool.now()).await {
+            warn!(reason = %error, "failures could not be made durable; their bounces are tried again");
+            spool.failures.lock().extend(ids);
+            return;
+        }
+    }
     for id in ids {
         match failure(spool, id) {
             Failure::Over => {}

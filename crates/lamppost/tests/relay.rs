@@ -307,6 +307,9 @@ mod peers {
                 maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
                 hostname: "mail.here.test".into(),
                 writers_max: 1,
+                patience: Duration::from_secs(20),
+                health: lamppost_telemetry::Health::default(),
+                way: None,
                 blocking: Blocking::Threads,
                 relay,
             };

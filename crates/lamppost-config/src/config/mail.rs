@@ -70,6 +70,8 @@ pub struct Queue {
     pub batch_max: usize,
     pub batch_size_max: ByteSize,
     pub writers_max: usize,
+    pub maildir_timeout: Duration,
+    pub silent_mailboxes_max: usize,
     pub delivery_lag: Duration,
     pub delay_notice_after: Duration,
     pub notice_every: Duration,
@@ -218,6 +220,8 @@ impl Queue {
             batch_max: count_to(from, "batch-max", 100_000, findings),
             batch_size_max: size_within(from, "batch-size-max", (64 * KIB, GIB), findings).value,
             writers_max: count_to(from, "writers-max", 1000, findings),
+            maildir_timeout: time_within(from, "maildir-timeout", (SECOND, DAY), findings).value,
+            silent_mailboxes_max: count_to(from, "silent-mailboxes-max", 1000, findings),
             delivery_lag: time_within(from, "delivery-lag", (Duration::ZERO, MINUTE), findings)
                 .value,
             delay_notice_after: time(from, "delay-notice-after", findings),

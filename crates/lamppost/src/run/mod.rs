@@ -71,8 +71,9 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let hostname = opened.hostname();
     let tls = tls(&opened, &hostname)?;
     let metrics = Metrics::new();
+    let health = Health::default();
     let Roles { front, queue, policy, greylist, relay, control, intake, drain, password } =
-        wire(&opened, &hostname, &metrics).await?;
+        wire(&opened, &hostname, (&metrics, &health)).await?;
     let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
     let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
     for listener in metrics_listeners {
@@ -87,7 +88,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         begun: Instant::now(),
         listeners: listening,
         metrics,
-        health: Health::default(),
+        health,
         policy,
         greylist,
         relay,
@@ -130,7 +131,11 @@ struct Roles {
     password: Option<Secret>,
 }
 
-async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result<Roles, Failure> {
+async fn wire(
+    opened: &Opened,
+    hostname: &str,
+    (metrics, health): (&Arc<Metrics>, &Health),
+) -> Result<Roles, Failure> {
     let config = &opened.config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let accounts = open_accounts(opened).await?;
@@ -148,7 +153,7 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
 
     let relay = Relay::default();
     relay.set(relay::settings(config, hostname)?);
-    let delivery_settings = settings::delivery(config, &opened.state, hostname, &relay)
+    let delivery_settings = settings::delivery(config, &opened.state, hostname, (&relay, health))
         .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
     tokio::spawn(lamppost_delivery::run(
         delivery_settings,

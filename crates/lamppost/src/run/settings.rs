@@ -12,6 +12,7 @@ use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
 use lamppost_smtp::{AuthOffer, Kind, Limits};
+use lamppost_telemetry::Health;
 
 pub(super) fn greylist(config: &Config) -> GreylistPolicy {
     let greylist = &config.mail.greylist;
@@ -91,7 +92,7 @@ pub(super) fn delivery(
     config: &Config,
     state: &Path,
     hostname: &str,
-    relay: &Relay,
+    (relay, health): (&Relay, &Health),
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
     let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
@@ -99,6 +100,10 @@ pub(super) fn delivery(
         hostname: hostname.to_owned(),
         writers_max: config.mail.queue.writers_max,
         blocking: lamppost_disk::Blocking::Threads,
+        patience: config.mail.queue.maildir_timeout,
+        silent_max: config.mail.queue.silent_mailboxes_max,
+        health: health.clone(),
+        way: None,
         relay: relay.clone(),
     })
 }
