@@ -75,6 +75,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         hostname: "mail.lamppost.test".into(),
         writers_max: 4,
         patience: Duration::from_secs(20),
+        silent_max: 16,
         health: lamppost_telemetry::Health::default(),
         way: None,
         blocking: Blocking::Threads,

@@ -308,6 +308,7 @@ mod peers {
                 hostname: "mail.here.test".into(),
                 writers_max: 1,
                 patience: Duration::from_secs(20),
+                silent_max: 16,
                 health: lamppost_telemetry::Health::default(),
                 way: None,
                 blocking: Blocking::Threads,
