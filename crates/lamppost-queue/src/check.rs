@@ -221,7 +221,7 @@ mod tests {
             }
             let (begin, sequence) = (log.next_segment(), log.next_sequence());
             let position = Position { begin, sequence, last_id: QueueId(3) };
-            checkpoint::write(&*disk, &settings, &Mutex::new(index), position).unwrap();
+            checkpoint::write(&*disk, &settings, &Mutex::new(index), (position, 0)).unwrap();
         }
         written.places
     }
@@ -289,18 +289,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let places = spool(folder.path(), true);
         let settings = settings(folder.path());
-        let loaded = checkpoint::load(&RealDisk, &settings.checkpoint(), |_, _| {}).unwrap();
+        let loaded = checkpoint::load(&RealDisk, &settings.checkpoints()[0], |_, _| {}).unwrap();
         let checkpoint::Loaded::Whole(position) = loaded else { panic!() };
         // As if more segments had come and gone.
         let index = Mutex::new(Index::default());
         let entries = Mutex::new(Vec::new());
-        checkpoint::load(&RealDisk, &settings.checkpoint(), |_, one| entries.lock().push(one))
+        checkpoint::load(&RealDisk, &settings.checkpoints()[0], |_, one| entries.lock().push(one))
             .unwrap();
         for entry in entries.into_inner() {
             index.lock().restore(entry);
         }
         let position = Position { begin: position.begin + 5, sequence: 99, ..position };
-        checkpoint::write(&RealDisk, &settings, &index, position).unwrap();
+        checkpoint::write(&RealDisk, &settings, &index, (position, 0)).unwrap();
         assert_eq!(found(folder.path()), (vec![], vec![1, 2, 3]));
         flip(folder.path(), places[2] + 40);
         let (findings, _) = found(folder.path());

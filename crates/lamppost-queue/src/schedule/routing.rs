@@ -24,7 +24,7 @@ pub(super) async fn decide(
             Ok(Some(loaded)) => loaded,
             Ok(None) => continue,
             Err(outcome) => {
-                troubled |= conclude(spool, vec![(Tried::unknown(item), outcome)]);
+                troubled |= conclude(spool, vec![(Tried::known(spool, item), outcome)]);
                 continue;
             }
         };
