@@ -53,11 +53,9 @@ pub(crate) fn known(
     let folder = settings.quarantine();
     let paths = match disk.list(&folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => listed.map_err(|source| StartError::Disk {
-            step: "list",
-            path: folder,
-            source,
-        })?,
+        listed => {
+            listed.map_err(|source| StartError::Disk { step: "list", path: folder, source })?
+        }
     };
     let notes = paths.into_iter().filter_map(|path| {
         let is_note = path.extension().is_some_and(|end| end == "json");
@@ -142,7 +140,8 @@ impl Spool {
         let why = self.quarantined.lock().get(&id).cloned()?;
         let folder = self.settings.quarantine();
         let message = note(&*self.disk, &folder.join(format!("{id}.json")))?.message?;
-        let fault = format!("{why}; it left the queue, and what is left of it is in {}", folder.display());
+        let fault =
+            format!("{why}; it left the queue, and what is left of it is in {}", folder.display());
         Some(MessageView { fault: Some(fault), ..message })
     }
 }

@@ -224,7 +224,13 @@ impl<'a> Replay<'a> {
     fn unread(&mut self, number: u64, path: &Path, read: &Salvaged) {
         let Some(fault) = &read.fault else { return };
         for &(at, length) in &read.holes {
-            warn!(segment = number, at, length, reason = fault, "a part of the spool cannot be read and was skipped");
+            warn!(
+                segment = number,
+                at,
+                length,
+                reason = fault,
+                "a part of the spool cannot be read and was skipped"
+            );
             self.damage.push(format!(
                 "{length} bytes from {at} on of {} cannot be read: {fault}",
                 path.display()

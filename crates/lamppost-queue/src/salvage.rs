@@ -45,8 +45,7 @@ pub(crate) fn read(
         Err(error) if is_unreadable(&error) => error,
         Err(error) => return Err(error),
     };
-    let mut salvaged =
-        Salvaged { offset, fault: Some(error.to_string()), ..Salvaged::default() };
+    let mut salvaged = Salvaged { offset, fault: Some(error.to_string()), ..Salvaged::default() };
     let length = match disk.look(path) {
         Ok(look) => look.map_or(0, |look| look.length).saturating_sub(offset),
         Err(error) if is_unreadable(&error) => 0,

@@ -276,12 +276,11 @@ impl Spool {
         let spool = self.clone();
         let then = move |committed: Result<Committed, CommitFailed>| {
             let ended = apply(&spool);
-            match committed {
-                Ok(_) => spool.ended(ended),
-                Err(_) => {
-                    spool.upkeep.doubt(ended.iter().map(|one| one.id));
-                    spool.count_messages();
-                }
+            if committed.is_ok() {
+                spool.ended(ended);
+            } else {
+                spool.upkeep.doubt(ended.iter().map(|one| one.id));
+                spool.count_messages();
             }
             spool.due.notify_one();
             spool.notices.notify_one();

@@ -302,7 +302,9 @@ impl Spool {
         let place = self.index.lock().message(id).map(|message| message.place);
         let Some(Place { segment, .. }) = place else { return };
         warn!(queue_id = %id, segment, reason = %error, "a message cannot be written again");
-        self.damaged(format!("segment {segment} stays: message {id} in it cannot be read: {error}"));
+        self.damaged(format!(
+            "segment {segment} stays: message {id} in it cannot be read: {error}"
+        ));
         self.upkeep.stuck.lock().insert(segment);
     }
 

@@ -267,7 +267,10 @@ async fn a_message_that_is_found_damaged_is_copied_named_and_bounced_without_inn
         assert!(left.starts_with(b"Subject: hello\n") && left.ends_with(b"body\n"));
         assert!(file(format!("{id}.damaged")).starts_with(b"LREC"));
         let text = bounced(&mut around).await;
-        assert!(text.contains("<named-here-alone@lamppost.test>: the message was damaged"), "{text}");
+        assert!(
+            text.contains("<named-here-alone@lamppost.test>: the message was damaged"),
+            "{text}"
+        );
         for inner in ["segment", "record", "/", "spool", "checksum"] {
             let words = text.split("\n\n").nth(4).unwrap();
             assert!(!words.contains(inner), "{inner}: {words}");
@@ -287,6 +290,47 @@ async fn a_message_that_is_found_damaged_is_copied_named_and_bounced_without_inn
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_the_disk_does_not_give_is_tried_until_its_lifetime_ends() {
+    let (disk, folder) = world();
+    let of = |settings: &mut Settings| {
+        without_memory(settings);
+        settings.lifetime = Duration::from_secs(3600);
+    };
+    let mut around = start(&disk, folder.path(), of).await;
+    let content = Bytes::from_static(b"Subject: hello\n\nsecret body\n");
+    let submit = IntakeRequest::Submit { envelope: sent("demo"), content };
+    let id = stored(&around.intake.ask(submit).await.unwrap());
+    let (segment, at) = find(&disk, "secret");
+    disk.spoil(&segment, at, 1);
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    let view = show(&around, id).await.unwrap();
+    assert!(view.recipients[0].attempts > 2, "{view:?}");
+    let damage = status(&around).await.damage;
+    assert!(damage.iter().any(|text| text.contains(&id.to_string())), "{damage:?}");
+    let text = bounced(&mut around).await;
+    assert!(text.contains("the message was damaged") && !text.contains("os error"), "{text}");
+    assert_eq!(disk.files(".json").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_not_full_of_what_only_the_older_checkpoint_needs() {
+    let (disk, folder) = world();
+    let of = |settings: &mut Settings| {
+        small(settings);
+        settings.free_space_min = 100_000;
+    };
+    let mut around = start(&disk, folder.path(), of).await;
+    succeeding(&mut around);
+    until_checkpoint(&around, &disk).await;
+    until_checkpoint(&around, &disk).await;
+    let before = disk.files(".seg").len();
+    disk.set_quota(Some(disk.used() + 90_000));
+    let refused = submit(&around, "demo", "hello\n").await;
+    assert_eq!(refused, IntakeAnswer::Refused(Refusal::SpoolFull));
+    until(async || disk.files(".seg").len() < before).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_damaged_message_whose_file_is_prepared_is_published() {
     let (disk, folder) = world();
     let mut around = start(&disk, folder.path(), without_memory).await;
@@ -302,7 +346,8 @@ async fn a_damaged_message_whose_file_is_prepared_is_published() {
     .await;
     let (segment, at) = find(&disk, "named-here-alone");
     disk.damage(&segment, at, b"N");
-    let request = deliver(&mut around, &Outcome::Done).await;
+    let soon = Duration::from_secs(600);
+    let request = tokio::time::timeout(soon, deliver(&mut around, &Outcome::Done)).await.unwrap();
     let DeliveryRequest::Publish(placements) = request else { panic!("{request:?}") };
     assert_eq!(placements[0].mailbox.as_str(), "named-here-alone@lamppost.test");
     until(async || listed(&around).await.is_empty()).await;

@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Position, Standing};
 use crate::index::{Entry, Index, Place};
 use crate::load::aside_sum;
 use crate::log::Next;
+use crate::quarantine;
 use crate::record::Record;
 use crate::replay::{Replayed, Segment, before_gap, failures, take_in, voided};
 use crate::salvage;
@@ -73,7 +74,7 @@ pub(crate) fn examine(
         wants_checkpoint: false,
         damage: Vec::new(),
         doubtful: Vec::new(),
-        quarantined: BTreeMap::new(),
+        quarantined: quarantine::known(disk, settings)?,
         failures: BTreeSet::new(),
     };
     work.log(&mut replayed)?;
