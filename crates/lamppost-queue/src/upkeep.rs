@@ -42,8 +42,11 @@ pub(crate) struct Upkeep {
     relieved_at: AtomicU64,
     /// Messages whose large contents are to be removed once it is durable that they are gone.
     doomed: Mutex<Vec<QueueId>>,
-    /// Those of which that may never be durable, since the log failed: it is written again.
-    unsure: Mutex<Vec<QueueId>>,
+    /// Records that nobody waits for, and that no sync covers yet.
+    unsynced: Mutex<Vec<Draft>>,
+    /// Those that may never be durable, since the log failed. The index goes by them, and so must every
+    /// record that follows: they are said again before it.
+    unsaid: Mutex<Vec<Draft>>,
     /// Messages that are to be written again.
     moving: Mutex<VecDeque<QueueId>>,
     /// Messages that were, with their old and new places. The new ones count once they are durable:
@@ -63,7 +66,8 @@ impl Upkeep {
             is_writing: AtomicBool::new(false),
             relieved_at: AtomicU64::new(0),
             doomed: Mutex::default(),
-            unsure: Mutex::default(),
+            unsynced: Mutex::default(),
+            unsaid: Mutex::default(),
             moving: Mutex::default(),
             moved: Mutex::default(),
             stuck: Mutex::default(),
@@ -75,9 +79,24 @@ impl Upkeep {
         self.doomed.lock().push(id);
     }
 
-    /// Messages that are gone, which the log does not say.
-    pub(crate) fn doubt(&self, ids: impl IntoIterator<Item = QueueId>) {
-        self.unsure.lock().extend(ids);
+    /// A record that nobody waits for was written.
+    pub(crate) fn wrote(&self, draft: Draft) {
+        self.unsynced.lock().push(draft);
+    }
+
+    /// A record that nobody waits for could not be written.
+    pub(crate) fn failed(&self, draft: Draft) {
+        self.unsaid.lock().push(draft);
+    }
+
+    /// Whether there are records that must be said again.
+    pub(crate) fn has_unsaid(&self) -> bool {
+        !self.unsaid.lock().is_empty()
+    }
+
+    /// The records that must be said again, in their order.
+    pub(crate) fn take_unsaid(&self) -> Vec<Draft> {
+        std::mem::take(&mut *self.unsaid.lock())
     }
 }
 
@@ -124,23 +143,10 @@ impl Spool {
         log.closed().filter(is_unused).collect()
     }
 
-    /// Removes large contents whose messages are durably gone.
-    ///
-    /// When the log failed meanwhile, the records that say so may be lost, and those that are to void
-    /// what was refused may not be there yet: it is said once more first.
-    fn remove_doomed(&self, log: &mut Log) {
-        let unsure = std::mem::take(&mut *self.upkeep.unsure.lock());
-        if !unsure.is_empty() {
-            let gone = Draft::new(&Record::Deleted { ids: unsure.clone() }, Bytes::new());
-            let written = log.append(&[&gone], Purpose::State, true);
-            self.has_segment(log.current());
-            match written {
-                Ok(_) => self.upkeep.doomed.lock().extend(unsure),
-                // The next sync that succeeds is followed by another try.
-                Err(_) => self.upkeep.unsure.lock().extend(unsure),
-            }
-        }
-        if log.has_voids() {
+    /// Removes large contents whose messages are durably gone: not while the records that say so are to
+    /// be said again, or those that void what was refused.
+    fn remove_doomed(&self, log: &Log) {
+        if log.has_voids() || self.upkeep.has_unsaid() {
             return;
         }
         for id in std::mem::take(&mut *self.upkeep.doomed.lock()) {
@@ -286,7 +292,7 @@ impl Spool {
         // A failure is told when the next group fails too; the old records are still there.
         let Ok(written) = log.append(&all, Purpose::State, false) else {
             self.has_segment(log.current());
-            self.settle_moved(false);
+            self.settle(false);
             return;
         };
         let mut upkeep = self.upkeep.moved.lock();
@@ -308,17 +314,18 @@ impl Spool {
         self.upkeep.stuck.lock().insert(segment);
     }
 
-    /// What was written again is durable, or may never be; then the old records go on to count.
-    pub(crate) fn settle_moved(&self, is_durable: bool) {
+    /// What was written is durable, or may never be. Then the old records of what was written again go
+    /// on to count, and what nobody waited for is to be said again.
+    pub(crate) fn settle(&self, is_durable: bool) {
         let moved = std::mem::take(&mut *self.upkeep.moved.lock());
         if is_durable {
+            self.upkeep.unsynced.lock().clear();
             let mut index = self.index.lock();
             for (id, from, to) in moved {
                 index.relocate(id, from, to);
             }
         } else {
-            // The records that ended their messages may be lost too.
-            self.upkeep.unsure.lock().append(&mut self.upkeep.doomed.lock());
+            self.upkeep.unsaid.lock().append(&mut self.upkeep.unsynced.lock());
         }
     }
 
