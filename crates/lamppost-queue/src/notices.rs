@@ -112,9 +112,24 @@ async fn bounce(spool: &Arc<Spool>, id: QueueId) -> bool {
         let failed = recipients.filter(|(_, one)| one.progress == Progress::Failed);
         failed.map(|(index, _)| index).collect::<Vec<_>>()
     };
-    let Some(indices) = spool.index.lock().message(id).map(failed) else { return true };
+    let indices = {
+        let mut index = spool.index.lock();
+        let Some(indices) = index.message(id).map(failed) else { return true };
+        // Until the bounce is committed nobody has them tried again.
+        for &place in &indices {
+            index.claim((id, place));
+        }
+        indices
+    };
     let settles = Settles::Failures(indices.clone());
-    match notify(spool, id, (Kind::Failure, settles), &indices).await {
+    let told = notify(spool, id, (Kind::Failure, settles), &indices).await;
+    if !matches!(told, Ok(Some(_))) {
+        let mut index = spool.index.lock();
+        for &place in &indices {
+            index.give_up_claim((id, place));
+        }
+    }
+    match told {
         Ok(Some(notice)) => {
             info!(queue_id = %id, notice = %notice, recipients = indices.len(), "sender told of failure");
             true
