@@ -18,7 +18,8 @@ use lamppost_roles::{
 };
 use lamppost_smtp::{ReversePath, Status};
 use support::{
-    Around, change, deliver, entries, envelope, listed, show, small, start, stored, until, world,
+    Around, change, deliver, entries, envelope, listed, restart, show, small, start, stored, until,
+    world,
 };
 
 fn failed() -> Outcome {
@@ -305,4 +306,29 @@ async fn a_bounce_that_was_given_its_way_is_sent_once() {
     assert!(matches!(request, DeliveryRequest::Relay(_)), "{request:?}");
     let again = tokio::time::timeout(Duration::from_secs(3), around.delivery.next()).await;
     assert!(again.is_err(), "{again:?}");
+}
+
+/// A power cut may lose a record that nobody waited for and leave the bounce behind it.
+#[tokio::test(start_paused = true)]
+async fn a_bounce_is_written_once_though_the_record_of_the_failure_is_lost() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    deliver(&mut around, &failed()).await;
+    // The bounce is stored: its way is asked for.
+    drop(around.routing.next().await.unwrap());
+    let disk = disk.after_kill();
+    let reason = b"no such mailbox";
+    let place = |path: &std::path::PathBuf| {
+        let world = disk.world();
+        world.file(path)?.windows(reason.len()).position(|window| window == reason)
+    };
+    let (segment, at) =
+        disk.files(".seg").iter().find_map(|path| Some((path.clone(), place(path)?))).unwrap();
+    disk.damage(&segment, at as u64, b"N");
+    let mut around = restart(around, &disk, folder.path(), settings).await;
+    route(&mut around, here()).await;
+    prepared(&deliver(&mut around, &Outcome::Done).await);
+    deliver(&mut around, &Outcome::Done).await;
+    until(async || listed(&around).await.is_empty()).await;
 }
