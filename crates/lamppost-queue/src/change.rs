@@ -12,6 +12,7 @@ use lamppost_roles::{
 use lamppost_smtp::Status;
 use tracing::info;
 
+use crate::bounce::told;
 use crate::committer::CommitFailed;
 use crate::index::{Message, Recipient};
 use crate::record::{Progress, RecipientRecord, Record};
@@ -258,7 +259,7 @@ fn returned(record: RecipientRecord, at: Timestamp) -> Option<RecipientRecord> {
     let mut reason =
         Reason::own(Status::POLICY, "returned by the administrator of the mail server");
     if let Some(last) = record.last {
-        reason.text = format!("{} (last try: {})", reason.text, last.reason.text);
+        reason.text = format!("{} (last try: {})", reason.text, told(&last.reason));
     }
     let last = Some(Attempt { at, reason });
     Some(RecipientRecord { progress: Progress::Failed, last, ..record })

@@ -72,7 +72,10 @@ pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
         }
         ControlRequest::Show(id) => match view(spool, id) {
             Some(view) => ControlAnswer::Message(view),
-            None => ControlAnswer::NotFound,
+            None => match spool.quarantined(id) {
+                Some(view) => ControlAnswer::Message(view),
+                None => ControlAnswer::NotFound,
+            },
         },
         ControlRequest::Read { id, offset, length_max } => {
             match spool.read(id, offset, length_max.min(PIECE_MAX)) {
@@ -128,10 +131,11 @@ fn meant(spool: &Spool, id: QueueId, filter: &Filter) -> Option<MessageView> {
 /// A message as administrators see it; nothing when it is gone.
 pub(crate) fn view(spool: &Spool, id: QueueId) -> Option<MessageView> {
     let read = spool.load_record(id);
+    let known = spool.quarantined.lock().get(&id).cloned();
     let index = spool.index.lock();
     let message = index.message(id)?;
     let (record, fault) = match read {
-        Ok(record) => (record, None),
+        Ok(record) => (record, known),
         Err(error) => (None, Some(error.to_string())),
     };
     let recipients = message.recipients.iter().enumerate().map(|(place, recipient)| {
@@ -157,7 +161,7 @@ pub(crate) fn view(spool: &Spool, id: QueueId) -> Option<MessageView> {
 }
 
 /// What is known of a recipient whose record is damaged.
-fn account(route: &lamppost_roles::Route) -> String {
+pub(crate) fn account(route: &lamppost_roles::Route) -> String {
     match route {
         lamppost_roles::Route::Mailbox(account) => account.to_string(),
         _ => "?".into(),

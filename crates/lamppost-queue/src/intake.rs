@@ -210,7 +210,9 @@ fn finish(
     let after = spool.clone();
     spool.add(message, Bytes::new(), move |added| {
         if added.is_err() {
-            forget(&after, &upload);
+            // Its record may be in the log until it is voided, and must not be without its content.
+            after.upkeep.doom(id);
+            after.order_tidy();
         }
         reply.send(stored(id, added));
     });

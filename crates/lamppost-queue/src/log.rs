@@ -206,6 +206,11 @@ impl Log {
         self.dirty && self.current.is_some()
     }
 
+    /// Whether something that was refused is not voided durably yet.
+    pub(crate) fn has_voids(&self) -> bool {
+        !self.voids.is_empty()
+    }
+
     /// Begins the next segment, with room for a group. Its header is durable before its name is,
     /// and its name before any of its records.
     fn rotate(&mut self, length: u64, purpose: Purpose) -> io::Result<()> {

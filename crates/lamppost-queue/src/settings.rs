@@ -113,9 +113,9 @@ impl Settings {
         self.directory.join("log")
     }
 
-    /// The index as it was last written.
-    pub(crate) fn checkpoint(&self) -> PathBuf {
-        self.directory.join("checkpoint")
+    /// The index as it was written the last two times, under two names in turn.
+    pub(crate) fn checkpoints(&self) -> [PathBuf; 2] {
+        ["checkpoint", "checkpoint.2"].map(|name| self.directory.join(name))
     }
 
     /// Where large contents are.

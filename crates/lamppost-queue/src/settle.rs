@@ -18,7 +18,7 @@ pub(crate) fn settle(disk: &dyn Disk, settings: &Settings, replayed: &Replayed) 
     if settings.durability == Durability::None {
         return;
     }
-    let begin = replayed.covered_below;
+    let begin = replayed.standing.covered_below();
     let segments = replayed.next.segments.range(begin..);
     let segments = segments.map(|(&number, _)| settings.segment(number));
     let large = replayed.index.after(None).filter(|(_, message)| message.aside);

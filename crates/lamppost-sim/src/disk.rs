@@ -35,6 +35,8 @@ struct State {
     lie: Option<Lie>,
     syncs: u64,
     bytes_read: u64,
+    /// Parts of files that cannot be read: the file, from where, to where.
+    bad: Vec<(u64, u64, u64)>,
 }
 
 /// Which syncs do nothing and say that they did.
@@ -69,6 +71,7 @@ impl SimulatedDisk {
             lie: None,
             syncs: 0,
             bytes_read: 0,
+            bad: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
@@ -187,6 +190,14 @@ impl SimulatedDisk {
             state.apply(Operation::SyncFile { file, good: true });
         }
     }
+
+    /// From now on a part of a file cannot be read (EIO), whatever the file is called.
+    pub fn spoil(&self, path: &Path, offset: u64, length: u64) {
+        let mut state = self.state.lock();
+        if let Some(Node::File(file)) = state.world.node(path) {
+            state.bad.push((file, offset, offset.saturating_add(length)));
+        }
+    }
 }
 
 impl State {
@@ -295,11 +306,17 @@ impl Disk for SimulatedDisk {
     }
 
     fn read(&self, path: &Path, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
+        /// EIO, as the kernel numbers it.
+        const INPUT_OUTPUT_ERROR: i32 = 5;
         let mut state = self.state.lock();
-        state.file(path)?;
+        let file = state.file(path)?;
         let bytes = state.world.file(path).unwrap_or_default();
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let to = from.saturating_add(length_max).min(bytes.len());
+        let (begin, end) = (from as u64, to as u64);
+        if state.bad.iter().any(|&(bad, from, to)| bad == file && from < end && begin < to) {
+            return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
+        }
         let bytes = bytes[from..to].to_vec();
         state.bytes_read += bytes.len() as u64;
         Ok(bytes)

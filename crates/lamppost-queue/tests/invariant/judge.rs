@@ -5,6 +5,8 @@
 //! deleted by the administrator; no recipient has it twice; nothing that was refused is there, once
 //! the disk had worked again.
 //!
+//! Now and then the newest checkpoint is damaged too, which must change nothing.
+//!
 //! Without a journal a file system may cut a rename in two: between the rename into `new/` and the
 //! syncs of both folders, a file may have both names or none after a power cut. Nothing can be
 //! promised for a file in that moment, and nothing is checked.
@@ -113,6 +115,9 @@ impl<'a> Walk<'a> {
         let mut past = self.past.clone();
         let mut world = self.world.clone();
         let mut ended = end(&mut world, &mut past, &mut lot);
+        if lot.one_in(3) {
+            world = with_damaged_checkpoint(world, root);
+        }
         let mut facts: Vec<_> = known(&self.story.facts, self.at);
         let last = facts.iter().rposition(|fact| matches!(fact, Fact::Stored { .. }));
         let refusals = facts[..last.unwrap_or(0)].to_vec();
@@ -173,6 +178,20 @@ fn read(world: &mut World, past: &mut Past, root: &Path, lot: &mut Lot) {
         world.apply(&operation);
         past.apply(&operation);
     }
+}
+
+/// A disk on which the newest checkpoint has gone bad: the other one and the log say the same.
+fn with_damaged_checkpoint(world: World, root: &Path) -> World {
+    let begin = |path: &PathBuf| {
+        let head = world.file(path)?.get(8..16)?.first_chunk::<8>()?;
+        Some(u64::from_le_bytes(*head))
+    };
+    let paths = ["checkpoint", "checkpoint.2"].map(|name| root.join(name));
+    let newest = paths.into_iter().filter(|path| begin(path).is_some()).max_by_key(begin);
+    let Some(newest) = newest else { return world };
+    let disk = SimulatedDisk::with_world(world);
+    disk.damage(&newest, 40, b"damage");
+    disk.world()
 }
 
 /// Runs the queue until nothing is left to do; tells what is in it then. Perhaps only so many bytes
