@@ -99,7 +99,7 @@ fn told(command: &[&str], relay: &str) -> (String, Option<i32>) {
     let config = folder.path().join("lamppost.toml");
     let text = format!(
         "[mail]\nrelay-to = \"127.0.0.1:587\"\n[mail.relay]\n{relay}\n\
-         [[mail.listen]]\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n"
+         [[mail.listen]]\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n[metrics]\nlisten = []\n"
     );
     std::fs::write(&config, text).unwrap();
     let output = support::lamppost()
@@ -186,7 +186,7 @@ fn files_of_the_relay_are_looked_at_before_the_start() {
             format!("tls = \"off\"\n[tls]\ncertificate = \"{empty}\"\nkey = \"{empty}\""),
             6,
             "`tls.certificate`: ",
-            "name a certificate and the key",
+            "name a certificate chain and the key",
         ),
     ] {
         told_with_its_line(&relay, line, [what, cure]);
