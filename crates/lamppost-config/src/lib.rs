@@ -7,15 +7,18 @@ mod config;
 mod problem;
 mod reader;
 mod reference;
+mod remark;
 mod unit;
 
 pub use config::{
     Auth, Config, Durability, Greylist, HostPort, Kind, Level, Limits, Listen, LoadError, Log,
     LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Secret, Server, StoreFailure, Tls,
-    TlsMode, WhenAbsent,
+    TlsMode, WhenAbsent, read_file,
 };
-pub use problem::{KeyFault, Problem, Problems};
+pub use problem::{Problem, Problems, Severity};
 pub use reference::{
-    Entry, Key, Source, defaults_text, demo_text, explain, init_text, reference, similar_key,
+    Entry, Key, Source, defaults_text, demo_text, explain, explain_section, init_text, reference,
+    similar_key,
 };
+pub use remark::{Remark, placed};
 pub use unit::{ByteSize, format_duration, parse_duration};

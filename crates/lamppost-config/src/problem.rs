@@ -6,11 +6,21 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Serialize;
 
-use crate::reference::place_of;
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The program does not run with it.
+    Error,
+    /// The program runs, and probably not as it was meant.
+    Warning,
+}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The line, from 1.
     pub line: usize,
     /// The column in characters, from 1.
@@ -29,7 +39,7 @@ pub struct Problem {
 pub struct Problems {
     /// The file.
     pub file: String,
-    /// What is wrong with it; never empty.
+    /// What is wrong with it.
     pub problems: Vec<Problem>,
     #[serde(skip)]
     text: String,
@@ -42,34 +52,11 @@ impl Problem {
         let before = &text[..start];
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|&letter| letter != '\n').count() + 1;
-        Self { line, column, what, cure, span: start..end }
+        Self { severity: Severity::Error, line, column, what, cure, span: start..end }
     }
-}
-
-/// What is wrong with the value of a key that a check of the text alone cannot find: a file that it
-/// names, for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyFault {
-    /// The key with its section, such as `mail.relay.password`.
-    pub key: &'static str,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub cure: Option<String>,
 }
 
 impl Problems {
-    /// What is wrong with keys of a file that [`crate::Config::parse`] takes, each at its place. A
-    /// key that the file does not have is told at its section.
-    pub fn of_keys(file: String, text: String, faults: Vec<KeyFault>) -> Self {
-        let problem = |fault: KeyFault| {
-            let span = place_of(&text, fault.key);
-            Problem::new(&text, span, format!("`{}`: {}", fault.key, fault.what), fault.cure)
-        };
-        let problems = faults.into_iter().map(problem).collect();
-        Self::new(file, text, problems)
-    }
-
     pub(crate) fn new(file: String, text: String, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.start);
         Self { file, problems, text }
@@ -81,7 +68,11 @@ impl Problems {
         let rendered = self.problems.iter().map(|problem| {
             let mark = AnnotationKind::Primary.span(problem.span.clone());
             let snippet = Snippet::source(&self.text).path(&self.file).annotation(mark);
-            let group = Level::ERROR.primary_title(&problem.what).element(snippet);
+            let level = match problem.severity {
+                Severity::Error => Level::ERROR,
+                Severity::Warning => Level::WARNING,
+            };
+            let group = level.primary_title(&problem.what).element(snippet);
             let group = match &problem.cure {
                 Some(cure) => group.element(Level::HELP.message(cure)),
                 None => group,

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::Network;
 use crate::problem::Problem;
-use crate::unit::{ByteSize, parse_duration};
+use crate::unit::{ByteSize, format_duration, parse_duration};
 
 /// What is wrong so far.
 pub(crate) struct Findings<'a> {
@@ -253,6 +253,40 @@ pub(crate) fn duration(value: &Value<'_>) -> Result<Duration, Wrong> {
 pub(crate) fn size(value: &Value<'_>) -> Result<ByteSize, Wrong> {
     let parsed = value.get_ref().as_str().and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| Wrong::new("is no size", "write a number and a unit in quotes, such as \"512B\", \"64KiB\", \"25MiB\" or \"1GiB\""))
+}
+
+/// A duration within bounds.
+pub(crate) fn duration_within(
+    value: &Value<'_>,
+    (least, most): (Duration, Duration),
+) -> Result<Duration, Wrong> {
+    let duration = duration(value)?;
+    let cure = || {
+        format!(
+            "write a duration from \"{}\" to \"{}\"",
+            format_duration(least),
+            format_duration(most)
+        )
+    };
+    match duration {
+        short if short < least => Err(Wrong::new("is too short", cure())),
+        long if long > most => Err(Wrong::new("is too long", cure())),
+        _ => Ok(duration),
+    }
+}
+
+/// A size within bounds.
+pub(crate) fn size_within(
+    value: &Value<'_>,
+    (least, most): (ByteSize, ByteSize),
+) -> Result<ByteSize, Wrong> {
+    let size = size(value)?;
+    let cure = || format!("write a size from \"{least}\" to \"{most}\"");
+    match size {
+        small if small < least => Err(Wrong::new("is too small", cure())),
+        large if large > most => Err(Wrong::new("is too large", cure())),
+        _ => Ok(size),
+    }
 }
 
 /// One of a few words.

@@ -1,5 +1,7 @@
 //! The reference of all keys, drawn from the comments of the built-in files.
 
+use std::collections::BTreeSet;
+
 use toml::de::{DeTable, DeValue};
 
 use crate::Config;
@@ -85,12 +87,21 @@ pub fn explain(name: &str) -> Option<Key> {
     exact.or_else(short)
 }
 
-/// The key that was probably meant.
+/// The keys of a section and of those below it; none when there is no such section.
+pub fn explain_section(name: &str) -> Vec<Key> {
+    let prefix = format!("{}.", name.trim_matches(['[', ']']));
+    reference().into_iter().filter(|key| key.name.starts_with(&prefix)).collect()
+}
+
+/// The key or the section that was probably meant.
 pub fn similar_key(name: &str) -> Option<String> {
     let keys = reference();
     let short = |key: &Key| key.name.rsplit('.').next().unwrap_or_default().to_owned();
     let shorts: Vec<_> = keys.iter().map(short).collect();
-    let full = nearest(name, keys.iter().map(|key| key.name.as_str()));
+    let sections: BTreeSet<_> =
+        keys.iter().filter_map(|key| Some(key.name.rsplit_once('.')?.0)).collect();
+    let names = keys.iter().map(|key| key.name.as_str());
+    let full = nearest(name, names.chain(sections));
     full.or_else(|| {
         let near = nearest(name.rsplit('.').next()?, shorts.iter().map(String::as_str))?;
         keys.iter().find(|key| short(key) == near).map(|key| key.name.as_str())
@@ -171,21 +182,6 @@ fn entry(
             Entry { key, value: text[span].to_owned(), source: Source::File { line } }
         }
         None => Entry { key, value: default, source: Source::Default },
-    }
-}
-
-/// Where the value of a key stands, or else its section, or else the file's start.
-pub(crate) fn place_of(text: &str, key: &str) -> std::ops::Range<usize> {
-    let (root, _) = DeTable::parse_recoverable(text);
-    let mut name = key;
-    loop {
-        if let Some(found) = lookup(root.get_ref(), name) {
-            return found.span();
-        }
-        match name.rsplit_once('.') {
-            Some((section, _)) => name = section,
-            None => return 0..0,
-        }
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
-use lamppost_config::{Config, Source, explain, init_text, reference, similar_key};
+use lamppost_config::{
+    Config, Source, explain, explain_section, init_text, placed, reference, similar_key,
+};
 use proptest::prelude::*;
 
 fn problems(text: &str) -> String {
@@ -54,6 +56,9 @@ fn every_key_has_a_text_and_can_be_explained() {
     }
     assert_eq!(explain("sessions-max").unwrap().name, "mail.limits.sessions-max");
     assert_eq!(explain("lifetime"), None);
+    assert_eq!(explain_section("mail.greylist").len(), 7);
+    assert!(explain_section("mail").len() > 50 && explain_section("mial").is_empty());
+    assert_eq!(similar_key("mail.greylst").as_deref(), Some("mail.greylist"));
     assert_eq!(similar_key("session-max").as_deref(), Some("mail.limits.sessions-max"));
 }
 
@@ -234,6 +239,142 @@ fn files_that_are_no_text_are_told_by_line() {
     assert!(error.ends_with("lamppost.toml line 2 is not UTF-8 text"), "{error}");
 }
 
+#[test]
+fn bounds_are_told_with_their_place_and_cure() {
+    insta::assert_snapshot!(problems(
+        "[mail.queue]\nsegment-size = \"4KiB\"\nretry-first = \"0s\"\nlifetime = \"400d\"\n\
+         batch-max = 0\n[mail.limits]\ncommand-line-max = \"10B\"\n"
+    ), @r#"
+        error: `segment-size` is too small
+         --> lamppost.toml:2:16
+          |
+        2 | segment-size = "4KiB"
+          |                ^^^^^^
+          |
+          = help: write a size from "1MiB" to "1GiB"
+
+        error: `retry-first` is too short
+         --> lamppost.toml:3:15
+          |
+        3 | retry-first = "0s"
+          |               ^^^^
+          |
+          = help: write a duration from "1s" to "7d"
+
+        error: `lifetime` is too long
+         --> lamppost.toml:4:12
+          |
+        4 | lifetime = "400d"
+          |            ^^^^^^
+          |
+          = help: write a duration from "1m" to "365d"
+
+        error: `batch-max` is not a number that it may be
+         --> lamppost.toml:5:13
+          |
+        5 | batch-max = 0
+          |             ^
+          |
+          = help: write a whole number from 1 to 100000, without quotes
+
+        error: `command-line-max` is too small
+         --> lamppost.toml:7:20
+          |
+        7 | command-line-max = "10B"
+          |                    ^^^^^
+          |
+          = help: write a size from "512B" to "1MiB"
+        "#);
+    for (text, what) in [
+        ("retry-max = \"30s\"", "shorter than the first"),
+        ("retry-first = \"2h\"", "shorter than the first"),
+        ("body-aside-from = \"1MiB\"\nsegment-size = \"2MiB\"", "too large for its segments"),
+    ] {
+        let told = problems(&format!("[mail.queue]\n{text}\n"));
+        assert!(told.contains(what) && told.contains("lamppost.toml:2:"), "{told}");
+    }
+}
+
+#[test]
+fn what_is_odd_is_told_at_its_key() {
+    let odd = |text: &str| {
+        let config = Config::parse(text, Path::new("x")).unwrap();
+        placed(Path::new("lamppost.toml"), text, config.remarks()).render(false)
+    };
+    let listen = "[[mail.listen]]\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n";
+    assert_eq!(odd(&format!("[mail]\ndomains = [\"example.org\"]\n{listen}")), "");
+    insta::assert_snapshot!(odd(&format!(
+        "[mail]\npostmaster = \"me@example.org\"\n[mail.limits]\nsessions-max = 10\n\
+         recipients-max = 5\ncommand-timeout = \"10s\"\n[mail.queue]\ndurability = \"none\"\n\
+         lifetime = \"30m\"\n{listen}"
+    )), @r#"
+        warning: no domain is served: mail from outside is refused, whoever it is for
+         --> lamppost.toml:1:1
+          |
+        1 | [mail]
+          | ^^^^^^
+          |
+          = help: name the domains whose mailboxes are here: `domains = ["example.org"]` in `[mail]`
+
+        warning: `example.org` is not in `domains`: this account can have no mailbox
+         --> lamppost.toml:2:14
+          |
+        2 | postmaster = "me@example.org"
+          |              ^^^^^^^^^^^^^^^^
+          |
+          = help: name an account whose domain is served here
+
+        warning: one address may have all sessions: it is more than `sessions-max`
+         --> lamppost.toml:3:1
+          |
+        3 | [mail.limits]
+          | ^^^^^^^^^^^^^
+          |
+          = help: make it a small part of `sessions-max`
+
+        warning: clients may count on 100 recipients of a message (RFC 5321 4.5.3.1.8)
+         --> lamppost.toml:5:18
+          |
+        5 | recipients-max = 5
+          |                  ^
+          |
+          = help: make it at least 100
+
+        warning: 10s cuts off clients that are only slow
+         --> lamppost.toml:6:19
+          |
+        6 | command-timeout = "10s"
+          |                   ^^^^^
+          |
+          = help: make it at least "1m" (RFC 5321 4.5.3.2 asks for more)
+
+        warning: messages are given up before their senders are told that it takes longer
+         --> lamppost.toml:7:1
+          |
+        7 | [mail.queue]
+          | ^^^^^^^^^^^^
+          |
+          = help: make it shorter than `lifetime`, or "0s" for never
+
+        warning: a power cut loses mail that was acknowledged
+         --> lamppost.toml:8:14
+          |
+        8 | durability = "none"
+          |              ^^^^^^
+          |
+          = help: "group" costs a part of a sync for each message
+
+        warning: messages are given up before the longest wait between two tries is over
+         --> lamppost.toml:9:12
+          |
+        9 | lifetime = "30m"
+          |            ^^^^^
+          |
+          = help: make it longer than `retry-max`
+        "#);
+    assert!(odd("").contains("nothing would run"));
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text: String) {
@@ -286,8 +427,8 @@ fn a_relay_is_told_no_password_where_others_listen() {
     for tls in ["starttls", "implicit"] {
         let text = format!("[mail.relay]\ntls = \"{tls}\"\n{login}");
         let relay = Config::parse(&text, Path::new("x")).unwrap();
-        let files = relay.referenced_files();
-        assert_eq!(files, [Path::new("/etc/lamppost/relay")]);
+        let (_, password) = relay.mail.relay.login.unwrap();
+        assert_eq!(password.path(), Some("/etc/lamppost/relay".into()));
     }
     let open = format!("[mail.relay]\ntls = \"off\"\nplaintext-auth = true\n{login}");
     assert!(Config::parse(&open, Path::new("x")).is_ok());

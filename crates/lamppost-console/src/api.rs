@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -20,12 +20,10 @@ use lamppost_roles::{
 use lamppost_telemetry::{Fact, read_outcomes};
 use serde::{Deserialize, Serialize};
 
-use crate::{ControlSocket, import};
+use crate::{Asker, ControlSocket, import};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
-/// Bytes of a request's body.
-const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of content that are read from the queue at once.
 const PIECE_BYTES: u32 = 256 * 1024;
 
@@ -116,18 +114,32 @@ pub struct Control {
     queue: Port<ControlRequest, ControlAnswer>,
     pub(crate) intake: Port<IntakeRequest, IntakeAnswer>,
     host: Arc<dyn Host>,
-    outcomes: PathBuf,
+    settings: Arc<ControlSettings>,
+}
+
+/// What the control role is told.
+#[derive(Clone, Debug)]
+pub struct ControlSettings {
+    /// The folder of the outcome log.
+    pub outcomes: PathBuf,
+    /// Bytes of a request: of its body, or of an import's first line.
+    pub request_size_max: usize,
 }
 
 impl Control {
-    /// A control role over the queue's links, the program itself and the folder of the outcome log.
+    /// A control role over the queue's links and the program itself.
     pub fn new(
         queue: Port<ControlRequest, ControlAnswer>,
         intake: Port<IntakeRequest, IntakeAnswer>,
         host: Arc<dyn Host>,
-        outcomes: PathBuf,
+        settings: ControlSettings,
     ) -> Self {
-        Self { queue, intake, host, outcomes }
+        Self { queue, intake, host, settings: Arc::new(settings) }
+    }
+
+    /// Bytes of a request.
+    pub(crate) fn request_size_max(&self) -> usize {
+        self.settings.request_size_max
     }
 
     /// Answers on the socket for as long as the program runs.
@@ -142,10 +154,13 @@ impl Control {
             .route("/v1/queue/{id}/content", get(content))
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
-            .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+            .fallback(nowhere)
+            .method_not_allowed_fallback(other_method)
+            .layer(DefaultBodyLimit::max(self.request_size_max()))
             .with_state(self);
+        let service = router.into_make_service_with_connect_info::<Asker>();
         // It ends with the program.
-        drop(axum::serve(socket, router).await);
+        drop(axum::serve(socket, service).await);
     }
 
     async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
@@ -173,6 +188,12 @@ impl IntoResponse for Failed {
 
 pub(crate) fn nonsense() -> Failed {
     Failed(StatusCode::INTERNAL_SERVER_ERROR, "the queue answered nonsense".into())
+}
+
+/// What stands in the place of `{id}` in an address.
+fn named(path: Result<Path<String>, PathRejection>) -> Result<String, Failed> {
+    let Path(text) = path.map_err(|error| Failed(error.status(), error.body_text()))?;
+    Ok(text)
 }
 
 fn id(text: &str) -> Result<QueueId, Failed> {
@@ -228,9 +249,9 @@ async fn list(
 
 async fn show(
     State(control): State<Control>,
-    Path(text): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failed> {
-    match control.ask(ControlRequest::Show(id(&text)?)).await? {
+    match control.ask(ControlRequest::Show(id(&named(path)?)?)).await? {
         ControlAnswer::Message(message) => Ok(Json(message).into_response()),
         _ => Err(nonsense()),
     }
@@ -239,9 +260,9 @@ async fn show(
 /// The content piece by piece, so that a large one costs no memory.
 async fn content(
     State(control): State<Control>,
-    Path(text): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failed> {
-    let id = id(&text)?;
+    let id = id(&named(path)?)?;
     let first = piece(&control, id, 0).await?;
     let pieces =
         futures_util::stream::unfold((control, first, 0), move |(control, now, at)| async move {
@@ -256,7 +277,8 @@ async fn content(
             };
             Some((shown, (control, next, next_at)))
         });
-    Ok(Body::from_stream(pieces).into_response())
+    let kind = [(header::CONTENT_TYPE, "message/rfc822")];
+    Ok((kind, Body::from_stream(pieces)).into_response())
 }
 
 async fn piece(control: &Control, id: QueueId, offset: u64) -> Result<Bytes, Failed> {
@@ -274,22 +296,39 @@ struct Change {
     selection: Selection,
 }
 
+/// Whatever content type the client names: a body that is no JSON is told by its place.
 async fn change(
     State(control): State<Control>,
-    change: Result<Json<Change>, JsonRejection>,
+    ConnectInfo(asker): ConnectInfo<Asker>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failed> {
-    let Json(Change { verb, selection }) =
-        change.map_err(|error| Failed(error.status(), error.body_text()))?;
-    match control.ask(ControlRequest::Change { verb, selection }).await? {
-        ControlAnswer::Changed(changed) => {
-            Ok(Json(serde_json::json!({ "changed": changed })).into_response())
-        }
+    let body = body.map_err(|error| Failed(error.status(), error.body_text()))?;
+    let Change { verb, selection } = serde_json::from_slice(&body).map_err(|error| {
+        let what = format!("the body is no change: {error}");
+        Failed(StatusCode::BAD_REQUEST, what)
+    })?;
+    let by = asker.to_string();
+    match control.ask(ControlRequest::Change { verb, selection, by }).await? {
+        ControlAnswer::Changed(changes) => Ok(Json(changes).into_response()),
         _ => Err(nonsense()),
     }
 }
 
-async fn log(State(control): State<Control>, Path(id): Path<String>) -> Result<Response, Failed> {
-    let reading = tokio::task::spawn_blocking(move || read_outcomes(&control.outcomes, &id));
+async fn nowhere(uri: Uri) -> Failed {
+    Failed(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
+}
+
+async fn other_method(method: Method, uri: Uri) -> Failed {
+    Failed(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}
+
+async fn log(
+    State(control): State<Control>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failed> {
+    let id = named(path)?;
+    let reading =
+        tokio::task::spawn_blocking(move || read_outcomes(&control.settings.outcomes, &id));
     match reading.await {
         Ok(Ok(events)) => Ok(Json(events).into_response()),
         Ok(Err(error)) => Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),

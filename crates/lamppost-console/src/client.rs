@@ -38,6 +38,15 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// The socket is another user's.
+    #[error("only root and the user that lamppost runs as may use {socket}")]
+    Forbidden {
+        /// The control socket.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The answer broke off or is none.
     #[error("the running program gave no proper answer: {0}")]
     Broken(String),
@@ -129,9 +138,13 @@ impl Client {
         path: &str,
         body: Sent,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| ClientError::NotRunning { socket: self.socket.clone(), source })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
+            let socket = self.socket.clone();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket, source },
+                _ => ClientError::NotRunning { socket, source },
+            }
+        })?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Its errors are those of the request, which are told there.
@@ -182,12 +195,14 @@ mod tests {
 
     use lamppost_net::link::link;
     use lamppost_roles::{
-        ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, Listing, QueueId,
-        QueueStatus, Route, Selection, StateFilter, Timestamp, UploadId, Verb,
+        Changes, ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, Listing,
+        QueueId, QueueStatus, Route, Selection, StateFilter, Timestamp, UploadId, Verb,
     };
 
     use super::*;
-    use crate::{Control, ControlSocket, Host, HostStatus, Imported, ReloadError, Status};
+    use crate::{
+        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, ReloadError, Status,
+    };
 
     struct Fixed;
 
@@ -244,17 +259,25 @@ mod tests {
                         ControlAnswer::Piece(vec![b'x'; 500].into())
                     }
                     ControlRequest::Read { .. } => ControlAnswer::Piece(Bytes::new()),
-                    ControlRequest::Change { verb: Verb::Retry, selection: Selection::All } => {
-                        ControlAnswer::Changed(3)
+                    ControlRequest::Change {
+                        verb: Verb::Retry, selection: Selection::All, ..
+                    } => ControlAnswer::Changed(Changes { changed: 3, ..Changes::default() }),
+                    ControlRequest::Change {
+                        verb: Verb::Return,
+                        selection: Selection::Ids(unknown),
+                        by,
+                    } => {
+                        assert!(by == "root" || by.starts_with("user "), "{by}");
+                        ControlAnswer::Changed(Changes { unknown, ..Changes::default() })
                     }
-                    ControlRequest::Change { verb: Verb::Return, .. } => ControlAnswer::Changed(1),
                     ControlRequest::Change { .. } => ControlAnswer::Failed("no".into()),
                 });
             }
         });
         let path = folder.join("control.sock");
         let socket = ControlSocket::bind(&path).unwrap();
-        let control = Control::new(port, intake(heard), Arc::new(Fixed), folder.to_owned());
+        let settings = ControlSettings { outcomes: folder.to_owned(), request_size_max: 4096 };
+        let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
         tokio::spawn(control.serve(socket));
         Client::new(&path)
     }
@@ -334,7 +357,18 @@ mod tests {
         let wrong = client.post::<serde_json::Value>("/v1/reload", &()).await.unwrap_err();
         assert_eq!(wrong.to_string(), "line 1 is wrong");
         let bad = serde_json::json!({ "verb": "explode", "selection": "all" });
-        assert!(client.post::<serde_json::Value>("/v1/queue/change", &bad).await.is_err());
+        let wrong = client.post::<serde_json::Value>("/v1/queue/change", &bad).await.unwrap_err();
+        assert!(wrong.to_string().starts_with("the body is no change: unknown variant"), "{wrong}");
+        for (path, expected) in [
+            ("/v2/status", "there is no /v2/status"),
+            ("/v1/reload", "/v1/reload does not take GET"),
+        ] {
+            let told = error(path).await.to_string();
+            assert_eq!(told, expected);
+        }
+        let long = serde_json::json!({ "verb": "x".repeat(5000) });
+        let told = client.post::<serde_json::Value>("/v1/queue/change", &long).await.unwrap_err();
+        assert!(told.to_string().contains("length limit"), "{told}");
     }
 
     #[tokio::test]
@@ -365,8 +399,8 @@ mod tests {
             );
         }
         let change = serde_json::json!({ "verb": "return", "selection": { "ids": [QueueId(1)] } });
-        let changed: serde_json::Value = client.post("/v1/queue/change", &change).await.unwrap();
-        assert_eq!(changed["changed"], 1);
+        let changes: Changes = client.post("/v1/queue/change", &change).await.unwrap();
+        assert_eq!(changes.unknown, [QueueId(1)]);
     }
 
     async fn import(

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt, stream};
 use lamppost_net::{Clock, SystemClock};
@@ -13,11 +13,11 @@ use lamppost_roles::{
 };
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
+use crate::Asker;
 use crate::api::{Control, Failed, nonsense};
 
-/// Bytes of the line before the content.
-const HEAD_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a message that is handed in whole, and of each piece of a larger one.
 const PIECE_BYTES: usize = 128 * 1024;
 
@@ -48,12 +48,13 @@ pub struct Imported {
 /// `POST /v1/queue/import`.
 pub(crate) async fn import(
     State(control): State<Control>,
+    ConnectInfo(asker): ConnectInfo<Asker>,
     body: Body,
 ) -> Result<Json<Imported>, Failed> {
     // A client that goes away cuts a handler off; what it began must still be cleaned up.
     let working = tokio::spawn(async move {
         let mut body = body.into_data_stream().map(|piece| piece.map_err(|error| cut(&error)));
-        let taken = take_in(&control, &mut body).await;
+        let taken = take_in(&control, asker, &mut body).await;
         if taken.is_err() {
             // A client that still writes would not read why.
             while body.next().await.is_some_and(|piece| piece.is_ok()) {}
@@ -67,10 +68,12 @@ pub(crate) async fn import(
 
 async fn take_in(
     control: &Control,
+    asker: Asker,
     body: &mut (impl Stream<Item = Result<Bytes, Failed>> + Unpin),
 ) -> Result<Json<Imported>, Failed> {
-    let (head, rest) = read_head(body).await?;
+    let (head, rest) = read_head(body, control.request_size_max()).await?;
     let envelope = envelope(head)?;
+    let story = Story { envelope: envelope.clone(), asker };
     let rest = stream::once(std::future::ready(Ok(rest)));
     let mut content = Content { pieces: rest.chain(body), newlines: Newlines::default() };
     let first = content.piece().await?;
@@ -78,7 +81,8 @@ async fn take_in(
         return Err(bad("there is no content behind the first line"));
     }
     if first.len() < PIECE_BYTES {
-        return stored(&ask(control, IntakeRequest::Submit { envelope, content: first }).await?);
+        let answer = ask(control, IntakeRequest::Submit { envelope, content: first }).await?;
+        return story.stored(&answer);
     }
     let IntakeAnswer::Upload(upload) = ask(control, IntakeRequest::Begin).await? else {
         return Err(nonsense());
@@ -89,7 +93,23 @@ async fn take_in(
         drop(ask(control, IntakeRequest::Abort { upload }).await);
         return Err(failed);
     }
-    stored(&ask(control, IntakeRequest::Finish { upload, envelope }).await?)
+    story.stored(&ask(control, IntakeRequest::Finish { upload, envelope }).await?)
+}
+
+/// What the log tells of an import.
+struct Story {
+    envelope: Envelope,
+    asker: Asker,
+}
+
+impl Story {
+    fn stored(&self, answer: &IntakeAnswer) -> Result<Json<Imported>, Failed> {
+        let &IntakeAnswer::Stored(id) = answer else { return Err(nonsense()) };
+        let Envelope { sender, recipients, origin } = &self.envelope;
+        let (by, recipients) = (&self.asker, recipients.len());
+        info!(queue_id = %id, session = origin.session, from = %sender, recipients, %by, "message imported");
+        Ok(Json(Imported { id }))
+    }
 }
 
 async fn append_all(
@@ -111,14 +131,17 @@ async fn append_all(
 /// The first line, and what came with it of the content.
 async fn read_head(
     body: &mut (impl Stream<Item = Result<Bytes, Failed>> + Unpin),
+    size_max: usize,
 ) -> Result<(ImportHead, Bytes), Failed> {
     let mut line = Vec::new();
     while let Some(piece) = body.next().await {
         let piece = piece?;
         let end = piece.iter().position(|&byte| byte == b'\n');
         line.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
-        if line.len() > HEAD_MAX {
-            return Err(bad("the first line is too long"));
+        if line.len() > size_max {
+            return Err(bad(format!(
+                "the first line is longer than {size_max} bytes (request-size-max in [server])"
+            )));
         }
         if let Some(end) = end {
             let head = serde_json::from_slice(&line);
@@ -161,13 +184,6 @@ async fn ask(control: &Control, request: IntakeRequest) -> Result<IntakeAnswer, 
         Ok(IntakeAnswer::Refused(refusal)) => Err(refused(&refusal)),
         Ok(answer) => Ok(answer),
         Err(gone) => Err(Failed(StatusCode::SERVICE_UNAVAILABLE, gone.to_string())),
-    }
-}
-
-fn stored(answer: &IntakeAnswer) -> Result<Json<Imported>, Failed> {
-    match answer {
-        &IntakeAnswer::Stored(id) => Ok(Json(Imported { id })),
-        _ => Err(nonsense()),
     }
 }
 

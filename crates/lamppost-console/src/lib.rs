@@ -9,8 +9,11 @@ mod import;
 mod metrics;
 mod socket;
 
-pub use api::{Control, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError, Status};
+pub use api::{
+    Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError, Status,
+};
 pub use client::{Client, ClientError};
 pub use import::{ImportHead, Imported};
 pub use metrics::serve as serve_metrics;
+pub(crate) use socket::Asker;
 pub use socket::{ControlSocket, SocketError};

@@ -1,10 +1,12 @@
 //! The control socket: private, and never stolen from a program that still answers on it.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
@@ -79,6 +81,27 @@ impl Listener for ControlSocket {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
+    }
+}
+
+/// Who asks, by the user of the process at the other end (unix(7), `SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker(Option<u32>);
+
+impl Connected<IncomingStream<'_, ControlSocket>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
+        Self(stream.io().peer_cred().map(|credentials| credentials.uid()).ok())
+    }
+}
+
+/// As the log names it.
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(0) => f.write_str("root"),
+            Some(uid) => write!(f, "user {uid}"),
+            None => f.write_str("an unknown user"),
+        }
     }
 }
 

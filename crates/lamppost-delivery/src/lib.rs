@@ -9,10 +9,12 @@ mod maildir;
 mod name;
 mod relay;
 mod run;
+mod silence;
 mod sync;
 mod template;
 mod trace;
 
 pub use relay::{Relay, RelayFault, RelayReach, RelaySettings, RelayStanding, RelayTls};
 pub use run::{Settings, run};
+pub use sync::Way;
 pub use template::{MaildirTemplate, TemplateError};

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lamppost_disk::{Blocking, Disk};
+use lamppost_disk::{Blocking, Cut, Disk};
 use lamppost_net::link::Port;
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, DeliveryJob, Outcome, Placement, Reason,
 };
 use lamppost_smtp::{Address, Status};
 use lamppost_telemetry::Metrics;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::maildir::{Draft, Maildir, MaildirError};
 use crate::run::{Settings, count};
+use crate::silence::{Share, Silence};
 use crate::sync::{Choice, Way};
 use crate::{name, trace};
 
@@ -30,6 +32,7 @@ pub(crate) struct Mailboxes {
     metrics: Arc<Metrics>,
     content: Port<ContentRequest, ContentAnswer>,
     writers: Arc<Semaphore>,
+    silence: Silence,
     /// How files in `tmp/` are made durable, and how their names in `new/` are.
     choices: [Choice; 2],
 }
@@ -49,14 +52,19 @@ impl Mailboxes {
         content: Port<ContentRequest, ContentAnswer>,
     ) -> Self {
         let writers = Arc::new(Semaphore::new(settings.writers_max));
-        Self { settings, disk, metrics, content, writers, choices: Default::default() }
+        let silence = Silence::new(settings.silent_max, settings.health.clone());
+        Self { settings, disk, metrics, content, writers, silence, choices: Default::default() }
+    }
+
+    fn way(&self, step: Step, count: usize) -> Way {
+        self.settings.way.unwrap_or_else(|| self.choices[step as usize].way(count))
     }
 
     /// Writes the files of a batch into `tmp/` and makes them and their names durable.
     pub(crate) async fn prepare(self: &Arc<Self>, jobs: Vec<DeliveryJob>) -> Vec<Outcome> {
         let begun = Instant::now();
         let files = jobs.len();
-        let way = self.choices[Step::Prepare as usize].way(files);
+        let way = self.way(Step::Prepare, files);
         let boxes: Vec<_> = jobs.iter().map(|job| job.placement.mailbox.clone()).collect();
         let outcomes = self.write_all(jobs, way).await;
         let outcomes = self.sync(boxes, outcomes, (Step::Prepare, way)).await;
@@ -68,15 +76,13 @@ impl Mailboxes {
     pub(crate) async fn publish(self: &Arc<Self>, placements: Vec<Placement>) -> Vec<Outcome> {
         let boxes: Vec<_> = placements.iter().map(|place| place.mailbox.clone()).collect();
         let folders = distinct(&boxes);
-        let rename = move |mailboxes: &Self| {
-            let renamed = placements.iter().map(|placement| {
-                let name = name::file_name(placement, &mailboxes.settings.hostname);
-                done_or_deferred(mailboxes.maildir(&placement.mailbox).publish(&name))
-            });
-            renamed.collect()
+        let rename = move |mailboxes: &Self, at: usize| {
+            let placement: &Placement = &placements[at];
+            let name = name::file_name(placement, &mailboxes.settings.hostname);
+            done_or_deferred(mailboxes.maildir(&placement.mailbox).publish(&name))
         };
-        let outcomes = self.block(boxes.len(), rename).await;
-        let way = self.choices[Step::Publish as usize].way(folders);
+        let outcomes = self.block(boxes.clone(), rename).await;
+        let way = self.way(Step::Publish, folders);
         let begun = Instant::now();
         let outcomes = self.sync(boxes, outcomes, (Step::Publish, way)).await;
         self.choices[Step::Publish as usize].measured(way, folders, begun.elapsed());
@@ -102,9 +108,10 @@ impl Mailboxes {
         let mut small = small.into_iter().peekable();
         while small.peek().is_some() {
             let (places, some): (Vec<_>, Vec<_>) = small.by_ref().take(share).unzip();
-            let write =
-                move |mailboxes: &Self| some.iter().map(|job| mailboxes.write(job, way)).collect();
-            writing.push((places.clone(), self.block(places.len(), write)));
+            let boxes = some.iter().map(|job: &DeliveryJob| job.placement.mailbox.clone());
+            let boxes = boxes.collect();
+            let write = move |mailboxes: &Self, at: usize| mailboxes.write(&some[at], way);
+            writing.push((places, self.block(boxes, write)));
         }
         for (place, job) in large {
             let outcome = self.write_large(job, way).await;
@@ -136,7 +143,7 @@ impl Mailboxes {
             draft.append(&[lines.as_bytes(), content])?;
             if way == Way::Each { draft.sync() } else { Ok(()) }
         });
-        done_or_deferred(written)
+        done_or_deferred(written.inspect_err(|_| self.discard(job)))
     }
 
     /// Writes one file whose content comes from the queue piece by piece.
@@ -149,13 +156,14 @@ impl Mailboxes {
             return Ok(outcome);
         }
         let mut at = piece.len() as u64;
+        let mailbox = job.placement.mailbox.clone();
         let mut draft = {
             let (mailboxes, job) = (self.clone(), job.clone());
-            self.blocked(move || {
+            self.blocked(&mailbox, move || {
                 let lines = trace::lines(&job);
                 let mut draft = mailboxes.begin(&job)?;
-                draft.append(&[lines.as_bytes(), &piece])?;
-                Ok(draft)
+                let written = draft.append(&[lines.as_bytes(), &piece]);
+                written.map(|()| draft).inspect_err(|_| mailboxes.discard(&job))
             })
             .await?
         };
@@ -165,10 +173,15 @@ impl Mailboxes {
                 return Ok(deferred("the message is shorter than the queue says"));
             }
             at += piece.len() as u64;
-            draft = self.blocked(move || draft.append(&[&piece]).map(|()| draft)).await?;
+            let (mailboxes, job) = (self.clone(), job.clone());
+            let append = move || {
+                let written = draft.append(&[&piece]);
+                written.map(|()| draft).inspect_err(|_| mailboxes.discard(&job))
+            };
+            draft = self.blocked(&mailbox, append).await?;
         }
         if way == Way::Each {
-            self.blocked(move || draft.sync()).await?;
+            self.blocked(&mailbox, move || draft.sync()).await?;
         }
         Ok(Outcome::Done)
     }
@@ -187,6 +200,11 @@ impl Mailboxes {
         self.maildir(&job.placement.mailbox).begin(&name)
     }
 
+    fn discard(&self, job: &DeliveryJob) {
+        let name = name::file_name(&job.placement, &self.settings.hostname);
+        self.maildir(&job.placement.mailbox).discard(&name);
+    }
+
     /// Makes durable what was done in a batch; where that fails, nothing was done.
     async fn sync(
         self: &Arc<Self>,
@@ -194,49 +212,48 @@ impl Mailboxes {
         outcomes: Vec<Outcome>,
         (step, way): (Step, Way),
     ) -> Vec<Outcome> {
-        let count_of = outcomes.len();
-        let sync = move |mailboxes: &Self| {
-            // By mailbox, or by the number of its file system.
-            let mut synced: HashMap<Address, Outcome> = HashMap::new();
-            let mut file_systems: HashMap<Option<u64>, Outcome> = HashMap::new();
-            let outcomes = outcomes.into_iter().zip(boxes).map(|(outcome, mailbox)| {
-                if outcome != Outcome::Done {
-                    count(&mailboxes.metrics, &outcome, "");
-                    return outcome;
+        // By mailbox, or by the number of its file system.
+        let mut synced: HashMap<Address, Outcome> = HashMap::new();
+        let mut file_systems: HashMap<Option<u64>, Outcome> = HashMap::new();
+        let all = boxes.clone();
+        let sync = move |mailboxes: &Self, at: usize| {
+            if outcomes[at] != Outcome::Done {
+                count(&mailboxes.metrics, &outcomes[at], "");
+                return outcomes[at].clone();
+            }
+            let synced = synced.entry(all[at].clone()).or_insert_with_key(|mailbox| {
+                let maildir = mailboxes.maildir(mailbox);
+                mailboxes.metrics.delivery_sync(way.name());
+                match (way, step) {
+                    (Way::Each, Step::Prepare) => done_or_deferred(maildir.sync_tmp()),
+                    (Way::Each, Step::Publish) => done_or_deferred(maildir.sync_new()),
+                    (Way::FileSystem, _) => file_systems
+                        .entry(maildir.device())
+                        .or_insert_with(|| done_or_deferred(maildir.sync_file_system()))
+                        .clone(),
                 }
-                let synced = synced.entry(mailbox).or_insert_with_key(|mailbox| {
-                    let maildir = mailboxes.maildir(mailbox);
-                    mailboxes.metrics.delivery_sync(way.name());
-                    match (way, step) {
-                        (Way::Each, Step::Prepare) => done_or_deferred(maildir.sync_tmp()),
-                        (Way::Each, Step::Publish) => done_or_deferred(maildir.sync_new()),
-                        (Way::FileSystem, _) => file_systems
-                            .entry(maildir.device())
-                            .or_insert_with(|| done_or_deferred(maildir.sync_file_system()))
-                            .clone(),
-                    }
-                });
-                synced.clone()
             });
-            outcomes.collect()
+            synced.clone()
         };
-        self.block(count_of, sync).await
+        self.block(boxes, sync).await
     }
 
-    /// Does file operations where they may block, when one of the writers is free.
+    /// Does file operations for each of these mailboxes where they may block, when one of the writers
+    /// is free.
     fn block(
         self: &Arc<Self>,
-        count: usize,
-        work: impl FnOnce(&Self) -> Vec<Outcome> + Send + 'static,
+        boxes: Vec<Address>,
+        mut unit: impl FnMut(&Self, usize) -> Outcome + Send + 'static,
     ) -> impl Future<Output = Vec<Outcome>> + Send + 'static {
-        let mailboxes = self.clone();
-        let blocking = self.settings.blocking;
+        let (mailboxes, blocking, entries) = (self.clone(), self.settings.blocking, boxes.len());
+        let share = Arc::new(Share::new(boxes, self.silence.clone()));
         let running = async move {
             let writer = mailboxes.writers.clone().acquire_owned().await;
-            let worker = mailboxes.clone();
-            let outcomes = blocking.run(move || work(&worker)).await;
+            let (worker, shared) = (mailboxes.clone(), share.clone());
+            let working = blocking.run(move || shared.work(|entry| unit(&worker, entry)));
+            let outcomes = mailboxes.await_share(&share, working).await;
             drop(writer);
-            outcomes.unwrap_or_else(|cut| vec![deferred(cut.to_string()); count])
+            outcomes
         };
         // Begun at once, so that several run at the same time.
         let running = match blocking {
@@ -246,20 +263,60 @@ impl Mailboxes {
         async move {
             match running {
                 Ok(spawned) => {
-                    spawned.await.unwrap_or_else(|error| vec![deferred(error.to_string()); count])
+                    spawned.await.unwrap_or_else(|error| vec![deferred(error.to_string()); entries])
                 }
                 Err(inline) => inline.await,
             }
         }
     }
 
+    /// Waits until a share is done, or a Maildir in it does not answer.
+    async fn await_share(
+        &self,
+        share: &Share,
+        working: impl Future<Output = Result<(), Cut>>,
+    ) -> Vec<Outcome> {
+        let mut working = std::pin::pin!(working);
+        loop {
+            let before = share.progress();
+            tokio::select! {
+                biased;
+                done = &mut working => {
+                    let cut = done.err().map(|cut| cut.to_string()).unwrap_or_default();
+                    return share.outcomes(&deferred(cut));
+                }
+                () = tokio::time::sleep(self.settings.patience) => {
+                    if share.progress() == before && share.give_up() {
+                        return share.outcomes(&deferred("it waited behind a Maildir that does not answer"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does something in one Maildir where it may block.
     async fn blocked<T: Send + 'static>(
         &self,
+        mailbox: &Address,
         work: impl FnOnce() -> Result<T, MaildirError> + Send + 'static,
     ) -> Result<T, Outcome> {
-        match self.settings.blocking.run(work).await {
-            Ok(done) => done.map_err(|error| deferred(error.to_string())),
-            Err(cut) => Err(deferred(cut.to_string())),
+        let share = Arc::new(Share::new(vec![mailbox.clone()], self.silence.clone()));
+        let result = Arc::new(Mutex::new(None));
+        let (shared, slot) = (share.clone(), result.clone());
+        let mut work = Some(work);
+        let unit = move |_| match work.take().map(|work| work()) {
+            Some(Ok(done)) => {
+                *slot.lock() = Some(done);
+                Outcome::Done
+            }
+            Some(Err(error)) => put_off(&error),
+            None => deferred("it was done before"),
+        };
+        let working = self.settings.blocking.run(move || shared.work(unit));
+        let outcome = self.await_share(&share, working).await.pop();
+        match (result.lock().take(), outcome) {
+            (Some(done), Some(Outcome::Done)) => Ok(done),
+            (_, outcome) => Err(outcome.unwrap_or_else(|| deferred("the work was cut short"))),
         }
     }
 
@@ -281,13 +338,17 @@ fn loops(job: &DeliveryJob, first: &[u8]) -> Option<Outcome> {
     })
 }
 
-fn deferred(text: impl Into<String>) -> Outcome {
+pub(crate) fn deferred(text: impl Into<String>) -> Outcome {
     Outcome::Deferred(Reason::own(Status::SYSTEM, text))
 }
 
 fn done_or_deferred(result: Result<(), MaildirError>) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
-        Err(error) => deferred(error.to_string()),
+        Err(error) => put_off(&error),
     }
+}
+
+fn put_off(error: &MaildirError) -> Outcome {
+    Outcome::Deferred(Reason::own(error.status(), error.to_string()))
 }

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use lamppost_disk::{Disk, DiskFile};
+use lamppost_smtp::Status;
 
 /// A Maildir on a disk.
 #[derive(Clone)]
@@ -31,9 +32,20 @@ impl MaildirError {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 " (something that is no folder is in the way)"
             }
+            io::ErrorKind::QuotaExceeded => " (the mailbox is over its quota)",
+            io::ErrorKind::StorageFull => " (the file system of the mailbox is full)",
             _ => "",
         };
         Self { step, path: path.to_owned(), source, cure }
+    }
+
+    /// What a program is told of it. All of this may mend itself.
+    pub(crate) fn status(&self) -> Status {
+        match self.source.kind() {
+            io::ErrorKind::QuotaExceeded => Status::MAILBOX_FULL,
+            io::ErrorKind::StorageFull => Status::SYSTEM_FULL,
+            _ => Status::SYSTEM,
+        }
     }
 }
 
@@ -85,6 +97,12 @@ impl<'a> Maildir<'a> {
         };
         let file = file.map_err(|error| MaildirError::new("make", &path, error))?;
         Ok(Draft { file, path, length: 0 })
+    }
+
+    /// Removes a file from `tmp/` that could not be written whole: it would keep the space from others.
+    pub(crate) fn discard(&self, name: &str) {
+        // One that cannot be removed now is written over by the next try.
+        let _left = self.disk.remove(&self.path.join("tmp").join(name));
     }
 
     /// Makes the names in `tmp/` durable.

@@ -1,15 +1,17 @@
 //! Answers the queue: batches of messages into Maildirs, and messages for elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lamppost_disk::{Blocking, Disk};
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome};
-use lamppost_telemetry::Metrics;
+use lamppost_telemetry::{Health, Metrics};
 
 use crate::MaildirTemplate;
 use crate::mailboxes::Mailboxes;
 use crate::relay::Relay;
+use crate::sync::Way;
 
 /// What delivery is told.
 #[derive(Clone, Debug)]
@@ -22,6 +24,14 @@ pub struct Settings {
     pub writers_max: usize,
     /// Where work that blocks is done.
     pub blocking: Blocking,
+    /// How long a Maildir may take for one step until it is one that does not answer.
+    pub patience: Duration,
+    /// Mailboxes that may be without an answer at once.
+    pub silent_max: usize,
+    /// Where it is told which Maildirs do not answer.
+    pub health: Health,
+    /// How batches are made durable; nothing for whatever is measured to be better.
+    pub way: Option<Way>,
     /// The way to elsewhere.
     pub relay: Relay,
 }
@@ -80,6 +90,10 @@ mod tests {
             hostname: "mail.lamppost.test".into(),
             writers_max: 4,
             blocking: Blocking::Threads,
+            patience: Duration::from_secs(20),
+            silent_max: 16,
+            health: Health::default(),
+            way: None,
             relay: Relay::default(),
         };
         let (content, mut contents) = link::<ContentRequest, ContentAnswer>();

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// A way to make a batch durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     /// Each file and each folder.
     Each,
     /// The file system as a whole.

@@ -74,6 +74,10 @@ async fn start(folder: &Path) -> (Front, Queue) {
         maildir: MaildirTemplate::new(template).unwrap(),
         hostname: "mail.lamppost.test".into(),
         writers_max: 4,
+        patience: Duration::from_secs(20),
+        silent_max: 16,
+        health: lamppost_telemetry::Health::default(),
+        way: None,
         blocking: Blocking::Threads,
         relay: Relay::default(),
     };

@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
-use lamppost_roles::{Attempt, Timestamp};
+use lamppost_roles::{Attempt, Reason, Timestamp};
 use lamppost_smtp::{Address, Status};
 
 use crate::record::MessageRecord;
 
 /// Bytes of the original's header section that are given back.
 const HEADER_MAX: usize = 64 * 1024;
+
+/// The message is damaged in the spool (RFC 3463 §3.7).
+pub(crate) const DAMAGED: Status = Status::new(5, 6, 0);
 
 /// What the sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +106,11 @@ impl Notice<'_> {
             }
         }
         for (address, last) in self.recipients {
-            let reason = last.as_ref().map_or("it was not tried yet", |last| &last.reason.text);
+            let reason = last.as_ref();
+            let reason = reason.map_or("it was not tried yet".into(), |last| told(&last.reason));
             let host = last.as_ref().and_then(|last| last.reason.remote.as_ref());
             let said = host.map(|host| format!("{host} said: ")).unwrap_or_default();
-            let _infallible = writeln!(text, "<{address}>: {said}{}\n", plain(reason));
+            let _infallible = writeln!(text, "<{address}>: {said}{reason}\n");
         }
         text
     }
@@ -128,7 +132,7 @@ impl Notice<'_> {
                 status.of_class(class)
             );
             if let Some(last) = last {
-                let said = plain(&last.reason.text);
+                let said = told(&last.reason);
                 let _infallible = match &last.reason.remote {
                     Some(remote) => {
                         let host = host_of(remote);
@@ -156,6 +160,38 @@ fn host_of(remote: &str) -> &str {
         }
         _ => remote,
     }
+}
+
+/// What a sender is told of a reason: what another host said, as it said it, and of what this host
+/// found no more than the kind, since its own words may name files and hosts that are nobody's business.
+pub(crate) fn told(reason: &Reason) -> String {
+    if reason.remote.is_some() {
+        return plain(&reason.text);
+    }
+    let text = match reason.status.of_class(4) {
+        // What an administrator decided was written for the sender.
+        status if status == Status::POLICY.of_class(4) => return plain(&reason.text),
+        status if status == DAMAGED.of_class(4) => "the message was damaged in this mail server",
+        status if status == Status::NO_MAILBOX.of_class(4) => "there is no such mailbox",
+        status if status == Status::LOOP.of_class(4) => {
+            "the message came to this recipient before: it goes in a circle"
+        }
+        status if status == Status::TOO_LARGE.of_class(4) => {
+            "the message is larger than the next mail server takes"
+        }
+        status if status == Status::NEEDS_UTF8.of_class(4) => {
+            "the next mail server takes no addresses with letters beyond ASCII"
+        }
+        Status::NO_ROUTE => "this mail server knows no way to the recipient's domain",
+        Status::NO_ANSWER => "the next mail server does not answer",
+        Status::NO_ADDRESS => "the address of the next mail server cannot be found",
+        Status::NO_TLS => "no secure connection to the next mail server can be made",
+        Status::BROKEN => "the connection to the next mail server broke",
+        Status::PROTOCOL | Status::TOO_MANY => "the next mail server cannot be talked to",
+        Status::SYSTEM => "this mail server has a problem of its own",
+        _ => "it could not be delivered",
+    };
+    text.into()
 }
 
 /// One line without control characters, of a length that fits a header field.
@@ -193,7 +229,7 @@ fn boundary(id: &str, header: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lamppost_roles::{Envelope, Origin, QueueId, Reason, Recipient, Route};
+    use lamppost_roles::{Envelope, Origin, QueueId, Recipient, Route};
     use proptest::prelude::*;
 
     use super::*;
@@ -300,18 +336,19 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_says_until_when() {
-        let reason = Reason::own(Status::SYSTEM, "cannot make the folder");
+    fn a_delay_says_until_when_and_no_inner_words() {
+        let reason = Reason::own(Status::SYSTEM, "cannot make the folder /srv/mail: EACCES");
         let kind = Kind::Delay { until: Timestamp(1_800_432_000_123) };
         let text = compose(kind, "gone@lamppost.test", reason, b"");
         for expected in [
             "Subject: Delayed mail",
             "Action: delayed\nStatus: 4.3.0\n",
             "Will-Retry-Until: Wed, 20 Jan 2027 08:00:00 +0000\n",
-            "Diagnostic-Code: x-lamppost; cannot make the folder\n",
+            "Diagnostic-Code: x-lamppost; this mail server has a problem of its own\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
+        assert!(!text.contains("/srv") && !text.contains("EACCES"), "{text}");
     }
 
     #[test]

@@ -221,7 +221,7 @@ mod tests {
             }
             let (begin, sequence) = (log.next_segment(), log.next_sequence());
             let position = Position { begin, sequence, last_id: QueueId(3) };
-            checkpoint::write(&*disk, &settings, &Mutex::new(index), position).unwrap();
+            checkpoint::write(&*disk, &settings, &Mutex::new(index), (position, 0)).unwrap();
         }
         written.places
     }
@@ -262,6 +262,53 @@ mod tests {
         }
     }
 
+    /// The checkpoint of [`spool`] once more, under the other name.
+    fn second_checkpoint(folder: &Path) {
+        let settings = settings(folder);
+        let [first, second] = settings.checkpoints();
+        std::fs::copy(first, second).unwrap();
+    }
+
+    fn damage(path: &Path) {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[50] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_of_two_checkpoints_is_enough() {
+        for name in [0, 1] {
+            let folder = tempfile::tempdir().unwrap();
+            spool(folder.path(), true);
+            second_checkpoint(folder.path());
+            assert_eq!(found(folder.path()).0, []);
+            damage(&settings(folder.path()).checkpoints()[name]);
+            let (findings, messages) = found(folder.path());
+            assert_eq!((findings.len(), messages), (1, vec![1, 2, 3]));
+            assert!(findings[0].1.contains("the other one and the log"), "{findings:?}");
+            assert_eq!(repair(folder.path()), []);
+            assert_eq!(found(folder.path()), (vec![], vec![1, 2, 3]));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_checkpoints_and_with_a_gap_a_repair_holds_what_may_be_over() {
+        let folder = tempfile::tempdir().unwrap();
+        spool(folder.path(), true);
+        let settings = settings(folder.path());
+        // A second segment came and went, and the third goes on.
+        let segments = [(1, 1024 * 1024)].into();
+        let next = Next { segment: 3, sequence: 9, segments };
+        drop(Log::begin(Arc::new(RealDisk), settings.clone(), next).unwrap());
+        damage(&settings.checkpoints()[0]);
+        let (findings, _) = found(folder.path());
+        assert!(findings.iter().any(|one| one.1.contains("delivered long ago")), "{findings:?}");
+        assert_eq!(repair(folder.path()), []);
+        let spool = OfflineSpool::open(settings).unwrap();
+        let ControlAnswer::Status(status) = spool.ask(ControlRequest::Status) else { panic!() };
+        assert_eq!((status.messages, status.held), (3, 3));
+    }
+
     /// Without a checkpoint nobody knows that the last record was once whole.
     #[tokio::test]
     async fn a_torn_end_is_no_damage_unless_something_should_be_there() {
@@ -289,18 +336,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let places = spool(folder.path(), true);
         let settings = settings(folder.path());
-        let loaded = checkpoint::load(&RealDisk, &settings.checkpoint(), |_, _| {}).unwrap();
+        let loaded = checkpoint::load(&RealDisk, &settings.checkpoints()[0], |_, _| {}).unwrap();
         let checkpoint::Loaded::Whole(position) = loaded else { panic!() };
         // As if more segments had come and gone.
         let index = Mutex::new(Index::default());
         let entries = Mutex::new(Vec::new());
-        checkpoint::load(&RealDisk, &settings.checkpoint(), |_, one| entries.lock().push(one))
+        checkpoint::load(&RealDisk, &settings.checkpoints()[0], |_, one| entries.lock().push(one))
             .unwrap();
         for entry in entries.into_inner() {
             index.lock().restore(entry);
         }
         let position = Position { begin: position.begin + 5, sequence: 99, ..position };
-        checkpoint::write(&RealDisk, &settings, &index, position).unwrap();
+        checkpoint::write(&RealDisk, &settings, &index, (position, 0)).unwrap();
         assert_eq!(found(folder.path()), (vec![], vec![1, 2, 3]));
         flip(folder.path(), places[2] + 40);
         let (findings, _) = found(folder.path());

@@ -4,16 +4,21 @@
 //! It is written while the queue goes on, piece by piece, and so is of no one moment. That does no
 //! harm: whatever was changed while it was written stands in the segments from `begin` on, which
 //! are replayed over it.
+//!
+//! The last two are kept, under two names in turn, and so is the log from the older one on: when the
+//! newer is damaged, the older and the log say the same. A file is replaced by a rename, so that the
+//! other is whole at every moment.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
 use parking_lot::Mutex;
 
-use crate::Settings;
 use crate::index::{Entry, Index};
+use crate::salvage::is_unreadable;
+use crate::{Settings, StartError};
 
 /// What a checkpoint begins with; its last letter is the format's version.
 const MAGIC: [u8; 8] = *b"LAMPCHK1";
@@ -50,15 +55,101 @@ pub(crate) enum Loaded {
     Newer,
 }
 
-/// Writes a checkpoint in the place of the one before; returns its bytes.
+/// The checkpoints of a spool, and what its log must keep for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    /// The newest whole one.
+    pub(crate) newest: Option<Position>,
+    /// Which of the two names is to be written next: not that of the newest.
+    pub(crate) next: usize,
+    /// The first segment that the older one needs; 0 when there is none, since all is needed then.
+    pub(crate) needed_from: u64,
+}
+
+impl Standing {
+    /// The first segment that the newest does not cover.
+    pub(crate) fn covered_below(&self) -> u64 {
+        self.newest.map_or(0, |position| position.begin)
+    }
+
+    /// Another was written under the name that was next.
+    pub(crate) fn wrote(&mut self, position: Position) {
+        self.needed_from = self.covered_below();
+        self.newest = Some(position);
+        self.next = 1 - self.next;
+    }
+}
+
+/// What was found of the checkpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    pub(crate) standing: Standing,
+    /// The messages of the newest whole one.
+    pub(crate) entries: Vec<Entry>,
+    /// The files that are damaged or cannot be read.
+    pub(crate) damaged: Vec<PathBuf>,
+}
+
+/// Reads the newest whole checkpoint; the other one too where all is to be looked at.
+///
+/// # Errors
+/// When the disk cannot be read for a reason that an administrator can mend, or a newer program
+/// wrote one.
+pub(crate) fn choose(
+    disk: &dyn Disk,
+    settings: &Settings,
+    all: bool,
+) -> Result<Choice, StartError> {
+    let paths = settings.checkpoints();
+    let mut choice = Choice::default();
+    let mut found = Vec::new();
+    for (name, path) in paths.iter().enumerate() {
+        match head(disk, path).map_err(|source| unread(path, source))? {
+            Loaded::Whole(position) => found.push((position, name)),
+            Loaded::Absent => {}
+            Loaded::Damaged => choice.damaged.push(path.clone()),
+            Loaded::Newer => return Err(StartError::Format { path: path.clone() }),
+        }
+    }
+    // Two that begin at one segment are equally good; the later one knows more names.
+    found.sort_by_key(|(position, _)| (position.begin, position.last_id));
+    while let Some((position, name)) = found.pop() {
+        let is_newest = choice.standing.newest.is_none();
+        if !is_newest && !all {
+            choice.standing.needed_from = position.begin;
+            break;
+        }
+        let mut entries = Vec::new();
+        let loaded = load(disk, &paths[name], |_, entry| entries.push(entry));
+        match loaded.map_err(|source| unread(&paths[name], source))? {
+            Loaded::Whole(position) if is_newest => {
+                choice.standing.newest = Some(position);
+                choice.standing.next = 1 - name;
+                choice.entries = entries;
+            }
+            Loaded::Whole(position) => choice.standing.needed_from = position.begin,
+            Loaded::Absent | Loaded::Damaged | Loaded::Newer => {
+                choice.damaged.push(paths[name].clone());
+            }
+        }
+    }
+    Ok(choice)
+}
+
+fn unread(path: &Path, source: io::Error) -> StartError {
+    StartError::Disk { step: "read", path: path.to_owned(), source }
+}
+
+/// Writes a checkpoint under one of the two names; returns its bytes.
 pub(crate) fn write(
     disk: &dyn Disk,
     settings: &Settings,
     index: &Mutex<Index>,
-    position: Position,
+    (position, name): (Position, usize),
 ) -> io::Result<u64> {
-    let path = settings.checkpoint();
+    let [path, _] = settings.checkpoints();
     let new = path.with_extension("new");
+    let path = &settings.checkpoints()[name % 2];
     let mut file = disk.create(&new)?;
     let mut at = 0;
     let mut put = |bytes: &[u8]| {
@@ -80,7 +171,7 @@ pub(crate) fn write(
     put(&block_header(&[], count))?;
     file.sync()?;
     drop(file);
-    disk.rename(&new, &path)?;
+    disk.rename(&new, path)?;
     disk.sync_folder(&settings.directory)?;
     Ok(at)
 }
@@ -117,8 +208,22 @@ fn block_header(payload: &[u8], count: u32) -> [u8; BLOCK_HEADER] {
     header
 }
 
-/// Reads the checkpoint and gives its messages to `take`. When it turns out to be damaged, some may
-/// have been given already.
+/// Reads where a checkpoint stands.
+fn head(disk: &dyn Disk, path: &Path) -> io::Result<Loaded> {
+    let read = disk.look(path).and_then(|look| match look {
+        Some(_) => disk.read(path, 0, HEADER).map(Some),
+        None => Ok(None),
+    });
+    match read {
+        Ok(Some(head)) => Ok(read_header(&head).map_or_else(|other| other, Loaded::Whole)),
+        Ok(None) => Ok(Loaded::Absent),
+        Err(error) if is_unreadable(&error) => Ok(Loaded::Damaged),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a checkpoint and gives its messages to `take`. When it turns out to be damaged, some may
+/// have been given already. One that the disk does not give is as good as damaged.
 ///
 /// # Errors
 /// What the system says.
@@ -127,47 +232,57 @@ pub(crate) fn load(
     path: &Path,
     mut take: impl FnMut(Position, Entry),
 ) -> io::Result<Loaded> {
-    if disk.look(path)?.is_none() {
-        return Ok(Loaded::Absent);
-    }
-    let head = disk.read(path, 0, HEADER)?;
-    let position = match read_header(&head) {
-        Ok(position) => position,
-        Err(loaded) => return Ok(loaded),
+    let position = match head(disk, path)? {
+        Loaded::Whole(position) => position,
+        other => return Ok(other),
     };
     let mut at = HEADER as u64;
     let mut total = 0_u32;
     loop {
-        let head = disk.read(path, at, BLOCK_HEADER)?;
-        let number = |from: usize| {
-            head.get(from..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_le_bytes(*b))
+        let block = match read_block(disk, path, at) {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(Loaded::Damaged),
+            Err(error) if is_unreadable(&error) => return Ok(Loaded::Damaged),
+            Err(error) => return Err(error),
         };
-        let (Some(length), Some(count), Some(sum)) = (number(0), number(4), number(8)) else {
-            return Ok(Loaded::Damaged);
-        };
-        if length as usize > BLOCK_MAX {
-            return Ok(Loaded::Damaged);
-        }
-        let payload = disk.read(path, at + BLOCK_HEADER as u64, length as usize)?;
-        let right = crc32c::crc32c_append(crc32c::crc32c(&head[..8]), &payload) == sum;
-        if !right || payload.len() != length as usize {
-            return Ok(Loaded::Damaged);
-        }
-        if length == 0 {
-            let whole = count == total;
+        if block.payload.is_empty() {
+            let whole = block.count == total;
             return Ok(if whole { Loaded::Whole(position) } else { Loaded::Damaged });
         }
-        let mut rest = &payload[..];
-        for _ in 0..count {
+        let mut rest = &block.payload[..];
+        for _ in 0..block.count {
             let Ok((entry, behind)) = postcard::take_from_bytes(rest) else {
                 return Ok(Loaded::Damaged);
             };
             take(position, entry);
             rest = behind;
         }
-        total = total.wrapping_add(count);
-        at += (BLOCK_HEADER + payload.len()) as u64;
+        total = total.wrapping_add(block.count);
+        at += (BLOCK_HEADER + block.payload.len()) as u64;
     }
+}
+
+/// Some messages of a checkpoint.
+struct Block {
+    count: u32,
+    payload: Vec<u8>,
+}
+
+/// Reads a block; nothing when it is damaged.
+fn read_block(disk: &dyn Disk, path: &Path, at: u64) -> io::Result<Option<Block>> {
+    let head = disk.read(path, at, BLOCK_HEADER)?;
+    let number = |from: usize| {
+        head.get(from..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_le_bytes(*b))
+    };
+    let (Some(length), Some(count), Some(sum)) = (number(0), number(4), number(8)) else {
+        return Ok(None);
+    };
+    if length as usize > BLOCK_MAX {
+        return Ok(None);
+    }
+    let payload = disk.read(path, at + BLOCK_HEADER as u64, length as usize)?;
+    let right = crc32c::crc32c_append(crc32c::crc32c(&head[..8]), &payload) == sum;
+    Ok((right && payload.len() == length as usize).then_some(Block { count, payload }))
 }
 
 fn read_header(head: &[u8]) -> Result<Position, Loaded> {

@@ -166,15 +166,14 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
         }
         let next = match left.take() {
             Some(work) => Next::Order(Order::Commit(work)),
-            None => next(log.is_dirty(), &mut waiting).await,
+            None => next(log.is_dirty() || spool.upkeep.has_unsaid(), &mut waiting).await,
         };
         let stopping = match next {
             Next::Order(Order::Stop(stopped)) => Some(stopped),
             Next::Order(Order::Tidy) => {
                 // Nothing goes before the records that let it go are durable.
-                if log.is_dirty() {
-                    sync(&mut log, &spool);
-                } else {
+                settle(&mut log, &spool);
+                if !log.is_dirty() {
                     spool.tidy(&mut log);
                 }
                 None
@@ -192,7 +191,7 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
                 group.stopping
             }
             Next::Idle => {
-                sync(&mut log, &spool);
+                settle(&mut log, &spool);
                 None
             }
             Next::Gone => return,
@@ -201,7 +200,7 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
             if let Some(work) = left.take() {
                 commit(&mut log, &spool, vec![work]);
             }
-            sync(&mut log, &spool);
+            settle(&mut log, &spool);
             spool.checkpoint_now(&log);
             // Who asked may have stopped waiting.
             let _gone = stopped.send(());
@@ -278,6 +277,9 @@ fn commit(log: &mut Log, spool: &Arc<Spool>, works: Vec<Work>) {
         {
             for work in works {
                 (work.then)(Err(failed));
+                if !work.sync {
+                    spool.upkeep.failed(work.draft);
+                }
             }
         }
     }
@@ -294,6 +296,15 @@ fn append(
     spool: &Arc<Spool>,
     works: Vec<Work>,
 ) -> Result<(), (CommitFailed, Vec<Work>)> {
+    // What must be said again comes before whatever builds on it.
+    let again = spool.upkeep.take_unsaid().into_iter();
+    let again = again.map(|draft| Work {
+        draft,
+        purpose: Purpose::State,
+        sync: false,
+        then: Box::new(|_| {}),
+    });
+    let works: Vec<_> = again.chain(works).collect();
     let is_waited_for = works.iter().any(|work| work.sync);
     let sync = is_waited_for && spool.settings.durability != Durability::None;
     let purpose = works.iter().map(|work| work.purpose).max().unwrap_or(Purpose::State);
@@ -307,18 +318,21 @@ fn append(
             if sync {
                 spool.synced(begun.elapsed());
             }
+            if log.current() != before {
+                // The segment before was synced; the next checkpoint does not replay it.
+                spool.settle(true);
+            }
             for (work, at) in works.into_iter().zip(written.places) {
                 let text = u32::try_from(work.draft.text.len()).unwrap_or(u32::MAX);
                 (work.then)(Ok(Committed { segment: written.segment, at, text }));
+                if !work.sync {
+                    spool.upkeep.wrote(work.draft);
+                }
             }
             spool.well(log);
-            if log.current() != before {
-                // The segment before was synced; the next checkpoint does not replay it.
-                spool.settle_moved(true);
-            }
             // What nobody waits for is not durable yet, and what it ends must stay.
             if sync || (is_waited_for && spool.settings.durability == Durability::None) {
-                spool.settle_moved(true);
+                spool.settle(true);
                 spool.tidy(log);
             }
             Ok(())
@@ -329,10 +343,20 @@ fn append(
                 _ => CommitFailed::Failed,
             };
             error!(reason = %error, "the spool could not be written");
-            spool.settle_moved(false);
+            spool.settle(false);
             spool.ill(format!("the spool could not be written: {error}"));
             Err((failed, works))
         }
+    }
+}
+
+/// Makes everything durable, what must be said again too.
+fn settle(log: &mut Log, spool: &Arc<Spool>) {
+    if spool.upkeep.has_unsaid() {
+        commit(log, spool, Vec::new());
+    }
+    if log.is_dirty() {
+        sync(log, spool);
     }
 }
 
@@ -341,14 +365,14 @@ fn sync(log: &mut Log, spool: &Arc<Spool>) {
     match log.sync() {
         Ok(()) => {
             spool.synced(begun.elapsed());
-            spool.settle_moved(true);
+            spool.settle(true);
             spool.tidy(log);
             spool.measured(log.bytes());
         }
         // What was not durable is redone after a restart; the next group begins another segment.
         Err(error) => {
             error!(reason = %error, "the spool could not be synced; its segment is closed");
-            spool.settle_moved(false);
+            spool.settle(false);
             spool.ill(format!("the spool could not be synced: {error}"));
         }
     }

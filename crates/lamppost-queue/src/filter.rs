@@ -1,9 +1,9 @@
 //! Which messages an administrator means.
 
-use lamppost_roles::{Envelope, Filter, QueueId, StateFilter};
+use lamppost_roles::{Envelope, Filter, QueueId, RecipientState, StateFilter, Timestamp};
 use lamppost_smtp::{Address, ReversePath};
 
-use crate::index::{Index, Message};
+use crate::index::{Index, Message, Recipient};
 use crate::record::Progress;
 
 /// Whether a message may be meant, as far as memory knows: recipients and domains are told by
@@ -42,18 +42,41 @@ pub(crate) fn needs_envelope(filter: &Filter) -> bool {
     filter.recipient.is_some() || filter.domain.is_some()
 }
 
-fn is_in(state: StateFilter, message: &Message) -> bool {
-    let mut recipients = message.recipients.iter();
-    match state {
-        StateFilter::Held => message.held,
-        StateFilter::Failed => recipients.any(|one| one.progress == Progress::Failed),
-        StateFilter::New => recipients.any(|one| is_waiting(one.progress) && one.attempts == 0),
-        StateFilter::Deferred => recipients.any(|one| is_waiting(one.progress) && one.attempts > 0),
+/// How far a recipient is, in the words that lists show and are narrowed by.
+pub(crate) fn state(recipient: &Recipient) -> RecipientState {
+    match recipient.progress {
+        _ if recipient.is_under_way() => RecipientState::Delivering,
+        Progress::Waiting { .. } | Progress::Intended { .. } if recipient.attempts == 0 => {
+            RecipientState::New
+        }
+        Progress::Waiting { .. } | Progress::Intended { .. } => RecipientState::Deferred,
+        Progress::Delivered => RecipientState::Delivered,
+        Progress::Failed => RecipientState::Failed,
+        Progress::Bounced => RecipientState::Bounced,
     }
 }
 
-fn is_waiting(progress: Progress) -> bool {
-    matches!(progress, Progress::Waiting { .. } | Progress::Intended { .. })
+/// When a recipient that waits is tried next.
+pub(crate) fn due(recipient: &Recipient) -> Option<Timestamp> {
+    match recipient.progress {
+        Progress::Waiting { due } | Progress::Intended { due } if !recipient.is_under_way() => {
+            Some(due)
+        }
+        _ => None,
+    }
+}
+
+fn is_in(wanted: StateFilter, message: &Message) -> bool {
+    let wanted = match wanted {
+        StateFilter::Held => return message.held,
+        StateFilter::New => RecipientState::New,
+        StateFilter::Deferred => RecipientState::Deferred,
+        StateFilter::Delivering => RecipientState::Delivering,
+        StateFilter::Delivered => RecipientState::Delivered,
+        StateFilter::Failed => RecipientState::Failed,
+        StateFilter::Bounced => RecipientState::Bounced,
+    };
+    message.recipients.iter().any(|recipient| state(recipient) == wanted)
 }
 
 fn is_sender(wanted: &str, sender: &ReversePath) -> bool {

@@ -17,9 +17,6 @@ use crate::committer::CommitFailed;
 use crate::record::{MessageRecord, RecipientRecord};
 use crate::spool::Spool;
 
-/// How long a large message may pause before it is forgotten: longer than the front waits.
-const UPLOAD_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
-
 /// The large messages on their way in.
 type Uploads = Arc<Mutex<HashMap<UploadId, Upload>>>;
 
@@ -145,7 +142,7 @@ fn begin(spool: &Spool, uploads: &Uploads) -> Result<IntakeAnswer, Refusal> {
 fn sweep(spool: &Spool, uploads: &Uploads) {
     let now = spool.clock.now();
     uploads.lock().retain(|_, upload| {
-        let keep = upload.file.is_none() || now < upload.touched + UPLOAD_PAUSE_MAX;
+        let keep = upload.file.is_none() || now < upload.touched + spool.settings.upload_pause_max;
         if !keep {
             forget(spool, upload);
         }
@@ -213,7 +210,9 @@ fn finish(
     let after = spool.clone();
     spool.add(message, Bytes::new(), move |added| {
         if added.is_err() {
-            forget(&after, &upload);
+            // Its record may be in the log until it is voided, and must not be without its content.
+            after.upkeep.doom(id);
+            after.order_tidy();
         }
         reply.send(stored(id, added));
     });

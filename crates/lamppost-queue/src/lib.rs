@@ -7,6 +7,7 @@
 //! role in batches, a mailbox at a time.
 
 mod bounce;
+mod change;
 mod check;
 mod checkpoint;
 mod committer;
@@ -18,11 +19,14 @@ mod load;
 mod lock;
 mod log;
 mod notices;
+mod quarantine;
 mod record;
 mod replay;
+mod salvage;
 mod schedule;
 mod segment;
 mod settings;
+mod settle;
 mod spares;
 mod spool;
 mod upkeep;
@@ -196,6 +200,7 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let lock = Lock::take(&settings.directory)?;
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings, false)?;
+    settle::settle(&*disk, &settings, &replayed);
     let messages = replayed.index.messages();
     let mut log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;
     info!(messages, spool = %settings.directory.display(), "spool opened");

@@ -9,6 +9,7 @@ use lamppost_roles::QueueId;
 
 use crate::index::Place;
 use crate::record::{MessageRecord, RECORD_HEADER, Record, RecordHeader};
+use crate::salvage::is_unreadable;
 use crate::segment::SegmentId;
 use crate::spool::Spool;
 
@@ -59,7 +60,7 @@ impl Spool {
                 // It was written again elsewhere meanwhile, and its segment has another life.
                 Err(_) if self.source(id) != Some(source) => {}
                 Err(error) => {
-                    if error.kind() == io::ErrorKind::InvalidData {
+                    if error.kind() == io::ErrorKind::InvalidData || is_unreadable(&error) {
                         self.damaged(format!("message {id}: {error}"));
                     }
                     return Err(error);
@@ -143,6 +144,11 @@ impl Spool {
         let from = to_usize(offset).min(content.len());
         Ok(Some(content.slice(from..from.saturating_add(length).min(content.len()))))
     }
+}
+
+/// Whether a message that was read with this error is lost, or at least a part of it.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
 }
 
 /// Length and CRC-32C of a content aside.

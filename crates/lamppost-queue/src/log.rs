@@ -49,6 +49,9 @@ pub(crate) struct Log {
     dirty: bool,
     /// Bytes of the segment before.
     last_capacity: u64,
+    /// The last write failed for lack of space, whatever the file system says is free: a quota is not
+    /// seen beforehand.
+    is_full: bool,
 }
 
 /// The segment that is written now.
@@ -91,6 +94,7 @@ impl Log {
             voids: Vec::new(),
             dirty: false,
             last_capacity,
+            is_full: false,
         };
         log.rotate(0, Purpose::State).map_err(failed("begin the segment", segment))?;
         log.refill_reserve();
@@ -136,7 +140,8 @@ impl Log {
             }
             Ok(written)
         });
-        if appended.is_err() {
+        if let Err(error) = &appended {
+            self.is_full = is_full(error);
             self.current = None;
             let last = self.next.sequence.saturating_sub(1);
             self.voids.extend(segment.map(|segment| Record::Void { segment, first, last }));
@@ -144,6 +149,9 @@ impl Log {
             if let Err(error) = self.rotate(0, Purpose::State).and_then(|()| self.sync()) {
                 error!(reason = %error, "what failed could not be voided yet");
             }
+        }
+        if appended.is_ok() && purpose == Purpose::Mail {
+            self.is_full = false;
         }
         self.stock();
         appended
@@ -198,6 +206,11 @@ impl Log {
         self.dirty && self.current.is_some()
     }
 
+    /// Whether something that was refused is not voided durably yet.
+    pub(crate) fn has_voids(&self) -> bool {
+        !self.voids.is_empty()
+    }
+
     /// Begins the next segment, with room for a group. Its header is durable before its name is,
     /// and its name before any of its records.
     fn rotate(&mut self, length: u64, purpose: Purpose) -> io::Result<()> {
@@ -205,7 +218,8 @@ impl Log {
         if self.settings.durability != Durability::None {
             self.sync()?;
         }
-        let fresh = self.find(length + SEGMENT_HEADER as u64, purpose)?;
+        let found = self.find(length + SEGMENT_HEADER as u64, purpose);
+        let fresh = found.inspect_err(|error| self.is_full |= is_full(error))?;
         let generation = getrandom::u64().map_err(io::Error::other)?;
         let id = SegmentId { number: self.next.segment, generation };
         let header = SegmentHeader { id, sequence: self.next.sequence };
@@ -214,6 +228,7 @@ impl Log {
             Ok(file) => file,
             Err(error) => {
                 warn_unless_removed(&*self.disk, &fresh.spare);
+                self.is_full |= is_full(&error);
                 return Err(error);
             }
         };
@@ -246,7 +261,7 @@ impl Log {
         // A file that is not written whole fails later, in the middle of a change.
         let free = self.disk.free_bytes(&self.settings.directory);
         if purpose == Purpose::State
-            && free.is_ok_and(|free| free < wanted)
+            && (self.is_full || free.is_ok_and(|free| free < wanted))
             && let Some(spare) = self.spares.take_reserve(needed)
         {
             warn!("the disk is full: the queue goes on in its reserve");
@@ -303,9 +318,14 @@ impl Log {
     }
 
     /// Makes the reserve again, when there is space for it.
-    pub(crate) fn refill_reserve(&self) {
-        if let Err(error) = self.spares.make_reserve(&self.settings) {
-            warn!(reason = %error, "no space is reserved for changes of state: the disk is full");
+    pub(crate) fn refill_reserve(&mut self) {
+        let had_one = self.spares.has_reserve();
+        match self.spares.make_reserve(&self.settings) {
+            Ok(()) if had_one => {}
+            Ok(()) => self.is_full = false,
+            Err(error) => {
+                warn!(reason = %error, "no space is reserved for changes of state: the disk is full");
+            }
         }
     }
 
@@ -376,6 +396,10 @@ struct Fresh {
     spare: Spare,
     /// Whether all its bytes were written once.
     is_filled: bool,
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn warn_unless_removed(disk: &dyn Disk, spare: &Spare) {

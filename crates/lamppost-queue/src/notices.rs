@@ -14,8 +14,10 @@ use tracing::{error, info, warn};
 use crate::bounce::{Kind, Notice};
 use crate::committer::CommitFailed;
 use crate::index::Message;
+use crate::load::is_lost;
 use crate::log::Purpose;
 use crate::record::{Draft, MessageRecord, Progress, RecipientRecord, Record, Settles};
+use crate::salvage::is_unreadable;
 use crate::schedule::given_up_at;
 use crate::spool::Spool;
 
@@ -26,7 +28,6 @@ const HEADER_MAX: u32 = 128 * 1024;
 
 /// Tells senders until told to stop.
 pub(crate) async fn run(spool: Arc<Spool>, stop: CancellationToken) {
-    let mut looked_at = None;
     let mut look = tokio::time::interval(spool.settings.notice_every);
     loop {
         tokio::select! {
@@ -36,7 +37,7 @@ pub(crate) async fn run(spool: Arc<Spool>, stop: CancellationToken) {
             _ = look.tick() => {
                 tell_failures(&spool).await;
                 look_at_undeliverable(&spool).await;
-                tell_delays(&spool, &mut looked_at).await;
+                tell_delays(&spool).await;
             }
         }
     }
@@ -111,9 +112,24 @@ async fn bounce(spool: &Arc<Spool>, id: QueueId) -> bool {
         let failed = recipients.filter(|(_, one)| one.progress == Progress::Failed);
         failed.map(|(index, _)| index).collect::<Vec<_>>()
     };
-    let Some(indices) = spool.index.lock().message(id).map(failed) else { return true };
+    let indices = {
+        let mut index = spool.index.lock();
+        let Some(indices) = index.message(id).map(failed) else { return true };
+        // Until the bounce is committed nobody has them tried again.
+        for &place in &indices {
+            index.claim((id, place));
+        }
+        indices
+    };
     let settles = Settles::Failures(indices.clone());
-    match notify(spool, id, (Kind::Failure, settles), &indices).await {
+    let told = notify(spool, id, (Kind::Failure, settles), &indices).await;
+    if !matches!(told, Ok(Some(_))) {
+        let mut index = spool.index.lock();
+        for &place in &indices {
+            index.give_up_claim((id, place));
+        }
+    }
+    match told {
         Ok(Some(notice)) => {
             info!(queue_id = %id, notice = %notice, recipients = indices.len(), "sender told of failure");
             true
@@ -139,19 +155,21 @@ async fn discard(spool: &Arc<Spool>, id: QueueId) -> bool {
     done
 }
 
-/// Tells the senders of messages that have waited long, each once.
-async fn tell_delays(spool: &Arc<Spool>, looked_at: &mut Option<QueueId>) {
+/// Tells the senders of messages that have waited long, each once. All are looked at each time: one
+/// that was held, or whose delivery was in the middle, may be waiting now.
+async fn tell_delays(spool: &Arc<Spool>) {
     let after = u64::try_from(spool.settings.delay_notice_after.as_millis()).unwrap_or(u64::MAX);
     let until = QueueId::first_at(Timestamp(spool.now().0.saturating_sub(after)));
     if after == 0 {
         return;
     }
+    let mut looked_at = None;
     loop {
         let mut ids = Vec::new();
         let mut last = None;
         {
             let index = spool.index.lock();
-            let old = index.after(*looked_at).take_while(|(id, _)| *id < until);
+            let old = index.after(looked_at).take_while(|(id, _)| *id < until);
             for (id, message) in old.take(LOOK_MAX) {
                 last = Some(id);
                 let is_told = message.delay_told || message.is_null_sender || message.held;
@@ -167,7 +185,7 @@ async fn tell_delays(spool: &Arc<Spool>, looked_at: &mut Option<QueueId>) {
                 return;
             }
         }
-        *looked_at = Some(last);
+        looked_at = Some(last);
     }
 }
 
@@ -241,13 +259,21 @@ async fn notify(
 
 /// The message that a notice is about, as far as it can be read; nothing when it is gone.
 fn original(spool: &Spool, id: QueueId) -> io::Result<Option<(MessageRecord, Bytes)>> {
-    match spool.load_record(id) {
-        Ok(record) => {
-            let content = spool.read(id, 0, HEADER_MAX).unwrap_or_default().unwrap_or_default();
-            Ok(record.map(|record| (record, content)))
+    let is_damaged = |error: &io::Error| is_lost(error) || is_unreadable(error);
+    let record = match spool.load_record(id) {
+        Ok(record) => record,
+        Err(error) if is_damaged(&error) => {
+            spool.quarantine(id, &error.to_string())?;
+            return Ok(known(spool, id).map(|record| (record, Bytes::new())));
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Ok(known(spool, id).map(|record| (record, Bytes::new())))
+        Err(error) => return Err(error),
+    };
+    let Some(record) = record else { return Ok(None) };
+    match spool.read(id, 0, HEADER_MAX) {
+        Ok(content) => Ok(Some((record, content.unwrap_or_default()))),
+        Err(error) if is_damaged(&error) => {
+            spool.quarantine(id, &error.to_string())?;
+            Ok(Some((record, Bytes::new())))
         }
         Err(error) => Err(error),
     }

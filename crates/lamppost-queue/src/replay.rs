@@ -1,16 +1,18 @@
 //! Rebuilding the index from the checkpoint and the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
-use tracing::warn;
+use tracing::{error, warn};
 
-use crate::checkpoint::{self, Loaded, Position};
+use crate::checkpoint::{self, Position, Standing};
 use crate::index::{Index, Message, Place};
 use crate::log::Next;
+use crate::quarantine::{self, keep};
 use crate::record::{Progress, Record};
+use crate::salvage::{self, Salvaged};
 use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, SegmentId, read_head, scan};
 use crate::{Settings, StartError};
 
@@ -19,10 +21,17 @@ pub(crate) struct Replayed {
     pub(crate) index: Index,
     pub(crate) last_id: QueueId,
     pub(crate) next: Next,
-    /// The first segment that the checkpoint on disk does not cover.
-    pub(crate) covered_below: u64,
+    /// The checkpoints on disk.
+    pub(crate) standing: Standing,
+    /// Whether a checkpoint is damaged, so that another is wanted soon.
+    pub(crate) wants_checkpoint: bool,
     /// What is damaged, for people.
     pub(crate) damage: Vec<String>,
+    /// Messages that the log alone tells of, though parts of it are gone: they may have been delivered,
+    /// or deleted, long ago.
+    pub(crate) doubtful: Vec<QueueId>,
+    /// Messages that were found damaged in earlier lives and lie in the quarantine, and why.
+    pub(crate) quarantined: BTreeMap<QueueId, String>,
     /// Messages with recipients that failed for good.
     pub(crate) failures: BTreeSet<QueueId>,
 }
@@ -38,8 +47,8 @@ pub(crate) struct Segment {
 /// Reads the checkpoint, then the segments that it does not cover, and takes what they say into an
 /// index.
 ///
-/// Damaged parts are copied to the quarantine and skipped. With `all`, or when there is no good
-/// checkpoint, every segment is read.
+/// Damaged parts are copied to the quarantine and skipped, and so is what the disk does not give. With
+/// `all`, or when there is no good checkpoint, every segment is read.
 pub(crate) fn replay(
     disk: &dyn Disk,
     settings: &Settings,
@@ -70,10 +79,36 @@ pub(crate) fn replay(
     let (sequence, newest) = take_in(&mut replay.index, &segments);
     replay.next.sequence = replay.next.sequence.max(sequence);
     replay.last_id = replay.last_id.max(newest);
+    let doubtful = match position {
+        Some(_) => Vec::new(),
+        None => replay.doubtful(),
+    };
     replay.remove_orphans()?;
-    let Replay { index, last_id, next, damage, .. } = replay;
+    let Replay { index, last_id, next, damage, standing, wants_checkpoint, .. } = replay;
     let failures = failures(&index);
-    Ok(Replayed { index, last_id, next, covered_below: begin, damage, failures })
+    Ok(Replayed {
+        index,
+        last_id,
+        next,
+        standing,
+        wants_checkpoint,
+        damage,
+        doubtful,
+        quarantined: quarantine::known(disk, settings)?,
+        failures,
+    })
+}
+
+/// The messages whose record lies before a gap in the log: without a checkpoint nobody knows whether
+/// they ended in a segment that is gone.
+pub(crate) fn before_gap(index: &Index, next: &Next) -> Vec<QueueId> {
+    // Segments are numbered from 1 on, and one that is not needed any more leaves a gap.
+    let numbers = || next.segments.keys().copied();
+    let expected = std::iter::once(1).chain(numbers().map(|number| number + 1));
+    let behind = numbers().zip(expected).filter(|(number, expected)| number != expected);
+    let Some((behind, _)) = behind.last() else { return Vec::new() };
+    let before = index.after(None).filter(|(_, message)| message.place.segment < behind);
+    before.map(|(id, _)| id).collect()
 }
 
 struct Replay<'a> {
@@ -85,6 +120,8 @@ struct Replay<'a> {
     last_id: QueueId,
     next: Next,
     damage: Vec<String>,
+    standing: Standing,
+    wants_checkpoint: bool,
 }
 
 impl<'a> Replay<'a> {
@@ -105,35 +142,46 @@ impl<'a> Replay<'a> {
             last_id: QueueId(0),
             next: Next { segment, sequence: 1, ..Next::default() },
             damage: Vec::new(),
+            standing: Standing::default(),
+            wants_checkpoint: false,
         })
     }
 
     fn checkpoint(&mut self) -> Result<Option<Position>, StartError> {
-        let path = self.settings.checkpoint();
-        let entries = &mut self.entries;
-        let loaded = checkpoint::load(self.disk, &path, |_, entry| entries.push(entry));
-        let loaded = loaded.map_err(|source| StartError::Disk {
-            step: "read",
-            path: path.clone(),
-            source,
-        })?;
-        match loaded {
-            Loaded::Whole(position) => {
-                self.next.segment = self.next.segment.max(position.begin);
-                self.next.sequence = position.sequence;
-                self.last_id = position.last_id;
-                Ok(Some(position))
-            }
-            Loaded::Absent => Ok(None),
-            Loaded::Newer => Err(StartError::Format { path }),
-            Loaded::Damaged => {
-                self.entries.clear();
-                let text = format!("{} is damaged; the whole log was read instead", path.display());
-                warn!(path = %path.display(), "the checkpoint is damaged; the whole log is read");
-                self.damage.push(text);
-                Ok(None)
-            }
+        let choice = checkpoint::choose(self.disk, self.settings, false)?;
+        let position = choice.standing.newest;
+        for path in &choice.damaged {
+            let instead = match position {
+                Some(_) => "the one before it was read, and the log since",
+                None => "the whole log was read instead",
+            };
+            warn!(path = %path.display(), instead, "a checkpoint of the spool is damaged");
+            self.damage.push(format!("{} is damaged; {instead}", path.display()));
         }
+        if let Some(position) = position {
+            self.next.segment = self.next.segment.max(position.begin);
+            self.next.sequence = position.sequence;
+            self.last_id = position.last_id;
+        }
+        self.wants_checkpoint = !choice.damaged.is_empty();
+        self.entries = choice.entries;
+        self.standing = choice.standing;
+        Ok(position)
+    }
+
+    /// What comes back without a checkpoint, and may have been delivered long ago.
+    fn doubtful(&mut self) -> Vec<QueueId> {
+        let doubtful = before_gap(&self.index, &self.next);
+        if !doubtful.is_empty() {
+            let messages = doubtful.len();
+            error!(messages, spool = %self.settings.directory.display(), "the spool has no whole checkpoint: messages that may have been delivered long ago are held");
+            self.damage.push(format!(
+                "there is no whole checkpoint: {messages} messages that may have been delivered \
+                 long ago are held; look at each, and release or delete it"
+            ));
+            self.wants_checkpoint = true;
+        }
+        doubtful
     }
 
     /// Reads a segment, its records only where they are wanted.
@@ -146,7 +194,9 @@ impl<'a> Replay<'a> {
         let disk = self.disk;
         let failed = |source| StartError::Disk { step: "read", path: path.to_owned(), source };
         let length_max = if with_records { usize::MAX } else { SEGMENT_HEADER };
-        let bytes = disk.read(path, 0, length_max).map_err(failed)?;
+        let read = salvage::read(disk, path, 0, length_max).map_err(failed)?;
+        self.unread(number, path, &read);
+        let bytes = read.bytes;
         let header = match read_head(&bytes) {
             Head::Ours(header) if header.id.number == number => header,
             Head::Newer => return Err(StartError::Format { path: path.to_owned() }),
@@ -168,6 +218,28 @@ impl<'a> Replay<'a> {
         let found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
         self.quarantine(header, &bytes, &found);
         Ok(Some(Segment { id: header.id, first: header.sequence, found }))
+    }
+
+    /// Tells what the disk did not give; what was in there is missing from now on.
+    fn unread(&mut self, number: u64, path: &Path, read: &Salvaged) {
+        let Some(fault) = &read.fault else { return };
+        for &(at, length) in &read.holes {
+            warn!(
+                segment = number,
+                at,
+                length,
+                reason = fault,
+                "a part of the spool cannot be read and was skipped"
+            );
+            self.damage.push(format!(
+                "{length} bytes from {at} on of {} cannot be read: {fault}",
+                path.display()
+            ));
+        }
+        if read.holes.is_empty() {
+            warn!(segment = number, reason = fault, "a segment of the spool cannot be read");
+            self.damage.push(format!("{} cannot be read: {fault}", path.display()));
+        }
     }
 
     /// Moves a segment without a header out of the way; the queue goes on without it.
@@ -194,10 +266,7 @@ impl<'a> Replay<'a> {
             let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
             let from = usize::try_from(at).unwrap_or(usize::MAX);
             let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-            let copied = self.disk.create(&path).and_then(|mut file| {
-                let bytes = bytes.get(from..to).unwrap_or_default();
-                file.write_at(0, &mut [std::io::IoSlice::new(bytes)])
-            });
+            let copied = keep(self.disk, &path, bytes.get(from..to).unwrap_or_default());
             let reason = copied.err().map(|error| error.to_string()).unwrap_or_default();
             warn!(segment = id.number, at, length, copy = %path.display(), reason, "a part of the spool is damaged and was skipped");
             self.damage.push(format!(

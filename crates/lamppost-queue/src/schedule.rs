@@ -22,8 +22,6 @@ use tracing::warn;
 use crate::index::{Bounds, ItemBatch, Work};
 use crate::spool::Spool;
 
-/// Bytes of contents in a batch; one message may be larger.
-const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How long to wait when a role that must answer is gone.
 const GONE_PAUSE: Duration = Duration::from_secs(1);
 /// A mailbox whose batch takes longer gets batches of its own.

@@ -39,8 +39,16 @@ pub struct Settings {
     pub deliveries_at_once_max: usize,
     /// Recipients in a batch.
     pub batch_max: usize,
+    /// Bytes of contents in a batch; one message may be larger.
+    pub batch_size_max: u64,
     /// Large messages on their way in at once.
     pub uploads_max: usize,
+    /// How long a large message may pause before it is forgotten: longer than the front waits.
+    pub upload_pause_max: Duration,
+    /// Segments that are kept to be used again.
+    pub spare_segments_max: usize,
+    /// Reports of damage that the status keeps.
+    pub damage_told_max: usize,
     /// Batches at once for the host that takes mail for elsewhere.
     pub relays_at_once_max: usize,
     /// How long a message waits for others to share the syncs of its delivery.
@@ -70,7 +78,11 @@ impl Default for Settings {
             retry_max: Duration::from_secs(60 * 60),
             deliveries_at_once_max: 16,
             batch_max: 256,
+            batch_size_max: 8 * 1024 * 1024,
             uploads_max: 1000,
+            upload_pause_max: Duration::from_secs(60 * 60),
+            spare_segments_max: 4,
+            damage_told_max: 100,
             relays_at_once_max: 4,
             delivery_lag: Duration::from_millis(50),
             delay_notice_after: Duration::from_secs(4 * 60 * 60),
@@ -101,9 +113,9 @@ impl Settings {
         self.directory.join("log")
     }
 
-    /// The index as it was last written.
-    pub(crate) fn checkpoint(&self) -> PathBuf {
-        self.directory.join("checkpoint")
+    /// The index as it was written the last two times, under two names in turn.
+    pub(crate) fn checkpoints(&self) -> [PathBuf; 2] {
+        ["checkpoint", "checkpoint.2"].map(|name| self.directory.join(name))
     }
 
     /// Where large contents are.

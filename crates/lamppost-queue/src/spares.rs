@@ -14,8 +14,6 @@ use tracing::warn;
 
 use crate::Settings;
 
-/// Spares that are kept; more are given back to the file system.
-const KEPT_MAX: usize = 4;
 /// Bytes that are written at once, and synced before the next, so that the log's own syncs don't
 /// wait behind all of them.
 const STRETCH: usize = 1024 * 1024;
@@ -36,6 +34,8 @@ pub(crate) struct Spares {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     blocking: Blocking,
+    /// More are given back to the file system.
+    kept_max: usize,
     shelf: Arc<Mutex<Shelf>>,
 }
 
@@ -52,6 +52,7 @@ impl Spares {
     /// Adopts the spares that are there; the first small one is the reserve.
     pub(crate) fn adopt(disk: Arc<dyn Disk>, settings: &Settings) -> io::Result<Self> {
         let folder = settings.log();
+        let kept_max = settings.spare_segments_max;
         let mut shelf = Shelf::default();
         for path in disk.list(&folder)? {
             let Some(number) = number(&path) else { continue };
@@ -66,7 +67,7 @@ impl Spares {
             let spare = Spare { path, capacity };
             if shelf.reserve.is_none() && capacity == settings.reserve() {
                 shelf.reserve = Some(spare);
-            } else if capacity > settings.reserve() && shelf.ready.len() < KEPT_MAX {
+            } else if capacity > settings.reserve() && shelf.ready.len() < kept_max {
                 shelf.ready.push(spare);
             } else {
                 // Half made when the program was killed, or too many.
@@ -74,7 +75,7 @@ impl Spares {
             }
         }
         let shelf = Arc::new(Mutex::new(shelf));
-        Ok(Self { disk, folder, blocking: settings.blocking, shelf })
+        Ok(Self { disk, folder, blocking: settings.blocking, kept_max, shelf })
     }
 
     /// A spare with at least so many bytes; the reserve is not given.
@@ -109,7 +110,7 @@ impl Spares {
 
     /// Keeps a segment's file that nothing needs any more; false when there are enough.
     pub(crate) fn keep(&self, segment: &Path, capacity: u64) -> io::Result<bool> {
-        if self.shelf.lock().ready.len() >= KEPT_MAX {
+        if self.shelf.lock().ready.len() >= self.kept_max {
             return Ok(false);
         }
         let path = self.name();

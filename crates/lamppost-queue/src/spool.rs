@@ -1,7 +1,7 @@
 //! The spool as all parts of the queue share it: the index, the way to the committer, and figures.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lamppost_disk::Disk;
 use lamppost_net::Clock;
-use lamppost_roles::{QueueId, QueueStatus, Timestamp};
+use lamppost_roles::{Attempt, QueueId, QueueStatus, Reason, Timestamp};
+use lamppost_smtp::Status;
 use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
@@ -50,6 +51,8 @@ pub(crate) struct Spool {
     orders: UnboundedSender<Order>,
     fault: Mutex<Option<String>>,
     damage: Mutex<Vec<String>>,
+    /// Messages that were found damaged and lie in the quarantine, and why.
+    pub(crate) quarantined: Mutex<BTreeMap<QueueId, String>>,
     /// Bytes that were not free when a message was refused for that; 0 since one was not.
     lacking: AtomicU64,
     /// When the disk was asked for its free bytes, and what it said.
@@ -73,6 +76,7 @@ impl Spool {
         orders: UnboundedSender<Order>,
     ) -> Arc<Self> {
         let Means { disk, clock, metrics } = means;
+        let upkeep = Upkeep::new(&replayed);
         let spool = Self {
             settings,
             disk,
@@ -83,18 +87,67 @@ impl Spool {
             notices: Notify::new(),
             failures: Mutex::new(replayed.failures),
             undeliverable: Mutex::default(),
-            upkeep: Upkeep::new(replayed.covered_below),
+            upkeep,
             last_id: Mutex::new(replayed.last_id),
             orders,
             fault: Mutex::default(),
             damage: Mutex::new(replayed.damage),
+            quarantined: Mutex::new(replayed.quarantined),
             lacking: AtomicU64::new(0),
             room: Mutex::default(),
             bytes: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         };
+        spool.hold_doubtful(&replayed.doubtful);
+        spool.tell_quarantined();
         spool.count_messages();
         Arc::new(spool)
+    }
+
+    /// Holds messages that may have been delivered long ago, and says why at each recipient: nobody
+    /// gets a message, or a bounce of it, twice without an administrator's word.
+    fn hold_doubtful(&self, ids: &[QueueId]) {
+        let now = self.now();
+        let reason = Reason::own(
+            Status::POLICY,
+            "held at a start of the mail server, since it may have been delivered long ago",
+        );
+        let mut index = self.index.lock();
+        for &id in ids {
+            index.hold(id, true);
+            let Some(message) = index.message(id) else { continue };
+            let again = (0_u32..).zip(&message.recipients).filter_map(|(place, one)| {
+                let progress = match one.progress {
+                    Progress::Waiting { .. } | Progress::Failed => Progress::Waiting { due: now },
+                    Progress::Intended { .. } => one.progress,
+                    Progress::Delivered | Progress::Bounced => return None,
+                };
+                let last = Some(Attempt { at: now, reason: reason.clone() });
+                Some((place, RecipientRecord { progress, attempts: one.attempts, last }))
+            });
+            let again: Vec<_> = again.collect();
+            index.progress(id, &again);
+            self.failures.lock().remove(&id);
+        }
+    }
+
+    /// Says which messages lie in the quarantine, until somebody looks after them.
+    fn tell_quarantined(&self) {
+        /// Messages that are named; the folder tells the others.
+        const NAMED_MAX: usize = 10;
+        let known = self.quarantined.lock();
+        if known.is_empty() {
+            return;
+        }
+        let named: Vec<_> = known.keys().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = if known.len() > NAMED_MAX { " …" } else { "" };
+        let folder = self.settings.quarantine();
+        self.damaged(format!(
+            "{} damaged messages are in {}: {}{more}; look at them, and remove their files",
+            known.len(),
+            folder.display(),
+            named.join(" ")
+        ));
     }
 
     /// The time in milliseconds since 1970.
@@ -242,6 +295,7 @@ impl Spool {
         apply: impl FnOnce(&Self) -> Vec<Ended> + Send + 'static,
     ) {
         let spool = self.clone();
+        // What the log does not take is said again.
         let then = move |_| {
             spool.ended(apply(&spool));
             spool.due.notify_one();
@@ -291,7 +345,7 @@ impl Spool {
     pub(crate) fn ended(&self, messages: impl IntoIterator<Item = Ended>) {
         for message in messages {
             if message.aside {
-                self.upkeep.doom(self.settings.body(message.id));
+                self.upkeep.doom(message.id);
             }
         }
         self.count_messages();
@@ -332,10 +386,8 @@ impl Spool {
 
     /// Something is damaged for good.
     pub(crate) fn damaged(&self, text: String) {
-        /// Reports that are kept; the log has all.
-        const KEPT_MAX: usize = 100;
         let mut damage = self.damage.lock();
-        if damage.len() < KEPT_MAX && !damage.contains(&text) {
+        if damage.len() < self.settings.damage_told_max && !damage.contains(&text) {
             damage.push(text);
         }
     }
@@ -390,6 +442,3 @@ pub(crate) fn warn_unless_removed(path: &Path, removed: &std::io::Result<()>) ->
     }
     removed.is_ok()
 }
-
-/// Files that are to be removed.
-pub(crate) type Doomed = Vec<PathBuf>;

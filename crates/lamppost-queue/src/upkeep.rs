@@ -1,9 +1,9 @@
 //! What keeps the spool small and its start short: checkpoints, freeing segments, and writing again
 //! what stays long. All of it runs between two groups of the committer, or beside it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,11 +12,12 @@ use lamppost_roles::QueueId;
 use parking_lot::Mutex;
 use tracing::{debug, warn};
 
-use crate::checkpoint::{self, Position};
+use crate::checkpoint::{self, Position, Standing};
 use crate::index::Place;
 use crate::log::{Log, Purpose};
 use crate::record::{Draft, Record};
-use crate::spool::{Doomed, Spool, warn_unless_removed};
+use crate::replay::Replayed;
+use crate::spool::{Spool, warn_unless_removed};
 
 /// A checkpoint is due when the log has grown by so many times its bytes.
 const CHECKPOINT_GROWTH: u64 = 4;
@@ -28,65 +29,89 @@ const SLICE: (usize, u64) = (32, 512 * 1024);
 /// The state of the upkeep.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
-    /// The first segment that the checkpoint on disk does not cover.
-    covered_below: AtomicU64,
+    /// The checkpoints on disk.
+    standing: Mutex<Standing>,
+    /// Whether one was found damaged at the start, so that another is wanted.
+    is_wanted: AtomicBool,
     /// Bytes of the checkpoint on disk.
     checkpoint_bytes: AtomicU64,
     /// Bytes of the log that were begun since.
     grown: AtomicU64,
     is_writing: AtomicBool,
-    /// Large contents whose message is gone; removed once that is durable.
-    doomed: Mutex<Doomed>,
+    /// Where the checkpoint began that was written once more to make room.
+    relieved_at: AtomicU64,
+    /// Messages whose large contents are to be removed once it is durable that they are gone.
+    doomed: Mutex<Vec<QueueId>>,
+    /// Records that nobody waits for, and that no sync covers yet.
+    unsynced: Mutex<Vec<Draft>>,
+    /// Those that may never be durable, since the log failed. The index goes by them, and so must every
+    /// record that follows: they are said again before it.
+    unsaid: Mutex<Vec<Draft>>,
     /// Messages that are to be written again.
     moving: Mutex<VecDeque<QueueId>>,
     /// Messages that were, with their old and new places. The new ones count once they are durable:
     /// until then a checkpoint must not name them, nor an old segment go.
     moved: Mutex<Vec<(QueueId, Place, Place)>>,
+    /// Segments with messages that could not be written again: others get their turn.
+    stuck: Mutex<BTreeSet<u64>>,
 }
 
 impl Upkeep {
-    pub(crate) fn new(covered_below: u64) -> Self {
+    pub(crate) fn new(replayed: &Replayed) -> Self {
         Self {
-            covered_below: AtomicU64::new(covered_below),
+            standing: Mutex::new(replayed.standing.clone()),
+            is_wanted: AtomicBool::new(replayed.wants_checkpoint),
             checkpoint_bytes: AtomicU64::new(0),
             grown: AtomicU64::new(0),
             is_writing: AtomicBool::new(false),
+            relieved_at: AtomicU64::new(0),
             doomed: Mutex::default(),
+            unsynced: Mutex::default(),
+            unsaid: Mutex::default(),
             moving: Mutex::default(),
             moved: Mutex::default(),
+            stuck: Mutex::default(),
         }
     }
 
-    /// A large content whose message is gone.
-    pub(crate) fn doom(&self, path: PathBuf) {
-        self.doomed.lock().push(path);
+    /// A message with a large content that is gone, or never was.
+    pub(crate) fn doom(&self, id: QueueId) {
+        self.doomed.lock().push(id);
     }
 
-    fn wrote(&self, position: Position, bytes: u64) {
-        self.checkpoint_bytes.store(bytes, Ordering::Relaxed);
-        self.covered_below.fetch_max(position.begin, Ordering::Relaxed);
+    /// A record that nobody waits for was written.
+    pub(crate) fn wrote(&self, draft: Draft) {
+        self.unsynced.lock().push(draft);
+    }
+
+    /// A record that nobody waits for could not be written.
+    pub(crate) fn failed(&self, draft: Draft) {
+        self.unsaid.lock().push(draft);
+    }
+
+    /// Whether there are records that must be said again.
+    pub(crate) fn has_unsaid(&self) -> bool {
+        !self.unsaid.lock().is_empty()
+    }
+
+    /// The records that must be said again, in their order.
+    pub(crate) fn take_unsaid(&self) -> Vec<Draft> {
+        std::mem::take(&mut *self.unsaid.lock())
     }
 }
 
 impl Spool {
     /// Removes, after a sync, what nothing in the index needs any more.
     ///
-    /// A segment that the checkpoint covers goes when no message has its record in it: what else it
-    /// says is in the checkpoint.
-    pub(crate) fn tidy(&self, log: &mut Log) {
-        for path in std::mem::take(&mut *self.upkeep.doomed.lock()) {
-            warn_unless_removed(&path, &self.disk.remove(&path));
-        }
-        let covered_below = self.upkeep.covered_below.load(Ordering::Relaxed);
-        let free: Vec<_> = {
-            let index = self.index.lock();
-            let is_free = |number: &u64| {
-                *number < covered_below
-                    && index.segment(*number).is_none_or(|segment| segment.messages == 0)
-            };
-            log.closed().filter(is_free).collect()
+    /// A segment that both checkpoints cover goes when no message has its record in it: what else it
+    /// says is in them.
+    pub(crate) fn tidy(self: &Arc<Self>, log: &mut Log) {
+        self.remove_doomed(log);
+        let (needed_from, newest) = {
+            let standing = self.upkeep.standing.lock();
+            (standing.needed_from, standing.newest)
         };
-        for number in free {
+        for number in self.unused(log, 0..needed_from) {
             if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
                 self.index.lock().remove_segment(number);
             }
@@ -97,6 +122,36 @@ impl Spool {
             && self.is_free(self.settings.free_space_min + self.settings.reserve())
         {
             log.refill_reserve();
+        }
+        if let Some(newest) = newest
+            && !self.is_free(self.settings.free_space_min)
+            && !self.unused(log, needed_from..newest.begin).is_empty()
+            && self.upkeep.relieved_at.swap(newest.begin, Ordering::Relaxed) != newest.begin
+        {
+            // Written once more under the other name it needs no more of the log than the newest.
+            self.write_in_time(Position { last_id: *self.last_id.lock(), ..newest });
+        }
+    }
+
+    /// The segments among these that no message has its record in.
+    fn unused(&self, log: &Log, numbers: Range<u64>) -> Vec<u64> {
+        let index = self.index.lock();
+        let is_unused = |number: &u64| {
+            numbers.contains(number)
+                && index.segment(*number).is_none_or(|segment| segment.messages == 0)
+        };
+        log.closed().filter(is_unused).collect()
+    }
+
+    /// Removes large contents whose messages are durably gone: not while the records that say so are to
+    /// be said again, or those that void what was refused.
+    fn remove_doomed(&self, log: &Log) {
+        if log.has_voids() || self.upkeep.has_unsaid() {
+            return;
+        }
+        for id in std::mem::take(&mut *self.upkeep.doomed.lock()) {
+            let path = self.settings.body(id);
+            warn_unless_removed(&path, &self.disk.remove(&path));
         }
     }
 
@@ -116,7 +171,7 @@ impl Spool {
 
     /// Writes a checkpoint after a start that had much to replay, at once where that takes no time: a
     /// program that is killed again and again must not leave more and more behind.
-    pub(crate) fn checkpoint_replayed(&self, log: &mut Log) {
+    pub(crate) fn checkpoint_replayed(self: &Arc<Self>, log: &mut Log) {
         /// Messages of a queue whose checkpoint takes no time.
         const SHORT: usize = 10_000;
         let is_short = self.index.lock().messages() <= SHORT;
@@ -133,11 +188,12 @@ impl Spool {
         }
     }
 
-    /// The position after a replay, when it was of many segments.
+    /// The position after a replay, when it was of many segments or a checkpoint was damaged.
     fn replayed(&self, log: &Log) -> Option<Position> {
-        let covered_below = self.upkeep.covered_below.load(Ordering::Relaxed);
+        let covered_below = self.upkeep.standing.lock().covered_below();
         let replayed = log.closed().filter(|&number| number >= covered_below).count();
-        let current = log.current().filter(|_| replayed >= SEGMENTS_MIN)?;
+        let is_wanted = self.upkeep.is_wanted.load(Ordering::Relaxed);
+        let current = log.current().filter(|_| is_wanted || replayed >= SEGMENTS_MIN)?;
         Some(self.position(current.number, log.next_sequence()))
     }
 
@@ -169,12 +225,15 @@ impl Spool {
     }
 
     fn write_checkpoint(&self, position: Position) {
-        match checkpoint::write(&*self.disk, &self.settings, &self.index, position) {
+        let next = self.upkeep.standing.lock().next;
+        match checkpoint::write(&*self.disk, &self.settings, &self.index, (position, next)) {
             Ok(bytes) => {
                 debug!(bytes, begin = position.begin, "checkpoint written");
-                self.upkeep.wrote(position, bytes);
+                self.upkeep.checkpoint_bytes.store(bytes, Ordering::Relaxed);
+                self.upkeep.is_wanted.store(false, Ordering::Relaxed);
+                self.upkeep.standing.lock().wrote(position);
             }
-            // The one before stays in force: the next start takes longer, and nothing is lost.
+            // The ones before stay in force: the next start takes longer, and nothing is lost.
             Err(error) => warn!(reason = %error, "no checkpoint of the spool could be written"),
         }
     }
@@ -186,6 +245,7 @@ impl Spool {
         if !moving.is_empty() || closed.len() < SEGMENTS_MIN {
             return;
         }
+        let stuck = self.upkeep.stuck.lock();
         let index = self.index.lock();
         let needed: u64 = closed.iter().filter_map(|&n| Some(index.segment(n)?.bytes)).sum();
         if needed > log.bytes() / 2 {
@@ -193,6 +253,7 @@ impl Spool {
         }
         let least = closed
             .into_iter()
+            .filter(|number| !stuck.contains(number))
             .filter_map(|number| Some((index.segment(number)?.bytes, number)))
             .filter(|&(bytes, number)| bytes > 0 && bytes < log.bytes_of(number) / 2)
             .min();
@@ -216,9 +277,7 @@ impl Spool {
                     moved.push((id, place));
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    warn!(queue_id = %id, reason = %error, "a message cannot be written again");
-                }
+                Err(error) => self.cannot_move(id, &error),
             }
         }
         // Only what is left of the segment is used: a full disk must not lose its reserve to this.
@@ -233,7 +292,7 @@ impl Spool {
         // A failure is told when the next group fails too; the old records are still there.
         let Ok(written) = log.append(&all, Purpose::State, false) else {
             self.has_segment(log.current());
-            self.settle_moved(false);
+            self.settle(false);
             return;
         };
         let mut upkeep = self.upkeep.moved.lock();
@@ -243,18 +302,30 @@ impl Spool {
         }
     }
 
-    /// What was written again is durable, or may never be; then the old records go on to count.
-    pub(crate) fn settle_moved(&self, is_durable: bool) {
+    /// A message cannot be written again: its segment stays as long as it does, and others get their
+    /// turn until the next start.
+    fn cannot_move(&self, id: QueueId, error: &io::Error) {
+        let place = self.index.lock().message(id).map(|message| message.place);
+        let Some(Place { segment, .. }) = place else { return };
+        warn!(queue_id = %id, segment, reason = %error, "a message cannot be written again");
+        self.damaged(format!(
+            "segment {segment} stays: message {id} in it cannot be read: {error}"
+        ));
+        self.upkeep.stuck.lock().insert(segment);
+    }
+
+    /// What was written is durable, or may never be. Then the old records of what was written again go
+    /// on to count, and what nobody waited for is to be said again.
+    pub(crate) fn settle(&self, is_durable: bool) {
         let moved = std::mem::take(&mut *self.upkeep.moved.lock());
         if is_durable {
+            self.upkeep.unsynced.lock().clear();
             let mut index = self.index.lock();
             for (id, from, to) in moved {
                 index.relocate(id, from, to);
             }
         } else {
-            // The records that ended their messages may be lost too: the contents stay until the next
-            // start knows.
-            self.upkeep.doomed.lock().clear();
+            self.upkeep.unsaid.lock().append(&mut self.upkeep.unsynced.lock());
         }
     }
 

@@ -30,7 +30,8 @@ async fn a_spool_of_the_second_format_is_read() {
     }
     let (disk, folder) = world();
     disk.create_folder(&folder.path().join("log")).unwrap();
-    for name in ["checkpoint", "log/0000000001.seg", "log/0000000002.seg"] {
+    let segments = ["log/0000000001.seg", "log/0000000002.seg", "log/0000000003.seg"];
+    for name in ["checkpoint", "checkpoint.2"].into_iter().chain(segments) {
         let bytes = std::fs::read(fixture().join(name)).unwrap();
         let mut file = disk.create(&folder.path().join(name)).unwrap();
         file.write_at(0, &mut [IoSlice::new(&bytes)]).unwrap();
@@ -47,12 +48,13 @@ async fn a_spool_of_the_second_format_is_read() {
     }
 }
 
-/// A message that the checkpoint covers, one that must be replayed, and one that is deleted.
+/// A message that both checkpoints cover, one that must be replayed, and one that is deleted.
 async fn write() {
     let (disk, folder) = world();
     let around = start(&disk, folder.path(), small).await;
     let covered = stored(&submit(&around, "held", "covered\n").await);
     change(&around, Verb::Hold, covered).await;
+    let around = restart(around, &disk, folder.path(), small).await;
     let around = restart(around, &disk, folder.path(), small).await;
     let deleted = stored(&submit(&around, "demo", "deleted\n").await);
     change(&around, Verb::Delete, deleted).await;

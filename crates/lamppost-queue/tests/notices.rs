@@ -18,7 +18,8 @@ use lamppost_roles::{
 };
 use lamppost_smtp::{ReversePath, Status};
 use support::{
-    Around, change, deliver, entries, envelope, listed, show, small, start, stored, until, world,
+    Around, change, deliver, entries, envelope, listed, restart, show, small, start, stored, until,
+    world,
 };
 
 fn failed() -> Outcome {
@@ -113,7 +114,7 @@ async fn a_bounce_goes_the_way_that_policy_tells() {
                     let ids = listed(&around).await;
                     let view = show(&around, ids[0]).await.unwrap();
                     let one = &view.recipients[0];
-                    matches!(one.state, RecipientState::Waiting { .. })
+                    one.state.is_waiting()
                         && one
                             .last
                             .as_ref()
@@ -183,18 +184,14 @@ async fn what_an_administrator_returns_is_bounced() {
     let mut around = start(&disk, folder.path(), settings).await;
     let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
     deliver(&mut around, &later()).await;
-    until(async || {
-        matches!(
-            show(&around, id).await.unwrap().recipients[0].state,
-            RecipientState::Waiting { .. }
-        )
-    })
-    .await;
+    let is_deferred =
+        async || show(&around, id).await.unwrap().recipients[0].state == RecipientState::Deferred;
+    until(is_deferred).await;
     change(&around, Verb::Return, id).await;
     route(&mut around, here()).await;
     let text = prepared(&deliver(&mut around, &Outcome::Done).await);
     assert!(text.contains("returned by the administrator"), "{text}");
-    assert!(text.contains("(last try: not now)"), "{text}");
+    assert!(text.contains("(last try: this mail server has a problem"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,6 +212,7 @@ async fn messages_are_listed_by_what_is_asked() {
         (Filter { recipient: Some("c@lamppost.test".into()), ..none() }, vec![b]),
         (Filter { domain: Some("lamppost.test".into()), ..none() }, vec![a, b]),
         (Filter { state: Some(StateFilter::Held), ..none() }, vec![b]),
+        (Filter { state: Some(StateFilter::New), ..none() }, vec![a, b]),
         (Filter { state: Some(StateFilter::Failed), ..none() }, vec![]),
         (Filter { larger: Some(1000), ..none() }, vec![]),
         (Filter { before: Some(a.received()), ..none() }, vec![]),
@@ -240,6 +238,60 @@ async fn the_sender_of_held_mail_is_not_told_that_it_is_tried_again() {
     assert_eq!(listed(&around).await, [id]);
 }
 
+/// Answers deliveries of a message with "not now", and others with success, until the first notice;
+/// returns its text and when it came.
+async fn first_notice(mut around: Around, id: QueueId) -> (String, tokio::time::Instant) {
+    tokio::spawn(async move {
+        while let Some((_, reply)) = around.routing.next().await {
+            reply.send(here());
+        }
+    });
+    loop {
+        let (request, reply) = around.delivery.next().await.unwrap();
+        let outcome = match &request {
+            DeliveryRequest::Prepare(jobs) if jobs[0].placement.id == id => later(),
+            DeliveryRequest::Prepare(_) => {
+                return (prepared(&request), tokio::time::Instant::now());
+            }
+            _ => Outcome::Done,
+        };
+        reply.send(DeliveryAnswer(vec![outcome; entries(&request)]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_that_was_not_told_while_the_message_was_held_is_told_later() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), settings).await;
+    let begin = tokio::time::Instant::now();
+    let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    let newer = async || submit_from(&around, "", &["b"]).await;
+    change(&around, Verb::Hold, id).await;
+    change(&around, Verb::Hold, newer().await).await;
+    tokio::time::sleep(Duration::from_secs(12 * 3600)).await;
+    change(&around, Verb::Release, id).await;
+    let (text, at) = first_notice(around, id).await;
+    assert!(text.contains("Subject: Delayed mail"), "{text}");
+    assert!(at - begin < Duration::from_secs(12 * 3600 + 120), "{:?}", at - begin);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_given_up_when_its_lifetime_ends_and_not_at_some_try_behind() {
+    let (disk, folder) = world();
+    let lifetime = Duration::from_secs(3 * 3600 + 17);
+    let of = |of: &mut Settings| {
+        settings(of);
+        of.lifetime = lifetime;
+    };
+    let around = start(&disk, folder.path(), of).await;
+    let begin = tokio::time::Instant::now();
+    let id = submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    let (text, at) = first_notice(around, id).await;
+    assert!(text.contains("Action: failed\n"), "{text}");
+    let lived = at - begin;
+    assert!(lived >= lifetime && lived < lifetime + Duration::from_secs(5), "{lived:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bounce_that_was_given_its_way_is_sent_once() {
     let (disk, folder) = world();
@@ -251,4 +303,29 @@ async fn a_bounce_that_was_given_its_way_is_sent_once() {
     assert!(matches!(request, DeliveryRequest::Relay(_)), "{request:?}");
     let again = tokio::time::timeout(Duration::from_secs(3), around.delivery.next()).await;
     assert!(again.is_err(), "{again:?}");
+}
+
+/// A power cut may lose a record that nobody waited for and leave the bounce behind it.
+#[tokio::test(start_paused = true)]
+async fn a_bounce_is_written_once_though_the_record_of_the_failure_is_lost() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), settings).await;
+    submit_from(&around, "sender@lamppost.test", &["a"]).await;
+    deliver(&mut around, &failed()).await;
+    // The bounce is stored: its way is asked for.
+    drop(around.routing.next().await.unwrap());
+    let disk = disk.after_kill();
+    let reason = b"no such mailbox";
+    let place = |path: &std::path::PathBuf| {
+        let world = disk.world();
+        world.file(path)?.windows(reason.len()).position(|window| window == reason)
+    };
+    let (segment, at) =
+        disk.files(".seg").iter().find_map(|path| Some((path.clone(), place(path)?))).unwrap();
+    disk.damage(&segment, at as u64, b"N");
+    let mut around = restart(around, &disk, folder.path(), settings).await;
+    route(&mut around, here()).await;
+    prepared(&deliver(&mut around, &Outcome::Done).await);
+    deliver(&mut around, &Outcome::Done).await;
+    until(async || listed(&around).await.is_empty()).await;
 }

@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use lamppost_queue::Durability;
@@ -156,13 +157,22 @@ async fn a_hole_is_quarantined_and_the_rest_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_takes_no_mail_while_the_queue_goes_on_and_recovers() {
+    goes_on_when_full(io::ErrorKind::StorageFull).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spool_over_its_quota_is_as_good_as_on_a_full_disk() {
+    goes_on_when_full(io::ErrorKind::QuotaExceeded).await;
+}
+
+async fn goes_on_when_full(kind: io::ErrorKind) {
     let (disk, folder) = world();
     let larger = |settings: &mut lamppost_queue::Settings| {
         small(settings);
         settings.segment_size = 256 * 1024;
     };
     let mut around = start(&disk, folder.path(), larger).await;
-    disk.set_quota(Some(disk.used() + 200_000));
+    disk.limit(folder.path(), Some((disk.used() + 200_000, kind)));
     let mut ids = Vec::new();
     loop {
         match submit(&around, "demo", &"x".repeat(1500)).await {

@@ -37,6 +37,8 @@ pub enum ControlRequest {
         verb: Verb,
         /// To which messages.
         selection: Selection,
+        /// Who asks, for the log.
+        by: String,
     },
 }
 
@@ -78,18 +80,24 @@ pub struct Filter {
     pub state: Option<StateFilter>,
 }
 
-/// A state that messages can be asked for by.
+/// A state that messages can be asked for by: that of a recipient ([`RecipientState`]), or held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StateFilter {
-    /// It waits for its first try.
+    /// A recipient waits for its first try.
     New,
-    /// It was tried in vain and waits for the next try.
+    /// A recipient was tried in vain and waits for the next try.
     Deferred,
-    /// An administrator holds it.
-    Held,
-    /// It failed for good.
+    /// A try is under way.
+    Delivering,
+    /// A recipient has its mail.
+    Delivered,
+    /// A recipient failed for good.
     Failed,
+    /// A recipient failed for good, and the sender was told.
+    Bounced,
+    /// An administrator holds the message.
+    Held,
 }
 
 /// Which messages.
@@ -113,12 +121,50 @@ pub enum ControlAnswer {
     Message(MessageView),
     /// To Read: empty at the end.
     Piece(Bytes),
-    /// To Change: so many messages changed.
-    Changed(u64),
+    /// To Change.
+    Changed(Changes),
     /// There is no such message.
     NotFound,
     /// It could not be done; the reason is for people.
     Failed(String),
+}
+
+/// What became of the messages that were to change. A message that is named twice is one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Changes {
+    /// Messages in which something changed.
+    pub changed: u64,
+    /// Of these, those that an administrator holds: they are tried once they are released.
+    pub held: u64,
+    /// Ids that were named, and no message in the queue has them.
+    pub unknown: Vec<QueueId>,
+    /// Messages that were named and stay as they were.
+    pub unchanged: Vec<Unchanged>,
+}
+
+/// A message that stays as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Unchanged {
+    /// The message.
+    pub id: QueueId,
+    /// Why.
+    pub why: WhyUnchanged,
+}
+
+/// Why a message stays as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhyUnchanged {
+    /// It was so before.
+    SoBefore,
+    /// It is being delivered at this moment.
+    Delivering,
+    /// No recipient waits for it any more.
+    Settled,
+    /// It has no sender whom it could be returned to: it is a bounce itself.
+    NoSender,
 }
 
 /// Figures of the whole queue.
@@ -189,21 +235,22 @@ pub struct RecipientView {
     pub address: String,
     /// How far its delivery is.
     pub state: RecipientState,
-    /// The last try that did not succeed.
-    pub last: Option<Attempt>,
+    /// When the next try is, if it waits for one.
+    pub due: Option<Timestamp>,
     /// How often it was tried.
     pub attempts: u32,
+    /// The last try that did not succeed.
+    pub last: Option<Attempt>,
 }
 
-/// How far a recipient's delivery is.
+/// How far a recipient's delivery is. Lists are narrowed by the same words ([`StateFilter`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecipientState {
-    /// Waits for its next try.
-    Waiting {
-        /// When that is.
-        due: Timestamp,
-    },
+    /// Waits for its first try.
+    New,
+    /// Was tried in vain and waits for the next try.
+    Deferred,
     /// A try is under way.
     Delivering,
     /// It has its mail.
@@ -214,6 +261,18 @@ pub enum RecipientState {
     Bounced,
 }
 
+impl RecipientState {
+    /// Whether the recipient waits for a try, its first or another.
+    pub fn is_waiting(self) -> bool {
+        matches!(self, Self::New | Self::Deferred)
+    }
+
+    /// Whether nothing more becomes of it: it has its mail, or its sender was told.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Delivered | Self::Bounced)
+    }
+}
+
 /// A try that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -222,4 +281,26 @@ pub struct Attempt {
     pub at: Timestamp,
     /// Why it did not succeed.
     pub reason: Reason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_narrowed_by_the_words_that_they_show() {
+        let states = [
+            RecipientState::New,
+            RecipientState::Deferred,
+            RecipientState::Delivering,
+            RecipientState::Delivered,
+            RecipientState::Failed,
+            RecipientState::Bounced,
+        ];
+        for state in states {
+            let word = serde_json::to_string(&state).unwrap();
+            let filter: StateFilter = serde_json::from_str(&word).unwrap();
+            assert_eq!(serde_json::to_string(&filter).unwrap(), word);
+        }
+    }
 }

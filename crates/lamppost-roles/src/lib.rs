@@ -16,8 +16,8 @@ mod policy;
 mod queue_id;
 
 pub use control::{
-    Attempt, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
-    RecipientState, RecipientView, Selection, StateFilter, Verb,
+    Attempt, Changes, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
+    RecipientState, RecipientView, Selection, StateFilter, Unchanged, Verb, WhyUnchanged,
 };
 pub use delivery::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,

@@ -1,5 +1,6 @@
 //! A disk in memory that records what is done to it.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,18 +29,34 @@ struct State {
     good: Option<u64>,
     /// Draws how much of a write that fails is written.
     lot: Lot,
-    /// Bytes that all files may take.
-    quota: Option<u64>,
-    /// Whether syncs of files do nothing and say that they did.
-    lies: bool,
+    /// Bytes that all files of a file system may take, and what is said of more.
+    limits: BTreeMap<usize, (u64, io::ErrorKind)>,
+    /// Which syncs do nothing and say that they did.
+    lie: Option<Lie>,
     syncs: u64,
     bytes_read: u64,
+    /// Parts of files that cannot be read: the file, from where, to where.
+    bad: Vec<(u64, u64, u64)>,
+}
+
+/// Which syncs do nothing and say that they did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Syncs of files below a folder, of each by itself and of all.
+    Files(PathBuf),
+    /// Syncs of folders with one of these names.
+    Folders(&'static [&'static str]),
 }
 
 impl SimulatedDisk {
     /// An empty disk on which this folder is.
     pub fn new(folder: &Path) -> Self {
-        Self::with_world(World::with_folder(folder))
+        Self::with_mounts(folder, &[])
+    }
+
+    /// An empty disk on which this folder is, and others at which file systems of their own begin.
+    pub fn with_mounts(folder: &Path, mounts: &[PathBuf]) -> Self {
+        Self::with_world(World::with_folder(folder, mounts))
     }
 
     /// A disk in this state, all of it durable.
@@ -50,10 +67,11 @@ impl SimulatedDisk {
             log: Vec::new(),
             good: None,
             lot: Lot::new(0),
-            quota: None,
-            lies: false,
+            limits: BTreeMap::new(),
+            lie: None,
             syncs: 0,
             bytes_read: 0,
+            bad: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
@@ -115,19 +133,36 @@ impl SimulatedDisk {
         self.state.lock().good = None;
     }
 
-    /// All files together may take so many bytes.
+    /// All files on the first file system may take so many bytes.
     pub fn set_quota(&self, bytes: Option<u64>) {
-        self.state.lock().quota = bytes;
+        self.limit(Path::new("/"), bytes.map(|bytes| (bytes, io::ErrorKind::StorageFull)));
     }
 
-    /// Bytes that all files take.
+    /// All files on the file system that holds a path may take so many bytes; more is refused with
+    /// this error. Of a quota (`QuotaExceeded`) nothing is seen beforehand.
+    pub fn limit(&self, path: &Path, limit: Option<(u64, io::ErrorKind)>) {
+        let mut state = self.state.lock();
+        let device = state.world.device(path);
+        match limit {
+            Some(limit) => drop(state.limits.insert(device, limit)),
+            None => drop(state.limits.remove(&device)),
+        }
+    }
+
+    /// Bytes that all files on the first file system take.
     pub fn used(&self) -> u64 {
-        self.state.lock().world.used()
+        self.state.lock().world.used(0)
     }
 
-    /// From now on syncs of files do nothing and say that they did.
-    pub fn lie(&self) {
-        self.state.lock().lies = true;
+    /// Bytes that all files take on the file system that holds a path.
+    pub fn used_at(&self, path: &Path) -> u64 {
+        let state = self.state.lock();
+        state.world.used(state.world.device(path))
+    }
+
+    /// From now on these syncs do nothing and say that they did.
+    pub fn lie(&self, lie: Lie) {
+        self.state.lock().lie = Some(lie);
     }
 
     /// How often a file was synced.
@@ -153,6 +188,14 @@ impl SimulatedDisk {
         if let Some(Node::File(file)) = state.world.node(path) {
             state.apply(Operation::Write { file, offset, bytes: bytes.into() });
             state.apply(Operation::SyncFile { file, good: true });
+        }
+    }
+
+    /// From now on a part of a file cannot be read (EIO), whatever the file is called.
+    pub fn spoil(&self, path: &Path, offset: u64, length: u64) {
+        let mut state = self.state.lock();
+        if let Some(Node::File(file)) = state.world.node(path) {
+            state.bad.push((file, offset, offset.saturating_add(length)));
         }
     }
 }
@@ -191,21 +234,35 @@ impl State {
         }
     }
 
-    /// Bytes that a write beyond the end of files may add.
-    fn free(&self) -> u64 {
-        self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.world.used()))
+    /// Bytes that a write beyond the end of files may add, and what is said when there are none.
+    fn free(&self, device: usize) -> (u64, io::ErrorKind) {
+        let limit = self.limits.get(&device).copied();
+        limit.map_or((u64::MAX, io::ErrorKind::StorageFull), |(bytes, kind)| {
+            (bytes.saturating_sub(self.world.used(device)), kind)
+        })
+    }
+
+    /// Whether a sync of a file, or of everything below a path, is a lie.
+    fn lies_of_file(&self, path: Option<&Path>, file: u64) -> bool {
+        let Some(Lie::Files(folder)) = &self.lie else { return false };
+        path.map_or_else(
+            || self.world.paths_of(file).any(|path| path.starts_with(folder)),
+            |path| path.starts_with(folder),
+        )
     }
 
     fn write(&mut self, file: u64, offset: u64, mut bytes: Vec<u8>) -> io::Result<()> {
         let mut written = self.step();
         let mut length = bytes.len() as u64;
+        let device = self.world.device_of(file);
         if written.is_err() {
             length = self.lot.below(length + 1);
-        } else if self.quota.is_some() {
-            let most = (self.world.length(file).saturating_add(self.free())).saturating_sub(offset);
+        } else if self.limits.contains_key(&device) {
+            let (free, kind) = self.free(device);
+            let most = (self.world.length(file).saturating_add(free)).saturating_sub(offset);
             if length > most {
                 length = most;
-                written = Err(io::ErrorKind::StorageFull.into());
+                written = Err(kind.into());
             }
         }
         bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
@@ -249,11 +306,17 @@ impl Disk for SimulatedDisk {
     }
 
     fn read(&self, path: &Path, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
+        /// EIO, as the kernel numbers it.
+        const INPUT_OUTPUT_ERROR: i32 = 5;
         let mut state = self.state.lock();
-        state.file(path)?;
+        let file = state.file(path)?;
         let bytes = state.world.file(path).unwrap_or_default();
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let to = from.saturating_add(length_max).min(bytes.len());
+        let (begin, end) = (from as u64, to as u64);
+        if state.bad.iter().any(|&(bad, from, to)| bad == file && from < end && begin < to) {
+            return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
+        }
         let bytes = bytes[from..to].to_vec();
         state.bytes_read += bytes.len() as u64;
         Ok(bytes)
@@ -269,10 +332,13 @@ impl Disk for SimulatedDisk {
             Node::File(file) => Look {
                 length: state.world.length(file),
                 names: state.world.names_of(file),
-                device: 1,
+                device: state.world.device(path) as u64 + 1,
                 is_folder: false,
             },
-            Node::Folder => Look { length: 0, names: 1, device: 1, is_folder: true },
+            Node::Folder => {
+                let device = state.world.device(path) as u64 + 1;
+                Look { length: 0, names: 1, device, is_folder: true }
+            }
         }))
     }
 
@@ -280,6 +346,9 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         let file = state.file(from)?;
         state.parent_is_there(to)?;
+        if state.world.device(from) != state.world.device(to) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         state.step()?;
         // As rename(2): two names of one file stay as they are.
         if state.world.node(to) != Some(Node::File(file)) {
@@ -302,19 +371,35 @@ impl Disk for SimulatedDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         let synced = state.step();
+        if let Some(Lie::Folders(names)) = state.lie
+            && names.iter().any(|name| path.ends_with(name))
+        {
+            return synced;
+        }
         state.apply(Operation::SyncFolder { path: path.to_owned(), good: synced.is_ok() });
         synced
     }
 
-    fn sync_file_system(&self, _: &Path) -> io::Result<()> {
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        if state.world.node(path).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let synced = state.step();
-        state.apply(Operation::SyncFileSystem { good: synced.is_ok() });
+        if state.lies_of_file(Some(path), 0) {
+            return synced;
+        }
+        let (path, good) = (path.to_owned(), synced.is_ok());
+        state.apply(Operation::SyncFileSystem { path, good });
         synced
     }
 
-    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.state.lock().free())
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let state = self.state.lock();
+        Ok(match state.free(state.world.device(path)) {
+            (_, io::ErrorKind::QuotaExceeded) => u64::MAX,
+            (free, _) => free,
+        })
     }
 }
 
@@ -328,7 +413,7 @@ impl DiskFile for SimulatedFile {
         drop(self.disk.gate.lock());
         let mut state = self.disk.state.lock();
         let synced = state.step();
-        if state.lies {
+        if state.lies_of_file(None, self.file) {
             return synced;
         }
         state.syncs += 1;

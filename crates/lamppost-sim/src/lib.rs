@@ -8,10 +8,12 @@ mod disk;
 mod lot;
 mod names;
 mod operation;
+mod silent;
 mod world;
 
-pub use disk::SimulatedDisk;
+pub use disk::{Lie, SimulatedDisk};
 pub use lot::Lot;
 pub use names::FileSystemKind;
 pub use operation::Operation;
+pub use silent::SilentDisk;
 pub use world::World;

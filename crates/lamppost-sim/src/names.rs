@@ -82,11 +82,11 @@ impl Names {
     }
 
     /// The names that are durable.
-    pub(crate) fn durable(&self) -> Tree {
-        whole(&self.durable)
+    pub(crate) fn durable(&self) -> &Tree {
+        &self.durable
     }
 
-    /// What a power cut leaves.
+    /// What a power cut leaves; names whose folder is gone are still in it.
     pub(crate) fn after_crash(&self, lot: &mut Lot) -> Tree {
         let mut tree = self.durable.clone();
         match self.kind {
@@ -114,12 +114,12 @@ impl Names {
                 }
             }
         }
-        whole(&tree)
+        tree
     }
 }
 
 /// What was in a folder that is gone is gone.
-fn whole(tree: &Tree) -> Tree {
+pub(crate) fn whole(tree: &Tree) -> Tree {
     let is_whole =
         |path: &Path| path.ancestors().skip(1).all(|above| tree.get(above) == Some(&Node::Folder));
     let whole = tree.iter().filter(|(path, _)| is_whole(path));

@@ -52,8 +52,10 @@ pub enum Operation {
         /// Whether the sync succeeded.
         good: bool,
     },
-    /// Everything was synced.
+    /// Everything on a file system was synced.
     SyncFileSystem {
+        /// Something on it.
+        path: PathBuf,
         /// Whether the sync succeeded.
         good: bool,
     },
@@ -75,7 +77,9 @@ impl fmt::Debug for Operation {
             Self::SyncFolder { path, good } => {
                 write!(f, "sync folder {}{}", path.display(), failed(*good))
             }
-            Self::SyncFileSystem { good } => write!(f, "sync file system{}", failed(*good)),
+            Self::SyncFileSystem { path, good } => {
+                write!(f, "sync file system of {}{}", path.display(), failed(*good))
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::names::{Names, Node, Tree};
+use crate::names::{Names, Node, Tree, whole};
 use crate::{FileSystemKind, Lot, Operation};
 
 /// What a disk writes whole or not at all.
@@ -16,8 +16,10 @@ const SECTOR: u64 = 512;
 pub struct World {
     files: BTreeMap<u64, Inode>,
     names: Tree,
-    /// As a file system with a journal, and as one without one, has them.
-    kept: [Names; 2],
+    /// The folders at which other file systems begin.
+    mounts: Vec<PathBuf>,
+    /// The names of each file system, as one with a journal, and as one without one, has them.
+    kept: Vec<[Names; 2]>,
     next_file: u64,
     operations: u64,
 }
@@ -25,6 +27,8 @@ pub struct World {
 /// A file, whatever its names are.
 #[derive(Clone, Debug, Default)]
 struct Inode {
+    /// The number of its file system.
+    device: usize,
     /// As programs read it.
     bytes: Vec<u8>,
     durable: Vec<u8>,
@@ -42,17 +46,34 @@ struct Piece {
 }
 
 impl World {
-    /// A disk on which these folders are, durably, and those above them.
-    pub(crate) fn with_folder(folder: &Path) -> Self {
-        let names = folder.ancestors().map(|path| (path.to_owned(), Node::Folder));
-        Self::of(BTreeMap::new(), names.collect())
+    /// A disk on which this folder is, durably, and those above it; and others at which file systems
+    /// of their own begin.
+    pub(crate) fn with_folder(folder: &Path, mounts: &[PathBuf]) -> Self {
+        let folders = mounts.iter().map(PathBuf::as_path).chain([folder]);
+        let names = folders.flat_map(Path::ancestors).map(|path| (path.to_owned(), Node::Folder));
+        Self::of(BTreeMap::new(), names.collect(), mounts.to_vec())
     }
 
-    fn of(files: BTreeMap<u64, Inode>, names: Tree) -> Self {
+    fn of(files: BTreeMap<u64, Inode>, names: Tree, mounts: Vec<PathBuf>) -> Self {
         let kinds = [FileSystemKind::Journalled, FileSystemKind::Unordered];
         let next_file = files.keys().next_back().map_or(1, |last| last + 1);
-        let kept = kinds.map(|kind| Names::new(kind, names.clone()));
-        Self { files, names, kept, next_file, operations: 0 }
+        let mut trees = vec![Tree::new(); mounts.len() + 1];
+        for (path, node) in &names {
+            trees[device(&mounts, path)].insert(path.clone(), *node);
+        }
+        let kept = trees.iter().map(|tree| kinds.map(|kind| Names::new(kind, tree.clone())));
+        let kept = kept.collect();
+        Self { files, names, mounts, kept, next_file, operations: 0 }
+    }
+
+    /// The number of the file system that holds a path.
+    pub(crate) fn device(&self, path: &Path) -> usize {
+        device(&self.mounts, path)
+    }
+
+    /// The number of the file system that holds a file.
+    pub(crate) fn device_of(&self, file: u64) -> usize {
+        self.files.get(&file).map_or(0, |inode| inode.device)
     }
 
     /// Applies what was done.
@@ -69,7 +90,8 @@ impl World {
                 }
                 let file = self.next_file;
                 self.next_file += 1;
-                self.files.insert(file, Inode::default());
+                let device = self.device(path);
+                self.files.insert(file, Inode { device, ..Inode::default() });
                 self.set(path, Some(Node::File(file)));
             }
             Operation::Write { file, offset, bytes } => {
@@ -90,13 +112,16 @@ impl World {
             Operation::Remove { path } => self.set(path, None),
             Operation::SyncFolder { path, good } => {
                 if *good {
-                    self.kept.iter_mut().for_each(|names| names.sync(path));
+                    let device = self.device(path);
+                    self.kept[device].iter_mut().for_each(|names| names.sync(path));
                 }
             }
-            Operation::SyncFileSystem { good } => {
-                self.files.values_mut().for_each(|inode| inode.sync(*good));
+            Operation::SyncFileSystem { path, good } => {
+                let device = self.device(path);
+                let files = self.files.values_mut().filter(|inode| inode.device == device);
+                files.for_each(|inode| inode.sync(*good));
                 if *good {
-                    self.kept.iter_mut().for_each(Names::sync_all);
+                    self.kept[device].iter_mut().for_each(Names::sync_all);
                 }
             }
         }
@@ -107,7 +132,8 @@ impl World {
             Some(node) => drop(self.names.insert(path.to_owned(), node)),
             None => drop(self.names.remove(path)),
         }
-        for names in &mut self.kept {
+        let device = self.device(path);
+        for names in &mut self.kept[device] {
             names.change(self.operations, path, node);
         }
     }
@@ -118,7 +144,8 @@ impl World {
         let mut lot = Lot::new(seed);
         let kind =
             if lot.one_in(2) { FileSystemKind::Journalled } else { FileSystemKind::Unordered };
-        let names = self.kept[kind as usize].after_crash(&mut lot);
+        let trees = self.kept.iter().flat_map(|kept| kept[kind as usize].after_crash(&mut lot));
+        let names = whole(&trees.collect());
         // Often all or nothing survives; a mixture is drawn piece by piece.
         let survival = lot.below(4);
         let mut files = BTreeMap::new();
@@ -130,7 +157,7 @@ impl World {
                 files.insert(*file, inode.after_crash(survival, &mut lot));
             }
         }
-        let mut world = Self::of(files, names);
+        let mut world = Self::of(files, names, self.mounts.clone());
         // Numbers of files are not used again, so that logs can be told apart.
         world.next_file = self.next_file;
         (world, kind)
@@ -138,12 +165,13 @@ impl World {
 
     /// What is durable, and nothing else.
     pub(crate) fn durable(&self) -> Self {
-        let names = self.kept[FileSystemKind::Journalled as usize].durable();
+        let kept = |kept: &[Names; 2]| kept[FileSystemKind::Journalled as usize].durable().clone();
+        let names = whole(&self.kept.iter().flat_map(kept).collect());
         let files = self.files.iter().map(|(&file, inode)| {
             let (bytes, durable) = (inode.durable.clone(), inode.durable.clone());
-            (file, Inode { bytes, durable, unsynced: Vec::new() })
+            (file, Inode { device: inode.device, bytes, durable, unsynced: Vec::new() })
         });
-        Self::of(files.collect(), names)
+        Self::of(files.collect(), names, self.mounts.clone())
     }
 
     /// The bytes of a file.
@@ -167,6 +195,11 @@ impl World {
         self.names.values().filter(|node| **node == Node::File(file)).count() as u64
     }
 
+    pub(crate) fn paths_of(&self, file: u64) -> impl Iterator<Item = &PathBuf> {
+        let names = self.names.iter().filter(move |(_, node)| **node == Node::File(file));
+        names.map(|(path, _)| path)
+    }
+
     pub(crate) fn length(&self, file: u64) -> u64 {
         self.files.get(&file).map_or(0, |inode| inode.bytes.len() as u64)
     }
@@ -182,15 +215,22 @@ impl World {
         Ok(below.filter(|path| path.parent() == Some(folder)).cloned().collect())
     }
 
-    /// Bytes that all files with a name take.
-    pub(crate) fn used(&self) -> u64 {
+    /// Bytes that all files with a name take on a file system.
+    pub(crate) fn used(&self, device: usize) -> u64 {
         let files: BTreeSet<_> = self.names.values().collect();
         let lengths = files.into_iter().map(|node| match node {
-            Node::File(file) => self.length(*file),
-            Node::Folder => 0,
+            Node::File(file) if self.device_of(*file) == device => self.length(*file),
+            _ => 0,
         });
         lengths.sum()
     }
+}
+
+/// The number of the file system that holds a path: the first is what nothing is mounted on.
+fn device(mounts: &[PathBuf], path: &Path) -> usize {
+    let holds = |(_, mount): &(usize, &PathBuf)| path.starts_with(mount);
+    let mounts = (1..).zip(mounts).filter(holds);
+    mounts.max_by_key(|(_, mount)| mount.as_os_str().len()).map_or(0, |(number, _)| number)
 }
 
 impl Inode {
@@ -259,7 +299,7 @@ impl Inode {
         if bytes.len() < self.bytes.len() && lot.one_in(3) {
             bytes.resize(self.bytes.len(), 0);
         }
-        Self { durable: bytes.clone(), bytes, unsynced: Vec::new() }
+        Self { device: self.device, durable: bytes.clone(), bytes, unsynced: Vec::new() }
     }
 }
 

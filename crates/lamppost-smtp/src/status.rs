@@ -21,6 +21,10 @@ impl Status {
     pub const PERMANENT: Self = Self::new(5, 0, 0);
     /// The mailbox does not exist (RFC 3463 §3.2).
     pub const NO_MAILBOX: Self = Self::new(5, 1, 1);
+    /// The mailbox holds as much as it may (RFC 3463 §3.3).
+    pub const MAILBOX_FULL: Self = Self::new(4, 2, 2);
+    /// The file system that mail is kept on is full (RFC 3463 §3.4).
+    pub const SYSTEM_FULL: Self = Self::new(4, 3, 1);
     /// The mail system lacks something, as space on a disk (RFC 3463 §3.4).
     pub const SYSTEM: Self = Self::new(4, 3, 0);
     /// No way to the destination is known (RFC 3463 §3.5).

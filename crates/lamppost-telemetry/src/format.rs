@@ -11,7 +11,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::lines::{Lines, Writer};
-use crate::outcomes::{Outcomes, keep, open, pass_on};
+use crate::outcomes::{Kept, Outcomes, keep, open, pass_on};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Settings {
 pub enum OutcomesTo {
     /// Into the outcome log in this folder, which `lamppost log` reads; the folder must exist, and
     /// one process writes there.
-    Folder(PathBuf),
+    Folder(PathBuf, Kept),
     /// To the process that writes it, which [`Guard::keep`]s what comes.
     Keeper(UnixStream),
 }
@@ -96,8 +96,8 @@ impl Guard {
 /// When the journal or the outcome log cannot be opened.
 pub fn start(settings: Settings) -> Result<Guard, StartError> {
     let (to_outcomes, writer) = match settings.outcomes {
-        OutcomesTo::Folder(path) => {
-            let opened = open(&path);
+        OutcomesTo::Folder(path, kept) => {
+            let opened = open(&path, kept);
             opened.map_err(|source| StartError::Outcomes { path, source })?
         }
         OutcomesTo::Keeper(to) => pass_on(to).map_err(StartError::Thread)?,

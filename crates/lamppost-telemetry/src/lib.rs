@@ -11,4 +11,4 @@ mod outcomes;
 pub use format::{Format, Guard, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
 pub use metrics::{Gauge, Metrics};
-pub use outcomes::{OutcomeEvent, ReadError, read_outcomes};
+pub use outcomes::{Kept, OutcomeEvent, ReadError, read_outcomes};

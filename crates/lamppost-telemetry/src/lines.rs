@@ -189,7 +189,10 @@ mod tests {
     #[test]
     fn the_end_waits_for_a_writer_that_hangs_for_a_bounded_time_only() {
         let (_go_on, held) = channel::<()>();
-        let (lines, writer) = Lines::begin("test", move |_, _| drop(held.recv())).unwrap();
+        let (lines, writer) = Lines::begin("test", move |_, _| {
+            let _ended = held.recv();
+        })
+        .unwrap();
         lines.hand_in(b"x\n", Level::ERROR);
         drop(writer);
     }

@@ -22,12 +22,26 @@ use tracing_subscriber::layer::Context;
 
 use crate::lines::{Lines, Writer};
 
-/// A file that is larger than this is put aside.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// How many files there are: the current one and those put aside.
-const FILES_MAX: u32 = 4;
 /// The longest line that is read back; longer ones are damage.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// The fields that an event is found by. A notice is a message about another one.
+const NAMES: [&str; 3] = ["queue_id", "session", "notice"];
+
+/// How much of the outcome log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// A file that has more bytes than this is put aside.
+    pub size_max: u64,
+    /// How many files there are: the current one and those put aside.
+    pub files_max: usize,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { size_max: 64 * 1024 * 1024, files_max: 4 }
+    }
+}
 
 /// The layer that collects outcomes.
 pub(crate) struct Outcomes(Lines);
@@ -39,8 +53,8 @@ impl Outcomes {
 }
 
 /// Begins to write the log in a folder.
-pub(crate) fn open(folder: &Path) -> io::Result<(Lines, Writer)> {
-    let mut file = Current::open(folder)?;
+pub(crate) fn open(folder: &Path, kept: Kept) -> io::Result<(Lines, Writer)> {
+    let mut file = Current::open(folder, kept)?;
     let mut failed = false;
     Lines::begin("outcomes", move |lines, dropped| {
         if dropped > 0 {
@@ -139,37 +153,46 @@ impl Visit for Fields {
     }
 }
 
-fn path_of(folder: &Path, age: u32) -> PathBuf {
+fn path_of(folder: &Path, age: usize) -> PathBuf {
     match age {
         0 => folder.join("outcomes.jsonl"),
         age => folder.join(format!("outcomes.{age}.jsonl")),
     }
 }
 
+/// How many files there are.
+fn count(folder: &Path) -> usize {
+    // More than ever may be kept.
+    (0..10_000).take_while(|&age| path_of(folder, age).exists()).count()
+}
+
 /// The file that is written now.
 struct Current {
     folder: PathBuf,
+    kept: Kept,
     file: File,
     size: u64,
 }
 
 impl Current {
-    fn open(folder: &Path) -> io::Result<Self> {
+    fn open(folder: &Path, kept: Kept) -> io::Result<Self> {
         let file =
             File::options().create(true).append(true).mode(0o600).open(path_of(folder, 0))?;
         let size = file.metadata()?.len();
-        Ok(Self { folder: folder.to_owned(), file, size })
+        Ok(Self { folder: folder.to_owned(), kept, file, size })
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.size > FILE_BYTES_MAX {
-            for age in (0..FILES_MAX - 1).rev() {
-                let from = path_of(&self.folder, age);
-                if from.exists() {
-                    std::fs::rename(from, path_of(&self.folder, age + 1))?;
-                }
+        if self.size > self.kept.size_max {
+            let files = count(&self.folder);
+            for age in (0..files).rev() {
+                std::fs::rename(path_of(&self.folder, age), path_of(&self.folder, age + 1))?;
             }
-            *self = Self::open(&self.folder)?;
+            // More than one when fewer are to be kept than before.
+            for age in self.kept.files_max..=files {
+                std::fs::remove_file(path_of(&self.folder, age))?;
+            }
+            *self = Self::open(&self.folder, self.kept)?;
         }
         self.size += lines.len() as u64;
         self.file.write_all(lines)
@@ -223,18 +246,20 @@ pub fn read_outcomes(folder: &Path, id: &str) -> Result<Vec<OutcomeEvent>, ReadE
     if ids.len() == 1 {
         return Ok(found);
     }
-    let asked_for_message = found.iter().any(|event| event.field("queue_id") == Some(id));
+    let is_of_it = |event: &OutcomeEvent| {
+        ["queue_id", "notice"].iter().any(|name| event.field(name) == Some(id))
+    };
+    let asked_for_message = found.iter().any(is_of_it);
     let mut found = events_of(folder, &ids)?;
     // A session may have brought other messages: they are no part of this one's story.
-    found.retain(|event| {
-        !asked_for_message || event.field("queue_id").is_none_or(|queue_id| queue_id == id)
-    });
+    found
+        .retain(|event| !asked_for_message || event.field("queue_id").is_none() || is_of_it(event));
     Ok(found)
 }
 
 fn events_of(folder: &Path, ids: &[String]) -> Result<Vec<OutcomeEvent>, ReadError> {
     let mut found = Vec::new();
-    for age in (0..FILES_MAX).rev() {
+    for age in (0..count(folder)).rev() {
         let path = path_of(folder, age);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -254,7 +279,7 @@ fn scan(file: File, ids: &[String], found: &mut Vec<OutcomeEvent>) -> io::Result
         if named
             && line.len() <= LINE_BYTES_MAX
             && let Ok(event) = serde_json::from_slice::<OutcomeEvent>(&line)
-            && ["queue_id", "session"]
+            && NAMES
                 .iter()
                 .any(|name| event.field(name).is_some_and(|value| ids.iter().any(|id| id == value)))
         {
@@ -278,7 +303,7 @@ mod tests {
     #[test]
     fn a_message_and_its_session_are_found_by_either_id() {
         let folder = tempfile::tempdir().unwrap();
-        let (lines, writer) = open(folder.path()).unwrap();
+        let (lines, writer) = open(folder.path(), Kept::default()).unwrap();
         let subscriber = tracing_subscriber::registry().with(Outcomes::new(lines));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(session = "s1", "recipient deferred");
@@ -286,14 +311,17 @@ mod tests {
             tracing::info!(queue_id = "q1", to = "a@b.test", "message delivered");
             tracing::info!(session = "s1", queue_id = "q2", "message accepted");
             tracing::info!(session = "s10", "recipient refused");
+            tracing::info!(queue_id = "q1", notice = "q3", "sender told of delay");
+            tracing::info!(queue_id = "q3", "message delivered");
             tracing::info!("something else");
         });
         drop(writer);
         assert_eq!(
             messages(folder.path(), "q1"),
-            ["recipient deferred", "message accepted", "message delivered"]
+            ["recipient deferred", "message accepted", "message delivered", "sender told of delay"]
         );
-        assert_eq!(messages(folder.path(), "s1").len(), 4);
+        assert_eq!(messages(folder.path(), "q3"), ["sender told of delay", "message delivered"]);
+        assert_eq!(messages(folder.path(), "s1").len(), 5);
         assert_eq!(messages(folder.path(), "s10"), ["recipient refused"]);
         assert!(messages(folder.path(), "nothing").is_empty());
     }
@@ -301,7 +329,7 @@ mod tests {
     #[test]
     fn what_another_process_tells_is_kept_line_by_line() {
         let folder = tempfile::tempdir().unwrap();
-        let (lines, writer) = open(folder.path()).unwrap();
+        let (lines, writer) = open(folder.path(), Kept::default()).unwrap();
         let (mut here, there) = UnixStream::pair().unwrap();
         let keeper = std::thread::spawn(move || keep(there, &lines));
         let line = |id| {
@@ -333,10 +361,19 @@ mod tests {
     #[test]
     fn a_full_file_is_put_aside() {
         let folder = tempfile::tempdir().unwrap();
-        let mut current = Current::open(folder.path()).unwrap();
-        current.size = FILE_BYTES_MAX + 1;
-        current.write(b"{}\n").unwrap();
-        assert!(path_of(folder.path(), 1).exists());
-        assert_eq!(std::fs::read_to_string(path_of(folder.path(), 0)).unwrap(), "{}\n");
+        let kept = Kept { size_max: 10, files_max: 3 };
+        let mut current = Current::open(folder.path(), kept).unwrap();
+        let lines = ["a first line\n", "a second line\n", "a third line\n", "a fourth line\n"];
+        for line in lines {
+            current.write(line.as_bytes()).unwrap();
+        }
+        let files = || {
+            let read = |age| std::fs::read_to_string(path_of(folder.path(), age)).unwrap();
+            (0..count(folder.path())).map(read).collect::<Vec<_>>()
+        };
+        assert_eq!(files(), [lines[3], lines[2], lines[1]]);
+        current.kept.files_max = 1;
+        current.write(lines[0].as_bytes()).unwrap();
+        assert_eq!(files(), [lines[0]]);
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Code {
     System = 71,
     /// Reading or writing failed.
     Io = 74,
+    /// Who asks may not.
+    Permission = 77,
     /// The configuration is wrong.
     Config = 78,
 }
@@ -81,15 +83,25 @@ impl Failure {
         &self.what
     }
 
+    /// The code that the program would end with.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What failed and what to do about it.
+    pub(crate) fn whole(&self) -> String {
+        match &self.cure {
+            Some(cure) => format!("{}\n  help: {cure}", self.what),
+            None => self.what.clone(),
+        }
+    }
+
     /// Tells the failure and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        let mut text = self.what.clone();
+        let mut text = self.whole();
         // Problems of a file come rendered, each with its own head.
         if !text.starts_with("error") {
             text.insert_str(0, "error: ");
-        }
-        if let Some(cure) = &self.cure {
-            let _infallible = write!(text, "\n  help: {cure}");
         }
         // With standard error closed there is nobody to tell.
         drop(writeln!(io::stderr(), "{text}"));

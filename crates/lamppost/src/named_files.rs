@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use lamppost_config::{self as config, Config, KeyFault, Problems, RelayTls};
+use lamppost_config::{self as config, Config, RelayTls, Remark};
 use lamppost_net::{ClientTls, ClientTlsError, KeyPair, Pem, ServerTls, Trust};
 use lamppost_smtp::Secret;
 
@@ -19,14 +19,14 @@ pub(crate) struct Wrong {
     pub(crate) cure: String,
 }
 
-/// Looks at all files that the configuration in `file` names.
+/// What is wrong with the files that a configuration names.
 ///
 /// Credentials are looked at where systemd gives them, which it does to the service alone.
-pub(crate) fn check(config: &Config, file: &Path) -> Result<(), Problems> {
-    let mut faults = Vec::new();
+pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
+    let mut remarks = Vec::new();
     let mut fault = |key, found: Result<(), Wrong>| {
         if let Err(Wrong { what, cure }) = found {
-            faults.push(KeyFault { key, what, cure: Some(cure) });
+            remarks.push(Remark::error(key, format!("`{key}`: {what}"), cure));
         }
     };
     if let Some((certificate, key)) = &config.tls.files
@@ -53,12 +53,7 @@ pub(crate) fn check(config: &Config, file: &Path) -> Result<(), Problems> {
     {
         fault("mail.relay.tls", authorities(Ok(Trust::System)));
     }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    // Without its text, as when it is gone by now, the places are not shown.
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    Err(Problems::of_keys(file.display().to_string(), text, faults))
+    remarks
 }
 
 /// The password that a file holds.
@@ -113,7 +108,7 @@ fn key_pair(files: KeyPair) -> Result<(), Wrong> {
         Ok(_) => Ok(()),
         Err(error) => Err(Wrong {
             what: chain(&error),
-            cure: "name a certificate and the key that belongs to it, both in PEM".into(),
+            cure: "name a certificate chain and the key that belongs to it, both in PEM".into(),
         }),
     }
 }

@@ -1,11 +1,12 @@
 //! Which configuration file, which state folder.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lamppost_config::{Config, LoadError, Problems};
+use lamppost_config::{Config, LoadError, Remark};
+use rustix::fs::Access;
 
 use crate::exit::{Code, Failure};
 use crate::named_files;
@@ -31,6 +32,8 @@ pub(crate) struct Opened {
     /// The file; nothing for the built-in demo.
     pub(crate) file: Option<PathBuf>,
     pub(crate) state: PathBuf,
+    /// Whether the command line named the state folder.
+    pub(crate) state_is_named: bool,
     pub(crate) control_socket: PathBuf,
 }
 
@@ -60,19 +63,15 @@ impl Place {
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
-        Ok(Opened { config, file, state, control_socket })
+        let state_is_named = self.state.is_some();
+        Ok(Opened { config, file, state, state_is_named, control_socket })
     }
 }
 
 impl Opened {
     /// Looks at the files that the configuration names, which the program will need.
     pub(crate) fn check_files(&self) -> Result<(), Failure> {
-        match &self.file {
-            Some(file) => {
-                named_files::check(&self.config, file).map_err(|problems| told(&problems))
-            }
-            None => Ok(()),
-        }
+        self.file.as_ref().map_or(Ok(()), |file| check_files(file, &self.config))
     }
 
     /// Makes the state folder, which nobody else may enter.
@@ -81,7 +80,24 @@ impl Opened {
         builder.recursive(true).mode(0o700).create(&self.state).map_err(|error| {
             let step = format!("cannot make the state folder {}", self.state.display());
             Failure::at(Code::Io, &step, &error).cure("choose another with --state DIR")
-        })
+        })?;
+        // What is made in it would fail later, and in words that name no cure.
+        rustix::fs::access(&self.state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| {
+                let step = format!("cannot write into the state folder {}", self.state.display());
+                Failure::at(Code::Io, &step, &error).cure(
+                    "run this as the user that lamppost runs as, or choose another with --state DIR",
+                )
+            })
+    }
+
+    /// The name by which this host greets: the file's, or the machine's own (uname(2)).
+    pub(crate) fn hostname(&self) -> String {
+        let machine_name = || {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            if name.is_empty() || name == "(none)" { "localhost".into() } else { name }
+        };
+        self.config.server.hostname.clone().unwrap_or_else(machine_name)
     }
 
     /// Where the outcome log is.
@@ -97,13 +113,21 @@ impl Opened {
 
 /// Reads a file; what is wrong with it ends the program with `EX_CONFIG`.
 pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
-    let config = read(path)?;
+    read(path).map_err(|error| unread(&error))
+}
+
+/// Reads a file, or tells all that is wrong with it.
+pub(crate) fn read(path: &Path) -> Result<Config, LoadError> {
+    let text = lamppost_config::read_file(path)?;
+    let config = Config::parse(&text, path).map_err(LoadError::Problems)?;
     // The file's own check knows no grammar of addresses.
     if let Some(postmaster) = &config.mail.postmaster
         && let Err(error) = postmaster.parse::<lamppost_smtp::Address>()
     {
-        let what = format!("error: {}: mail.postmaster `{postmaster}` is {error}", path.display());
-        return Err(Failure::new(Code::Config, what));
+        let what = format!("`postmaster` is no address: {error}");
+        let cure = "write it as an address, such as \"admin@example.org\"";
+        let remarks = vec![Remark::error("mail.postmaster", what, cure)];
+        return Err(LoadError::Problems(lamppost_config::placed(path, &text, remarks)));
     }
     Ok(config)
 }
@@ -111,21 +135,39 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
 /// As [`load`], with a look at the files that it names.
 pub(crate) fn load_with_files(path: &Path) -> Result<Config, Failure> {
     let config = load(path)?;
-    named_files::check(&config, path).map_err(|problems| told(&problems))?;
+    check_files(path, &config)?;
     Ok(config)
 }
 
-fn told(problems: &Problems) -> Failure {
-    Failure::new(Code::Config, problems.render(std::io::stderr().is_terminal()))
+fn check_files(path: &Path, config: &Config) -> Result<(), Failure> {
+    let wrong = named_files::remarks(config);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    // Without its text, as when it is gone by now, the places are not shown.
+    let text = lamppost_config::read_file(path).unwrap_or_default();
+    Err(unread(&LoadError::Problems(lamppost_config::placed(path, &text, wrong))))
 }
 
-fn read(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|error| match error {
-        LoadError::Problems(problems) => told(&problems),
-        error => {
-            Failure::of(Code::Config, &error).cure("`lamppost init FILE` writes one to begin with")
+/// What to tell when a file cannot be loaded.
+pub(crate) fn unread(error: &LoadError) -> Failure {
+    let cure = match error {
+        LoadError::Problems(problems) => {
+            let text = problems.render(std::io::stderr().is_terminal());
+            return Failure::new(Code::Config, text);
         }
-    })
+        LoadError::TooLarge { .. } => "name lamppost's own file with --config FILE",
+        LoadError::NotText { .. } => "save it as UTF-8",
+        LoadError::Read { source, .. } => match source.kind() {
+            ErrorKind::NotFound => "`lamppost init FILE` writes one to begin with",
+            ErrorKind::PermissionDenied => {
+                "run this as a user who may read it, or name another file with --config FILE"
+            }
+            ErrorKind::IsADirectory => "name the file in that folder with --config FILE",
+            _ => "name another file with --config FILE",
+        },
+    };
+    Failure::of(Code::Config, error).cure(cure)
 }
 
 /// Where the state is when nobody says.

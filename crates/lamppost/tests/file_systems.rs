@@ -93,7 +93,11 @@ fn power_cut(cut: &Cut) -> Option<Outcome> {
     println!("seed {seed}");
     let mut server = Server::start_in(&setup(queue), &disk.point().join("state"));
     block(&server, blocked, true);
-    let running = Load { reconnect: false, ..load(&server, seed) }.start().unwrap();
+    // The books are kept where no power is cut.
+    let books = tempfile::tempdir().unwrap();
+    let journal = books.path().join("journal");
+    let load = Load { reconnect: false, journal: Some(journal.clone()), ..load(&server, seed) };
+    let running = load.start().unwrap();
     assert!(until(|| running.acknowledged() >= 150));
     server.halt();
     let after = match way {
@@ -124,6 +128,7 @@ fn power_cut(cut: &Cut) -> Option<Outcome> {
     let notes = Reader::start(&server, &ACCOUNTS, seed).finish();
     let mut problems = accounting::problems(std::slice::from_ref(&report), &notes.arrivals);
     problems.extend(notes.problems);
+    problems.extend(accounting::journal_problems(&journal, &report));
     let lost = problems.iter().filter(|problem| problem.starts_with("lost")).count();
     println!(
         "{kind:?} {way:?}: {} acknowledged, {} refused, {} not answered, {} cut; {} arrivals, \

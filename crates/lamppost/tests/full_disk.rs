@@ -163,3 +163,37 @@ fn a_read_only_state_folder_is_refused_with_words() {
     server.launch();
     assert_eq!(told(&server), "250");
 }
+
+#[test]
+fn a_mailbox_on_a_full_file_system_holds_up_no_other() {
+    let Some(disk) = Mounted::new(Kind::Tmpfs(8)) else { return };
+    let server = Server::with_accounts(&setup(RESERVED), None);
+    // The home of one account alone is on the small file system.
+    let maildir = server.maildir(ACCOUNTS[1]);
+    let home = maildir.parent().unwrap();
+    std::fs::create_dir_all(home.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(disk.point(), home).unwrap();
+    let filler = disk.fill(u64::MAX);
+    let mut server = server;
+    server.launch();
+    let mut wire = Wire::greeted(server.mx);
+    let filling = "0123456789abcdef\r\n".repeat(1000);
+    let small = format!("Subject: small\r\n\r\n{filling}");
+    let large = format!("Subject: large\r\n\r\n{}", filling.repeat(25));
+    for content in [&small, &large] {
+        assert!(wire.deliver(ACCOUNTS[1], content).starts_with("250"));
+    }
+    let list = || server.must(&["queue", "list", "--json"]);
+    let waits = || list().matches("the file system of the mailbox is full").count() == 2;
+    assert!(until(waits), "{}", list());
+    assert!(list().contains("\"status\": \"4.3.1\""), "{}", list());
+    for content in [&small, &large] {
+        assert!(wire.deliver(ACCOUNTS[0], content).starts_with("250"));
+    }
+    server.delivered(ACCOUNTS[0], 2);
+    // No piece of what does not fit takes the space of something smaller.
+    assert!(support::files(&maildir.join("tmp")).is_empty());
+    std::fs::remove_file(filler).unwrap();
+    server.delivered(ACCOUNTS[1], 2);
+    server.await_empty_queue();
+}

@@ -119,7 +119,8 @@ fn mail_waits_in_the_queue_while_its_maildir_cannot_be_written() {
     let id = reply.trim().rsplit(' ').next().unwrap().to_owned();
     assert!(wire.deliver("other@lamppost.test", "Subject: x\r\n\r\nx").starts_with("250"));
     server.delivered("other@lamppost.test", 1);
-    assert!(until(|| server.must(&["queue", "list"]).contains("Maildir")), "{}", server.log());
+    let tells_why = || server.must(&["queue", "show", &id]).contains("Maildir");
+    assert!(until(tells_why), "{}", server.log());
 
     let listed: serde_json::Value =
         serde_json::from_str(&server.must(&["queue", "list", "--json"])).unwrap();

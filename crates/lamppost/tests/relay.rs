@@ -37,7 +37,8 @@ fn mail_waits_while_the_relay_is_away() {
     assert!(until(waits), "{}", here.must(&["queue", "list", "--json"]));
     // Its name and what is wrong are told wherever one looks.
     let cannot = format!("cannot connect to the relay {nobody}: ");
-    for command in [&["queue", "list"][..], &["status"]] {
+    let id = stored.split_whitespace().last().unwrap();
+    for command in [&["queue", "show", id][..], &["status"]] {
         let told = here.must(command);
         assert!(told.contains(&cannot), "{told}");
     }
@@ -75,7 +76,7 @@ fn a_reload_opens_the_way_out() {
     let refused = ask(&mut wire);
     assert!(refused.starts_with("550 ") && refused.contains("relay-to"), "{refused}");
     std::fs::write(here.config(), &open).unwrap();
-    assert!(here.must(&["reload"]).contains("up to date"));
+    assert!(here.must(&["reload"]).contains("is in force."));
     assert!(ask(&mut wire).starts_with("250"));
     // Who has no account gets nowhere, as before.
     let mut stranger = Wire::greeted(here.mx);
@@ -98,7 +99,7 @@ fn told(command: &[&str], relay: &str) -> (String, Option<i32>) {
     let config = folder.path().join("lamppost.toml");
     let text = format!(
         "[mail]\nrelay-to = \"127.0.0.1:587\"\n[mail.relay]\n{relay}\n\
-         [[mail.listen]]\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n"
+         [[mail.listen]]\naddress = [\"127.0.0.1:0\"]\ntls = \"off\"\n[metrics]\nlisten = []\n"
     );
     std::fs::write(&config, text).unwrap();
     let output = support::lamppost()
@@ -185,7 +186,7 @@ fn files_of_the_relay_are_looked_at_before_the_start() {
             format!("tls = \"off\"\n[tls]\ncertificate = \"{empty}\"\nkey = \"{empty}\""),
             6,
             "`tls.certificate`: ",
-            "name a certificate and the key",
+            "name a certificate chain and the key",
         ),
     ] {
         told_with_its_line(&relay, line, [what, cure]);
@@ -306,6 +307,10 @@ mod peers {
                 maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
                 hostname: "mail.here.test".into(),
                 writers_max: 1,
+                patience: Duration::from_secs(20),
+                silent_max: 16,
+                health: lamppost_telemetry::Health::default(),
+                way: None,
                 blocking: Blocking::Threads,
                 relay,
             };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{count, size, small_count, time};
+use super::{
+    DAY, GIB, KIB, MIB, SECOND, count, count_to, size, size_within, small_count, time, time_within,
+};
 use crate::reader::{Findings, Section};
 use crate::unit::ByteSize;
 
@@ -31,6 +33,7 @@ pub struct Limits {
     pub data_rate_min: ByteSize,
     pub data_rate_grace: Duration,
     pub content_memory_max: ByteSize,
+    pub write_timeout: Duration,
 }
 
 /// `[mail.auth]`.
@@ -42,6 +45,7 @@ pub struct Auth {
     pub failure_window: Duration,
     pub failure_delay: Duration,
     pub hashes_at_once_max: usize,
+    pub hash_wait: Duration,
     pub messages_per_hour_max: u32,
     pub recipients_per_hour_max: u32,
 }
@@ -53,9 +57,10 @@ impl Limits {
             sessions_max: count(from, "sessions-max", findings),
             sessions_per_address_max: count(from, "sessions-per-address-max", findings),
             greeting_delay: time(from, "greeting-delay", findings),
-            command_line_max: size(from, "command-line-max", findings),
-            auth_line_max: size(from, "auth-line-max", findings),
-            data_line_max: size(from, "data-line-max", findings),
+            // RFC 5321 §4.5.3.1.4 and §4.5.3.1.6, RFC 4954 §4.
+            command_line_max: size_within(from, "command-line-max", (512, MIB), findings).value,
+            auth_line_max: size_within(from, "auth-line-max", (KIB, MIB), findings).value,
+            data_line_max: size_within(from, "data-line-max", (1000, 16 * MIB), findings).value,
             recipients_max: count(from, "recipients-max", findings),
             message_size_max: size(from, "message-size-max", findings),
             commands_max: count(from, "commands-max", findings),
@@ -70,7 +75,14 @@ impl Limits {
             proxy_header_timeout: time(from, "proxy-header-timeout", findings),
             data_rate_min: size(from, "data-rate-min", findings),
             data_rate_grace: time(from, "data-rate-grace", findings),
-            content_memory_max: size(from, "content-memory-max", findings),
+            content_memory_max: size_within(
+                from,
+                "content-memory-max",
+                (MIB, 1024 * GIB),
+                findings,
+            )
+            .value,
+            write_timeout: time_within(from, "write-timeout", (SECOND, DAY), findings).value,
         };
         section.finish(findings);
         limits
@@ -85,7 +97,8 @@ impl Auth {
             failures_per_account_max: small_count(from, "failures-per-account-max", findings),
             failure_window: time(from, "failure-window", findings),
             failure_delay: time(from, "failure-delay", findings),
-            hashes_at_once_max: count(from, "hashes-at-once-max", findings),
+            hashes_at_once_max: count_to(from, "hashes-at-once-max", 1000, findings),
+            hash_wait: time_within(from, "hash-wait", (SECOND, DAY), findings).value,
             messages_per_hour_max: small_count(from, "messages-per-hour-max", findings),
             recipients_per_hour_max: small_count(from, "recipients-per-hour-max", findings),
         };

@@ -7,7 +7,9 @@ use toml::de::DeTable;
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
-use super::{count, non_empty, size, time};
+use super::{
+    DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, size, size_within, time, time_within,
+};
 use crate::reader::{self, Findings, Section, Wrong};
 use crate::unit::ByteSize;
 
@@ -56,11 +58,20 @@ pub struct Queue {
     pub segment_size: ByteSize,
     pub body_aside_from: ByteSize,
     pub memory_max: ByteSize,
+    pub uploads_max: usize,
+    pub upload_pause_max: Duration,
+    pub spare_segments_max: usize,
+    pub damage_told_max: usize,
     pub free_space_min: ByteSize,
     pub lifetime: Duration,
     pub retry_first: Duration,
     pub retry_max: Duration,
     pub deliveries_at_once_max: usize,
+    pub batch_max: usize,
+    pub batch_size_max: ByteSize,
+    pub writers_max: usize,
+    pub maildir_timeout: Duration,
+    pub silent_mailboxes_max: usize,
     pub delivery_lag: Duration,
     pub delay_notice_after: Duration,
     pub notice_every: Duration,
@@ -173,21 +184,48 @@ impl Queue {
         const DURABILITIES: [(&str, Durability); 3] =
             [("group", Durability::Group), ("each", Durability::Each), ("none", Durability::None)];
         let from = &mut section;
+        let segment_size = size_within(from, "segment-size", (MIB, GIB), findings);
+        let body_aside_from = size_within(from, "body-aside-from", (KIB, 8 * MIB), findings);
+        // Or a few messages would fill a segment, and each new one costs a pause.
+        if body_aside_from.value.0 > segment_size.value.0 / 4 {
+            let at = if body_aside_from.is_default { &segment_size } else { &body_aside_from };
+            let cure = "make `segment-size` at least four times as large as `body-aside-from`";
+            let what = "messages in the log are too large for its segments";
+            findings.push(at.span.clone(), what, Some(cure.into()));
+        }
+        let retry_first = time_within(from, "retry-first", (SECOND, 7 * DAY), findings);
+        let retry_max = time_within(from, "retry-max", (SECOND, 30 * DAY), findings);
+        if retry_max.value < retry_first.value {
+            let at = if retry_max.is_default { &retry_first } else { &retry_max };
+            let cure = "make `retry-max` at least as long as `retry-first`";
+            let what = "the longest wait between two tries is shorter than the first";
+            findings.push(at.span.clone(), what, Some(cure.into()));
+        }
         let queue = Self {
             durability: from
                 .read("durability", |value| reader::choice(value, &DURABILITIES), findings)
                 .value,
-            segment_size: size(from, "segment-size", findings),
-            body_aside_from: size(from, "body-aside-from", findings),
-            memory_max: size(from, "memory-max", findings),
+            segment_size: segment_size.value,
+            body_aside_from: body_aside_from.value,
+            memory_max: size_within(from, "memory-max", (MIB, 1024 * GIB), findings).value,
+            uploads_max: count_to(from, "uploads-max", 100_000, findings),
+            upload_pause_max: time_within(from, "upload-pause-max", (MINUTE, DAY), findings).value,
+            spare_segments_max: count_to(from, "spare-segments-max", 100, findings),
+            damage_told_max: count_to(from, "damage-told-max", 10_000, findings),
             free_space_min: size(from, "free-space-min", findings),
-            lifetime: time(from, "lifetime", findings),
-            retry_first: time(from, "retry-first", findings),
-            retry_max: time(from, "retry-max", findings),
-            deliveries_at_once_max: count(from, "deliveries-at-once-max", findings),
-            delivery_lag: time(from, "delivery-lag", findings),
+            lifetime: time_within(from, "lifetime", (MINUTE, 365 * DAY), findings).value,
+            retry_first: retry_first.value,
+            retry_max: retry_max.value,
+            deliveries_at_once_max: count_to(from, "deliveries-at-once-max", 10_000, findings),
+            batch_max: count_to(from, "batch-max", 100_000, findings),
+            batch_size_max: size_within(from, "batch-size-max", (64 * KIB, GIB), findings).value,
+            writers_max: count_to(from, "writers-max", 1000, findings),
+            maildir_timeout: time_within(from, "maildir-timeout", (SECOND, DAY), findings).value,
+            silent_mailboxes_max: count_to(from, "silent-mailboxes-max", 1000, findings),
+            delivery_lag: time_within(from, "delivery-lag", (Duration::ZERO, MINUTE), findings)
+                .value,
             delay_notice_after: time(from, "delay-notice-after", findings),
-            notice_every: time(from, "notice-every", findings),
+            notice_every: time_within(from, "notice-every", (SECOND, DAY), findings).value,
             accept_volatile: from.read("accept-volatile", reader::boolean, findings).value,
         };
         section.finish(findings);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::problem::{Problem, Problems};
-use crate::reader::{self, Findings, Section, Wrong};
+use crate::reader::{self, Findings, Placed, Section, Wrong};
 use crate::reference::{DEFAULTS, DEMO, LISTEN};
 use crate::unit::ByteSize;
 
@@ -42,6 +42,7 @@ pub struct Server {
     pub hostname: Option<String>,
     pub state: Option<PathBuf>,
     pub control_socket: Option<PathBuf>,
+    pub request_size_max: ByteSize,
     pub stop_grace: Duration,
 }
 
@@ -51,6 +52,8 @@ pub struct Server {
 pub struct Log {
     pub format: LogFormat,
     pub level: Level,
+    pub outcomes_size_max: ByteSize,
+    pub outcomes_files_max: usize,
 }
 
 /// How log lines look.
@@ -190,18 +193,13 @@ impl Config {
         let mail = Mail::read(file.section("mail", "mail", findings), listen, has_tls, findings);
         Self { server, log, metrics, tls, mail }
     }
-
-    /// Files that the configuration names and that must be there.
-    pub fn referenced_files(&self) -> Vec<PathBuf> {
-        let files = self.tls.files.iter().flat_map(|(certificate, key)| [certificate, key]);
-        let relay = &self.mail.relay;
-        let password = relay.login.as_ref().map(|(_, password)| password);
-        let secrets = files.chain(password).filter_map(Secret::path);
-        secrets.chain(relay.ca.clone()).collect()
-    }
 }
 
-pub(crate) fn read_file(path: &Path) -> Result<String, LoadError> {
+/// Reads a file's text.
+///
+/// # Errors
+/// When it cannot be read, or is no text.
+pub fn read_file(path: &Path) -> Result<String, LoadError> {
     let read = |source| LoadError::Read { path: path.to_owned(), source };
     if std::fs::metadata(path).map_err(read)?.len() > FILE_BYTES_MAX {
         return Err(LoadError::TooLarge { path: path.to_owned() });
@@ -219,7 +217,16 @@ fn non_empty(text: String) -> Option<String> {
 }
 
 fn count(section: &mut Section<'_, '_>, key: &'static str, findings: &mut Findings<'_>) -> usize {
-    let read = |value: &_| reader::number(value, 1, 1_000_000_000);
+    count_to(section, key, 1_000_000_000, findings)
+}
+
+fn count_to(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    most: u64,
+    findings: &mut Findings<'_>,
+) -> usize {
+    let read = |value: &_| reader::number(value, 1, most);
     usize::try_from(section.read(key, read, findings).value).unwrap_or(usize::MAX)
 }
 
@@ -235,9 +242,37 @@ fn time(section: &mut Section<'_, '_>, key: &'static str, findings: &mut Finding
     section.read(key, reader::duration, findings).value
 }
 
+/// A duration from `least` to `most`.
+fn time_within(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    bounds: (Duration, Duration),
+    findings: &mut Findings<'_>,
+) -> Placed<Duration> {
+    section.read(key, |value| reader::duration_within(value, bounds), findings)
+}
+
 fn size(section: &mut Section<'_, '_>, key: &'static str, findings: &mut Findings<'_>) -> ByteSize {
     section.read(key, reader::size, findings).value
 }
+
+/// A size from `least` to `most` bytes.
+fn size_within(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    (least, most): (u64, u64),
+    findings: &mut Findings<'_>,
+) -> Placed<ByteSize> {
+    let bounds = (ByteSize(least), ByteSize(most));
+    section.read(key, |value| reader::size_within(value, bounds), findings)
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A path that is absolute, or empty.
 fn path(
@@ -262,6 +297,13 @@ impl Server {
             hostname: non_empty(section.read("hostname", name, findings).value),
             state: path(&mut section, "state", findings),
             control_socket: path(&mut section, "control-socket", findings),
+            request_size_max: size_within(
+                &mut section,
+                "request-size-max",
+                (64 * KIB, GIB),
+                findings,
+            )
+            .value,
             stop_grace: time(&mut section, "stop-grace", findings),
         };
         section.finish(findings);
@@ -287,8 +329,20 @@ impl Log {
         let format =
             section.read("format", |value| reader::choice(value, &FORMATS), findings).value;
         let level = section.read("level", |value| reader::choice(value, &LEVELS), findings).value;
+        let log = Self {
+            format,
+            level,
+            outcomes_size_max: size_within(
+                &mut section,
+                "outcomes-size-max",
+                (64 * KIB, 1024 * GIB),
+                findings,
+            )
+            .value,
+            outcomes_files_max: count_to(&mut section, "outcomes-files-max", 1000, findings),
+        };
         section.finish(findings);
-        Self { format, level }
+        log
     }
 }
 
@@ -318,7 +372,7 @@ impl Tls {
         let certificate = section.read("certificate", secret, findings);
         let key = section.read("key", secret, findings);
         let self_signed = section.read("self-signed", reader::boolean, findings).value;
-        let reload_check = time(&mut section, "reload-check", findings);
+        let reload_check = time_within(&mut section, "reload-check", (SECOND, DAY), findings).value;
         let files = match (certificate.value, key.value) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,

@@ -76,6 +76,10 @@ impl Role {
             maildir: MaildirTemplate::new("/nowhere/{domain}/{local}".into()).unwrap(),
             hostname: "mail.lamppost.test".into(),
             writers_max: 1,
+            patience: Duration::from_secs(20),
+            silent_max: 16,
+            health: lamppost_telemetry::Health::default(),
+            way: None,
             blocking: Blocking::Threads,
             relay: relay.clone(),
         };

@@ -21,8 +21,6 @@ use super::content::{self, Inflow};
 use super::stream::Stream;
 use super::transaction::Transaction;
 
-/// How long a client may take to read what is said to it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long, and for how many bytes, a client that is still sending is listened to after the last
 /// reply, so that it reads the reply instead of a reset.
 const LINGER: (Duration, u64) = (Duration::from_secs(2), 1024 * 1024);
@@ -215,12 +213,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         if output.is_empty() {
             return Ok(false);
         }
+        let patience = self.front.settings.limits.write_timeout;
         let stream = &mut self.stream;
         let writing = async {
             stream.write_all(&output).await?;
             stream.flush().await
         };
-        match timeout(WRITE_TIMEOUT, writing).await {
+        match timeout(patience, writing).await {
             Ok(written) => written.map(|()| true).map_err(Lost::Failed),
             Err(_) => Err(Lost::Closed),
         }

@@ -37,6 +37,8 @@ pub struct FrontLimits {
     pub inline_max: usize,
     /// Bytes of all contents together that wait in memory; beyond it they go to the queue in pieces.
     pub content_memory_max: usize,
+    /// How long a client may take to read a reply.
+    pub write_timeout: Duration,
     /// How long the answer to a wrong password is held back.
     pub auth_failure_delay: Duration,
 }
@@ -54,6 +56,7 @@ impl Default for FrontLimits {
             hops_max: 50,
             inline_max: 256 * 1024,
             content_memory_max: 64 * 1024 * 1024,
+            write_timeout: Duration::from_secs(60),
             auth_failure_delay: Duration::from_secs(2),
         }
     }

@@ -7,12 +7,14 @@ use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
 
 use super::{Finding, Report, Severity, failed};
-use crate::checkpoint::{self, Loaded, Position};
+use crate::checkpoint::{self, Position, Standing};
 use crate::index::{Entry, Index, Place};
 use crate::load::aside_sum;
 use crate::log::Next;
+use crate::quarantine;
 use crate::record::Record;
-use crate::replay::{Replayed, Segment, failures, take_in, voided};
+use crate::replay::{Replayed, Segment, before_gap, failures, take_in, voided};
+use crate::salvage;
 use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, read_head, scan};
 use crate::spares;
 use crate::{Settings, StartError};
@@ -61,14 +63,18 @@ pub(crate) fn examine(
 ) -> Result<(Examined, Replayed), StartError> {
     let mut work = Examination { disk, settings, out: Examined::default(), seen: Seen::default() };
     work.out.report.spool.clone_from(&settings.directory);
-    let (position, entries) = work.checkpoint()?;
+    let (standing, entries) = work.checkpoint()?;
+    let position = standing.newest;
     let covered = position.unwrap_or(Position { begin: 0, sequence: 1, last_id: QueueId(0) });
     let mut replayed = Replayed {
         index: Index::default(),
         last_id: covered.last_id,
         next: Next { segment: covered.begin.max(1), sequence: covered.sequence, ..Next::default() },
-        covered_below: covered.begin,
+        standing,
+        wants_checkpoint: false,
         damage: Vec::new(),
+        doubtful: Vec::new(),
+        quarantined: quarantine::known(disk, settings)?,
         failures: BTreeSet::new(),
     };
     work.log(&mut replayed)?;
@@ -90,6 +96,10 @@ pub(crate) fn examine(
     work.torn();
     work.bodies(&replayed.index)?;
     replayed.failures = failures(&replayed.index);
+    if position.is_none() {
+        replayed.doubtful = before_gap(&replayed.index, &replayed.next);
+        work.doubtful(&replayed.doubtful);
+    }
     Ok((work.out, replayed))
 }
 
@@ -138,26 +148,31 @@ impl Examination<'_> {
         Ok(look.map(|look| look.length))
     }
 
-    fn checkpoint(&mut self) -> Result<(Option<Position>, Vec<Entry>), StartError> {
-        let path = self.settings.checkpoint();
-        let mut entries = Vec::new();
-        let loaded = checkpoint::load(self.disk, &path, |_, entry| entries.push(entry));
-        let found = match loaded.map_err(failed("read", &path))? {
-            Loaded::Whole(position) => return Ok((Some(position), entries)),
-            Loaded::Absent => None,
-            Loaded::Newer => return Err(StartError::Format { path }),
-            Loaded::Damaged => {
-                self.damage(
-                    &path,
-                    "the checkpoint is damaged; the whole log says what is in the queue, and \
-                     messages that were delivered long ago may be delivered again"
-                        .into(),
-                    "--repair writes a new one",
-                );
-                None
-            }
-        };
-        Ok((found, Vec::new()))
+    fn checkpoint(&mut self) -> Result<(Standing, Vec<Entry>), StartError> {
+        let choice = checkpoint::choose(self.disk, self.settings, true)?;
+        for path in &choice.damaged {
+            let instead = match choice.standing.newest {
+                Some(_) => "the other one and the log say the same",
+                None => "the whole log says what is in the queue",
+            };
+            let what = format!("the checkpoint is damaged; {instead}");
+            self.damage(path, what, "--repair writes a new one");
+        }
+        Ok((choice.standing, choice.entries))
+    }
+
+    /// Tells of messages that may have been delivered long ago.
+    fn doubtful(&mut self, doubtful: &[QueueId]) {
+        if doubtful.is_empty() {
+            return;
+        }
+        let what = format!(
+            "there is no whole checkpoint: {} messages may have been delivered long ago",
+            doubtful.len()
+        );
+        let cure = "the next start holds them, and so does --repair; look at each, and release or \
+                    delete it";
+        self.damage(&self.settings.directory, what, cure);
     }
 
     fn log(&mut self, replayed: &mut Replayed) -> Result<(), StartError> {
@@ -235,7 +250,7 @@ impl Examination<'_> {
         replayed.index.add_segment(header.id);
         let found = scan(header.id, &bytes);
         self.records(number, header.sequence, &found);
-        if number >= replayed.covered_below {
+        if number >= replayed.standing.covered_below() {
             self.seen.replayed.push(Segment { id: header.id, first: header.sequence, found });
         } else {
             let covered = [Segment { id: header.id, first: header.sequence, found }];
@@ -246,30 +261,16 @@ impl Examination<'_> {
 
     /// The bytes of a segment; what the disk does not give is zero.
     fn bytes(&mut self, number: u64, path: &Path) -> Result<Vec<u8>, StartError> {
-        /// Bytes that are read at once behind a bad sector.
-        const BLOCK: usize = 4096;
-        let error = match self.disk.read(path, 0, usize::MAX) {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(failed("read", path)(error));
-            }
-            Err(error) => error,
-        };
-        self.damage(
-            path,
-            format!("the disk does not give all of it: {error}"),
-            "--repair writes what is whole again elsewhere",
-        );
-        self.out.damaged.insert(number);
-        let length = self.length(path)?.unwrap_or(0);
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < length {
-            let block = self.disk.read(path, bytes.len() as u64, BLOCK).unwrap_or_default();
-            let end = (bytes.len() + BLOCK).min(usize::try_from(length).unwrap_or(usize::MAX));
-            bytes.extend_from_slice(&block);
-            bytes.resize(end, 0);
+        let read = salvage::read(self.disk, path, 0, usize::MAX).map_err(failed("read", path))?;
+        if let Some(fault) = read.fault {
+            self.damage(
+                path,
+                format!("the disk does not give all of it: {fault}"),
+                "--repair writes what is whole again elsewhere",
+            );
+            self.out.damaged.insert(number);
         }
-        Ok(bytes)
+        Ok(read.bytes)
     }
 
     fn records(&mut self, number: u64, first: u64, found: &[Found]) {

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use bytes::Bytes;
 use lamppost_roles::QueueId;
-use serde_json::json;
 
 use super::examine::Examined;
 use super::failed;
@@ -14,7 +13,9 @@ use crate::checkpoint::{self, Position};
 use crate::control;
 use crate::index::Place;
 use crate::log::{Log, Purpose};
+use crate::quarantine::{Note, keep};
 use crate::record::{Draft, Record};
+use crate::salvage;
 use crate::spool::Spool;
 
 /// Bytes of messages that are written again as one group.
@@ -56,11 +57,7 @@ impl Repair<'_> {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StartError> {
-        let written = self.spool.disk.create(path).and_then(|mut file| {
-            file.write_at(0, &mut [IoSlice::new(bytes)])?;
-            file.sync()
-        });
-        written.map_err(failed("write", path))
+        keep(&*self.spool.disk, path, bytes).map_err(failed("write", path))
     }
 
     fn sync_quarantine(&self) -> Result<(), StartError> {
@@ -73,8 +70,8 @@ impl Repair<'_> {
         for &(number, at, length) in &self.examined.holes {
             let path = settings.segment(number);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            // What the disk does not give cannot be kept.
-            let bytes = self.spool.disk.read(&path, at, length).unwrap_or_default();
+            let read = salvage::read(&*self.spool.disk, &path, at, length);
+            let bytes = read.map_err(failed("read", &path))?.bytes;
             let copy = settings.quarantine().join(format!("{number:010}-{at}.damaged"));
             self.write(&copy, &bytes)?;
             self.done
@@ -102,8 +99,8 @@ impl Repair<'_> {
         for (id, why) in &self.examined.lost {
             let message = control::view(spool, *id);
             let copy = spool.settings.quarantine().join(format!("{id}.json"));
-            let text = json!({ "lost": why, "message": message });
-            self.write(&copy, format!("{text:#}\n").as_bytes())?;
+            let text = Note { lost: why.clone(), message }.text();
+            self.write(&copy, text.map_err(failed("write", &copy))?.as_bytes())?;
             let body = spool.settings.body(*id);
             let is_there = spool.disk.look(&body).map_err(failed("look at", &body))?.is_some();
             if is_there {
@@ -172,14 +169,17 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Covers everything: no record of a damaged segment is needed any more.
+    /// Covers everything: no record of a damaged segment is needed any more, by either of the two.
     fn checkpoint(&mut self, log: &Log) -> Result<(), StartError> {
         let spool = self.spool;
         let last_id = *spool.last_id.lock();
         let (begin, sequence) = (log.next_segment(), log.next_sequence());
         let position = Position { begin, sequence, last_id };
-        let written = checkpoint::write(&*spool.disk, &spool.settings, &spool.index, position);
-        written.map_err(failed("write", &spool.settings.checkpoint()))?;
+        for (name, path) in spool.settings.checkpoints().iter().enumerate() {
+            let to = (position, name);
+            let written = checkpoint::write(&*spool.disk, &spool.settings, &spool.index, to);
+            written.map_err(failed("write", path))?;
+        }
         self.done.push("wrote a new checkpoint".into());
         Ok(())
     }

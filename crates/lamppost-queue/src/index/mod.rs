@@ -324,11 +324,13 @@ impl Index {
             }
             Settles::Failures(indices) => {
                 for &index in indices {
+                    self.unplace(of, index);
                     self.change(of, index, |recipient| {
-                        // One that an administrator had tried again meanwhile is not given up.
-                        if recipient.progress == Progress::Failed {
+                        // Whatever a crash left of the record that says that it failed.
+                        if !recipient.progress.is_final() {
                             recipient.progress = Progress::Bounced;
                         }
+                        recipient.standing = Standing::Aside;
                     });
                 }
             }

@@ -1,18 +1,21 @@
 //! Into Maildirs, in two steps: files are prepared, the intent is made durable, files are published.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lamppost_net::link::Port;
 use lamppost_roles::{
-    Content, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome, Placement, Reason, Route,
+    Content, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome, Placement, QueueId, Reason,
+    Route,
 };
-use lamppost_smtp::Status;
 
 use super::outcome::{Tried, conclude};
-use super::{BATCH_BYTES_MAX, ask, deferred};
-use crate::load::Loaded;
+use super::{ask, deferred, given_up_at};
+use crate::bounce::DAMAGED;
+use crate::load::{Loaded, is_lost};
 use crate::record::{Item, MessageRecord, Progress};
+use crate::salvage::is_unreadable;
 use crate::spool::Spool;
 
 type Delivery = Port<DeliveryRequest, DeliveryAnswer>;
@@ -33,7 +36,11 @@ pub(super) async fn deliver(spool: &Arc<Spool>, delivery: &Delivery, items: &[It
         match load(spool, item, false).await {
             Ok(Some(loaded)) => ready.extend(try_of(&loaded.record, item)),
             Ok(None) => {}
-            Err(outcome) => troubled |= conclude(spool, vec![(Tried::unknown(item), outcome)]),
+            // Its file is there, whatever became of its record.
+            Err(outcome) => match known(spool, item) {
+                Some(one) => ready.push(one),
+                None => troubled |= conclude(spool, vec![(Tried::known(spool, item), outcome)]),
+            },
         }
     }
     let mut waiting = waiting.into_iter();
@@ -67,7 +74,7 @@ pub(super) async fn load(
         return Ok(Some(Loaded { record: fresh.record, content: fresh.content }));
     }
     let reader = spool.clone();
-    let reading = move || -> std::io::Result<Option<Loaded>> {
+    let reading = move || -> io::Result<Option<Loaded>> {
         if with_content {
             let loaded = reader.load(id)?;
             if let Some(loaded) = loaded.as_ref().filter(|loaded| loaded.record.aside) {
@@ -80,14 +87,28 @@ pub(super) async fn load(
     };
     match spool.settings.blocking.run(reading).await {
         Ok(Ok(loaded)) => Ok(loaded),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-            let text = format!("the message is damaged in the spool: {error}");
-            Err(Outcome::Failed(Reason::own(Status::SYSTEM.of_class(5), text)))
-        }
-        Ok(Err(error)) => {
-            Err(deferred(format!("the message cannot be read from the spool: {error}")))
-        }
+        Ok(Err(error)) => Err(unreadable(spool, id, &error).await),
         Err(cut) => Err(deferred(cut.to_string())),
+    }
+}
+
+/// The outcome of a message that cannot be read. One that is damaged fails once a copy of it is in the
+/// quarantine; one that the disk does not give is tried again as long as others are.
+async fn unreadable(spool: &Arc<Spool>, id: QueueId, error: &io::Error) -> Outcome {
+    let is_over = is_unreadable(error) && spool.now() >= given_up_at(spool, id.received());
+    if !is_lost(error) && !is_over {
+        return deferred(format!("the message cannot be read from the spool: {error}"));
+    }
+    let (keeper, why) = (spool.clone(), error.to_string());
+    match spool.settings.blocking.run(move || keeper.quarantine(id, &why)).await {
+        Ok(Ok(())) => {
+            let text = format!("the message is damaged in the spool: {error}");
+            Outcome::Failed(Reason::own(DAMAGED, text))
+        }
+        Ok(Err(full)) => {
+            deferred(format!("the message is damaged in the spool and cannot be copied: {full}"))
+        }
+        Err(cut) => deferred(cut.to_string()),
     }
 }
 
@@ -107,6 +128,18 @@ fn try_of(record: &MessageRecord, item: Item) -> Option<Try> {
     Some(Try { tried: Tried::of(record, item), placement })
 }
 
+/// As [`try_of`] for a message whose record cannot be read.
+fn known(spool: &Spool, item: Item) -> Option<Try> {
+    let (id, index) = item;
+    let route = {
+        let queue = spool.index.lock();
+        let recipient = queue.message(id)?.recipients.get(index as usize)?;
+        queue.route(recipient)
+    };
+    let Route::Mailbox(mailbox) = route else { return None };
+    Some(Try { tried: Tried::known(spool, item), placement: Placement { id, index, mailbox } })
+}
+
 /// Has the files of as many messages written as fit a batch's bytes; returns those whose intent is
 /// durable, and whether there was trouble.
 async fn prepare(
@@ -118,7 +151,7 @@ async fn prepare(
     let mut tries = Vec::new();
     let mut jobs = Vec::new();
     let mut outcomes = Vec::new();
-    while bytes < BATCH_BYTES_MAX {
+    while bytes < spool.settings.batch_size_max {
         let Some(item) = waiting.next() else { break };
         match load(spool, item, true).await {
             Ok(Some(loaded)) => {
@@ -129,7 +162,7 @@ async fn prepare(
             }
             // Deleted meanwhile.
             Ok(None) => {}
-            Err(outcome) => outcomes.push((Tried::unknown(item), outcome)),
+            Err(outcome) => outcomes.push((Tried::known(spool, item), outcome)),
         }
     }
     let mut prepared = Vec::new();

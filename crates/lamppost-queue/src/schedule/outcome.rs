@@ -7,6 +7,7 @@ use lamppost_roles::{Attempt, Outcome, QueueId, Timestamp};
 use tracing::{info, warn};
 
 use super::given_up_at;
+use crate::control::account;
 use crate::record::{Item, MessageRecord, Progress, RecipientRecord};
 use crate::spool::Spool;
 
@@ -27,8 +28,12 @@ impl Tried {
     }
 
     /// A recipient of a message that cannot be read.
-    pub(super) fn unknown(item: Item) -> Self {
-        Self { item, session: String::new(), to: String::new() }
+    pub(super) fn known(spool: &Spool, item: Item) -> Self {
+        let queue = spool.index.lock();
+        let recipients = queue.message(item.0).map(|message| &message.recipients);
+        let recipient = recipients.and_then(|all| all.get(item.1 as usize));
+        let to = recipient.map(|recipient| account(&queue.route(recipient))).unwrap_or_default();
+        Self { item, session: String::new(), to }
     }
 }
 
@@ -65,11 +70,14 @@ fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome, now: Times
     // A file that is in its Maildir's `tmp/` is only renamed: to give that up, and to prepare it
     // again one day, could double it.
     let is_prepared = matches!(record.progress, Progress::Intended { .. });
-    let is_young = now < given_up_at(spool, id.received());
+    let given_up = given_up_at(spool, id.received());
+    let is_young = now < given_up;
     let reason = match outcome {
         Outcome::Done => return,
         Outcome::Deferred(reason) if is_prepared || is_young => {
-            let due = Timestamp(now.0.saturating_add(wait_ms(spool, *id, record.attempts)));
+            let next = Timestamp(now.0.saturating_add(wait_ms(spool, *id, record.attempts)));
+            // The last try is when its lifetime ends, as its sender was told.
+            let due = if is_prepared { next } else { next.min(given_up) };
             record.progress = match record.progress {
                 Progress::Intended { .. } => Progress::Intended { due },
                 _ => Progress::Waiting { due },

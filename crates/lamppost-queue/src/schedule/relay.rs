@@ -33,7 +33,7 @@ pub(super) async fn deliver(
             // Deleted meanwhile.
             Ok(None) => continue,
             Err(outcome) => {
-                let lost = |index| (Tried::unknown((id, index)), outcome.clone());
+                let lost = |index| (Tried::known(spool, (id, index)), outcome.clone());
                 troubled |= conclude(spool, indices.into_iter().map(lost).collect());
                 continue;
             }

@@ -31,7 +31,7 @@ pub(super) async fn decide(
             Ok(Some(loaded)) => loaded,
             Ok(None) => continue,
             Err(outcome) => {
-                let lost = |item| (Tried::unknown(item), outcome.clone());
+                let lost = |item| (Tried::known(spool, item), outcome.clone());
                 troubled |= conclude(spool, items.into_iter().map(lost).collect());
                 continue;
             }

@@ -5,6 +5,8 @@
 //! deleted by the administrator; no recipient has it twice; nothing that was refused is there, once
 //! the disk had worked again.
 //!
+//! Now and then the newest checkpoint is damaged too, which must change nothing.
+//!
 //! Without a journal a file system may cut a rename in two: between the rename into `new/` and the
 //! syncs of both folders, a file may have both names or none after a power cut. Nothing can be
 //! promised for a file in that moment, and nothing is checked.
@@ -16,8 +18,8 @@ use std::time::Duration;
 use lamppost_roles::{ControlAnswer, ControlRequest, Filter, MessageView, QueueId, RecipientState};
 use lamppost_sim::{FileSystemKind, Lot, Operation, SimulatedDisk, World};
 
-use crate::mailboxes::GONE;
-use crate::story::{Fact, Facts, Message, Story, runtime, start, submit};
+use crate::mailboxes::{GONE, maildir, name, read_one};
+use crate::story::{Fact, Facts, Life, Message, Story, runtime, start, submit};
 
 /// What the operations of a disk did to mailboxes.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +55,10 @@ impl Past {
                 for folders in self.loose.values_mut() {
                     folders.remove(path);
                 }
+            }
+            // The reader's and delivery's folders are all on the file system of the mailboxes.
+            Operation::SyncFileSystem { path, good: true } if mailed(path).is_some() => {
+                self.loose.clear();
             }
             _ => {}
         }
@@ -103,19 +109,25 @@ impl<'a> Walk<'a> {
         self.at = operations;
     }
 
-    /// Cuts the power here, starts again, perhaps cuts the power again, and tells what was broken.
+    /// Ends the program here, starts it again, perhaps ends it again, and tells what was broken.
     pub(crate) fn check(&self, root: &Path, crash: u64) -> Result<(), String> {
         let mut lot = Lot::new(crash);
         let mut past = self.past.clone();
-        let (mut world, kind) = self.world.after_crash(lot.draw());
-        past.crash(kind);
+        let mut world = self.world.clone();
+        let mut ended = end(&mut world, &mut past, &mut lot);
+        if lot.one_in(3) {
+            world = with_damaged_checkpoint(world, root);
+        }
         let mut facts: Vec<_> = known(&self.story.facts, self.at);
         let last = facts.iter().rposition(|fact| matches!(fact, Fact::Stored { .. }));
         let refusals = facts[..last.unwrap_or(0)].to_vec();
-        for life in 1..=3 {
+        for number in 1..=3 {
+            read(&mut world, &mut past, root, &mut lot);
             let disk = SimulatedDisk::with_world(world.clone());
             let new = Facts::default();
-            let views = runtime().block_on(recover(&disk, root, (life, new.clone())))?;
+            let life = Life { number, facts: new.clone(), lot: None, way: self.story.way };
+            let full = lot.one_in(4).then(|| lot.below(60_000));
+            let views = runtime().block_on(recover(&disk, root, life, full))?;
             let relayed = facts.iter().cloned().chain(known(&new.all(), usize::MAX));
             let judge = Judge {
                 before: &world,
@@ -126,7 +138,7 @@ impl<'a> Walk<'a> {
                 refusals: &refusals,
                 root,
             };
-            judge.judge().map_err(|broken| format!("{broken} (life {life}, {kind:?})"))?;
+            judge.judge().map_err(|broken| format!("{broken} (life {number}, {ended})"))?;
             if !lot.one_in(3) {
                 break;
             }
@@ -137,27 +149,78 @@ impl<'a> Walk<'a> {
                 past.apply(operation);
             }
             facts.extend(known(&new.all(), again));
-            let (left, kind) = world.after_crash(lot.draw());
-            past.crash(kind);
-            world = left;
+            ended += ", ";
+            ended += &end(&mut world, &mut past, &mut lot);
         }
         Ok(())
     }
 }
 
-/// Runs the queue until nothing is left to do; tells what is in it then.
+/// What ends the program: a power cut, or a kill, after which all is there that was written, and no
+/// more of it is durable than before. Tells which it was.
+fn end(world: &mut World, past: &mut Past, lot: &mut Lot) -> String {
+    if lot.one_in(4) {
+        return "killed".to_owned();
+    }
+    let (left, kind) = world.after_crash(lot.draw());
+    past.crash(kind);
+    *world = left;
+    format!("{kind:?}")
+}
+
+/// The reader does something while the program does not run.
+fn read(world: &mut World, past: &mut Past, root: &Path, lot: &mut Lot) {
+    let disk = SimulatedDisk::with_world(world.clone());
+    for _ in 0..lot.below(6) {
+        read_one(&disk, root, lot);
+    }
+    for operation in disk.log() {
+        world.apply(&operation);
+        past.apply(&operation);
+    }
+}
+
+/// A disk on which the newest checkpoint has gone bad: the other one and the log say the same.
+fn with_damaged_checkpoint(world: World, root: &Path) -> World {
+    let begin = |path: &PathBuf| {
+        let head = world.file(path)?.get(8..16)?.first_chunk::<8>()?;
+        Some(u64::from_le_bytes(*head))
+    };
+    let paths = ["checkpoint", "checkpoint.2"].map(|name| root.join(name));
+    let newest = paths.into_iter().filter(|path| begin(path).is_some()).max_by_key(begin);
+    let Some(newest) = newest else { return world };
+    let disk = SimulatedDisk::with_world(world);
+    disk.damage(&newest, 40, b"damage");
+    disk.world()
+}
+
+/// Runs the queue until nothing is left to do; tells what is in it then. Perhaps only so many bytes
+/// are free on its disk at first.
 async fn recover(
     disk: &SimulatedDisk,
     root: &Path,
-    (life, facts): (u32, Facts),
+    life: Life,
+    full: Option<u64>,
 ) -> Result<Vec<MessageView>, String> {
-    let roles = start(disk, root, (life, facts.clone()), None).await?;
+    if let Some(left) = full {
+        disk.set_quota(Some(disk.used() + left));
+    }
+    let (first, facts) = (u64::from(life.number) * 100_000, life.facts.clone());
+    let roles = match start(disk, root, life.clone()).await {
+        // A disk that is full, whose reserve is used up as well, is told at the start. The start after
+        // somebody made room goes well.
+        Err(told) if full.is_some() && told.contains("StorageFull") => {
+            disk.set_quota(None);
+            start(disk, root, life).await?
+        }
+        started => started?,
+    };
     // New mail comes too, and goes where the old one was.
-    for number in 0..4 {
-        let number = u64::from(life) * 100_000 + number;
+    for number in first..first + 4 {
         submit(&roles, disk, &facts, number).await;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
+    disk.set_quota(None);
     tokio::time::sleep(Duration::from_secs(600)).await;
     let request = ControlRequest::List { after: None, limit: 1000, filter: Filter::default() };
     let answer = roles.control.ask(request).await.map_err(|gone| gone.to_string())?;
@@ -183,7 +246,7 @@ impl Judge<'_> {
             let is_idle = view.recipients.iter().all(|one| match one.state {
                 RecipientState::Failed => view.sender == lamppost_smtp::ReversePath::Null,
                 RecipientState::Delivered | RecipientState::Bounced => true,
-                RecipientState::Waiting { .. } | RecipientState::Delivering => false,
+                _ => false,
             });
             if !is_idle || view.fault.is_some() {
                 return Err(format!("it stays in the queue: {view:?}"));
@@ -194,14 +257,14 @@ impl Judge<'_> {
                 Fact::Stored { id, .. } => Some(id),
                 _ => None,
             });
-            !stored.into_iter().any(|id| name.starts_with(&id.to_string()))
+            !stored.into_iter().any(|id| name.contains(&format!(".{id}-")))
         };
         let notices_are_sure = !self.past.exempt.iter().any(is_loose_notice);
         for fact in &self.facts {
             if let Fact::Stored { number, id } = fact {
                 let message = Message::of(*number);
                 for (index, to) in message.recipients.iter().enumerate() {
-                    let name = format!("{id}-{index}");
+                    let name = name(*id, index);
                     if !self.past.exempt.contains(&name) {
                         self.judge_one(&message, *id, (index, to), notices_are_sure).map_err(
                             |broken| format!("message {number}, {name}, to {to}: {broken}"),
@@ -229,24 +292,28 @@ impl Judge<'_> {
             let state = view.recipients[index].state;
             !matches!(state, RecipientState::Delivered | RecipientState::Bounced)
         });
-        let bounces = self.bounces(message.number, to);
+        let bounces = self.notices(message.number, to, "failed");
         let is_safe = is_asked || is_queued || bounces > 0 || !notices_are_sure;
         let times = message.recipients.iter().filter(|one| *one == to).count();
         if bounces > times {
             return Err(format!("{bounces} bounces"));
+        }
+        let delays = self.notices(message.number, to, "delayed");
+        if delays > times {
+            return Err(format!("{delays} notices of delay"));
         }
         let (local, domain) = to.split_once('@').unwrap();
         if domain != "lamppost.test" || local == GONE {
             let fact = Fact::Relayed { id, to: to.to_owned() };
             return if is_safe || self.facts.contains(&fact) { Ok(()) } else { Err("lost".into()) };
         }
-        let mailbox = self.root.join("mail").join(local);
-        let name = format!("{id}-{index}");
+        let mailbox = maildir(self.root, local);
+        let name = name(id, index);
         let before = copies(self.before, &mailbox, &name).len();
         let after = copies(self.after, &mailbox, &name);
         let prepared = self.before.file(&mailbox.join("tmp").join(&name)).is_some();
         for copy in &after {
-            if self.after.file(copy) != Some(&message.content()) {
+            if self.after.file(copy) != Some(&message.delivered(id, to)) {
                 return Err(format!("{} is not what was sent", copy.display()));
             }
         }
@@ -264,16 +331,15 @@ impl Judge<'_> {
         }
     }
 
-    /// How many bounces about a recipient of a message are there.
-    fn bounces(&self, number: u64, to: &str) -> usize {
+    /// How many notices about a recipient of a message are there, of failure or of delay.
+    fn notices(&self, number: u64, to: &str, action: &str) -> usize {
+        let senders = ["s0", "s1"].map(|sender| maildir(self.root, sender).join("new"));
         let tells = |path: &&PathBuf| {
-            let (folder, text) =
-                (path.parent().unwrap(), self.after.file(path).unwrap_or_default());
-            let is_new = folder.ends_with("mail/s0/new") || folder.ends_with("mail/s1/new");
-            is_new && {
+            let text = self.after.file(path).unwrap_or_default();
+            senders.iter().any(|new| path.parent() == Some(new)) && {
                 let text = String::from_utf8_lossy(text);
-                text.contains(&format!("\nX-Number: {number}\n"))
-                    && text.contains(&format!("Final-Recipient: rfc822; {to}\nAction: failed\n"))
+                let told = format!("Final-Recipient: rfc822; {to}\nAction: {action}\n");
+                text.contains(&format!("\nX-Number: {number}\n")) && text.contains(&told)
             }
         };
         self.after.paths().filter(tells).count()
@@ -291,10 +357,11 @@ impl Judge<'_> {
                     && view.recipients.len() == message.recipients.len()
                     && view.recipients.iter().zip(&message.recipients).all(|(a, b)| a.address == *b)
             });
-            let head = format!("X-Number: {number}\n");
+            let head = format!("\nX-Number: {number}\n");
             let is_delivered = self.after.paths().any(|path| {
                 let is_mail = path.iter().any(|part| part == "new" || part == "cur");
-                is_mail && self.after.file(path).is_some_and(|b| b.starts_with(head.as_bytes()))
+                let text = String::from_utf8_lossy(self.after.file(path).unwrap_or_default());
+                is_mail && text.contains(&head)
             });
             if is_queued || is_delivered {
                 return Err(format!("message {number} was refused and came all the same"));

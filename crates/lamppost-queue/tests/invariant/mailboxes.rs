@@ -1,52 +1,100 @@
-//! The delivery role of the simulation: Maildirs on the simulated disk, in the order of
-//! docs/concepts/delivery.md; and the reader, who moves, flags and deletes what lies there.
+//! The delivery role of the simulation: the program's own Maildirs on the simulated disk, with trouble
+//! that a seed draws in front of them; and the reader, who moves, flags and deletes what lies there.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamppost_disk::Disk;
-use lamppost_net::link::{Inbox, Port};
+use lamppost_delivery::{MaildirTemplate, Relay, Way};
+use lamppost_disk::{Blocking, Disk};
+use lamppost_net::link::{Inbox, Port, link};
 use lamppost_roles::{
-    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
-    Placement, Reason, RelayJob,
+    ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome, QueueId,
+    Reason, RelayJob,
 };
 use lamppost_sim::{Lot, SimulatedDisk};
 use lamppost_smtp::Status;
+use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
 
 use crate::story::{Fact, Facts};
 
 /// Nobody has this mailbox.
 pub(crate) const GONE: &str = "gone";
+/// The host's name in names of files.
+const HOST: &str = "mail.lamppost.test";
 
-/// The delivery role.
+/// Where all Maildirs are: a file system of its own, of which a sync of the spool's says nothing.
+pub(crate) fn mail(root: &Path) -> PathBuf {
+    root.join("mail")
+}
+
+/// The Maildir of a local part.
+pub(crate) fn maildir(root: &Path, local: &str) -> PathBuf {
+    mail(root).join("lamppost.test").join(local)
+}
+
+/// The name of a message's file: of its id and its recipient alone.
+pub(crate) fn name(id: QueueId, index: usize) -> String {
+    format!("{}.{id}-{index}.{HOST}", id.0 / 1_000_000)
+}
+
+/// What stands between the queue and delivery: it draws what is put off, knows of no mailbox that is
+/// gone, and is the host for elsewhere.
 #[derive(Clone)]
 pub(crate) struct Deliveries {
     pub(crate) disk: SimulatedDisk,
     pub(crate) root: PathBuf,
-    pub(crate) content: Port<ContentRequest, ContentAnswer>,
     pub(crate) facts: Facts,
     /// Draws what is put off; nothing when everything is to succeed.
     pub(crate) lot: Option<Arc<Mutex<Lot>>>,
+    /// How delivery makes batches durable.
+    pub(crate) way: Option<Way>,
 }
 
+type Maildirs = Port<DeliveryRequest, DeliveryAnswer>;
+
 impl Deliveries {
-    pub(crate) async fn run(self, mut inbox: Inbox<DeliveryRequest, DeliveryAnswer>) {
+    pub(crate) async fn run(
+        self,
+        mut inbox: Inbox<DeliveryRequest, DeliveryAnswer>,
+        content: Port<ContentRequest, ContentAnswer>,
+    ) {
+        let maildirs = self.maildirs(content);
         while let Some((request, reply)) = inbox.next().await {
-            let this = self.clone();
+            let (this, maildirs) = (self.clone(), maildirs.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(this.draw(20))).await;
                 let outcomes = match request {
-                    DeliveryRequest::Prepare(jobs) => this.prepare(jobs).await,
-                    DeliveryRequest::Publish(placements) => this.publish(&placements).await,
+                    DeliveryRequest::Prepare(jobs) => this.prepare(&maildirs, jobs).await,
+                    DeliveryRequest::Publish(_) => ask(&maildirs, request).await,
                     DeliveryRequest::Relay(jobs) => this.relay(&jobs),
                 };
                 tokio::time::sleep(Duration::from_millis(this.draw(20))).await;
                 reply.send(DeliveryAnswer(outcomes));
             });
         }
+    }
+
+    /// The program's delivery role on the simulated disk.
+    fn maildirs(&self, content: Port<ContentRequest, ContentAnswer>) -> Maildirs {
+        let template = format!("{}/{{domain}}/{{local}}", mail(&self.root).display());
+        let settings = lamppost_delivery::Settings {
+            maildir: MaildirTemplate::new(template).unwrap(),
+            hostname: HOST.into(),
+            writers_max: 2,
+            blocking: Blocking::Inline,
+            patience: Duration::from_secs(20),
+            silent_max: 16,
+            health: lamppost_telemetry::Health::default(),
+            way: self.way,
+            relay: Relay::default(),
+        };
+        let (port, inbox) = link();
+        let disk = Arc::new(self.disk.clone());
+        tokio::spawn(lamppost_delivery::run(settings, disk, Metrics::new(), inbox, content));
+        port
     }
 
     fn draw(&self, bound: u64) -> u64 {
@@ -57,83 +105,25 @@ impl Deliveries {
         self.lot.as_ref().is_some_and(|lot| lot.lock().one_in(5))
     }
 
-    async fn prepare(&self, jobs: Vec<DeliveryJob>) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        for job in &jobs {
-            let written = match self.content(job).await {
-                _ if job.placement.mailbox.as_str().starts_with(GONE) => {
-                    Outcome::Failed(Reason::own(Status::NO_MAILBOX, "no such mailbox"))
-                }
-                _ if self.is_put_off() => later("busy"),
-                Ok(content) => done(self.write(&job.placement, &content)),
-                Err(reason) => later(&reason),
-            };
-            outcomes.push(written);
-            tokio::task::yield_now().await;
+    async fn prepare(&self, maildirs: &Maildirs, jobs: Vec<DeliveryJob>) -> Vec<Outcome> {
+        let drawn: Vec<_> = jobs.iter().map(|job| self.trouble(job)).collect();
+        let jobs = jobs.into_iter().zip(&drawn).filter(|(_, drawn)| drawn.is_none());
+        let jobs: Vec<_> = jobs.map(|(job, _)| job).collect();
+        let mut answers = if jobs.is_empty() {
+            Vec::new()
+        } else {
+            ask(maildirs, DeliveryRequest::Prepare(jobs)).await
         }
-        for (job, outcome) in jobs.iter().zip(&mut outcomes) {
-            let tmp = self.mailbox(&job.placement).join("tmp");
-            if *outcome == Outcome::Done {
-                *outcome = done(self.disk.sync_folder(&tmp));
-            }
-        }
-        outcomes
+        .into_iter();
+        let outcomes = drawn.into_iter().map(|drawn| drawn.or_else(|| answers.next()).unwrap());
+        outcomes.collect()
     }
 
-    async fn content(&self, job: &DeliveryJob) -> Result<Vec<u8>, String> {
-        let length = match &job.content {
-            Content::Inline(content) => return Ok(content.to_vec()),
-            Content::Aside { length } => *length,
-        };
-        let mut content = Vec::new();
-        while (content.len() as u64) < length {
-            let (id, offset) = (job.placement.id, content.len() as u64);
-            let request = ContentRequest { id, offset, length_max: 700 };
-            match self.content.ask(request).await {
-                Ok(ContentAnswer::Piece(piece)) if !piece.is_empty() => content.extend(&piece[..]),
-                other => return Err(format!("{other:?}")),
-            }
+    fn trouble(&self, job: &DeliveryJob) -> Option<Outcome> {
+        if job.placement.mailbox.as_str().starts_with(GONE) {
+            return Some(Outcome::Failed(Reason::own(Status::NO_MAILBOX, "no such mailbox")));
         }
-        Ok(content)
-    }
-
-    fn write(&self, placement: &Placement, content: &[u8]) -> io::Result<()> {
-        let mailbox = self.mailbox(placement);
-        for part in ["tmp", "new", "cur"] {
-            self.disk.create_folder(&mailbox.join(part))?;
-        }
-        // Whether an earlier try has synced them is not known, so they are synced each time.
-        for folder in mailbox.ancestors().take(3) {
-            self.disk.sync_folder(folder)?;
-        }
-        let mut file = self.disk.create(&mailbox.join("tmp").join(name(placement)))?;
-        file.write_at(0, &mut [IoSlice::new(content)])?;
-        file.sync()
-    }
-
-    async fn publish(&self, placements: &[Placement]) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        for placement in placements {
-            let (mailbox, name) = (self.mailbox(placement), name(placement));
-            let (tmp, new) = (mailbox.join("tmp"), mailbox.join("new"));
-            let renamed = match self.disk.rename(&tmp.join(&name), &new.join(&name)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.disk.look(&tmp).and_then(|there| there.map(drop).ok_or(error))
-                }
-                renamed => renamed,
-            };
-            outcomes.push(done(renamed));
-            tokio::task::yield_now().await;
-        }
-        for (placement, outcome) in placements.iter().zip(&mut outcomes) {
-            let mailbox = self.mailbox(placement);
-            let sync = |part| self.disk.sync_folder(&mailbox.join(part));
-            if *outcome == Outcome::Done {
-                *outcome = done(sync("new").and_then(|()| sync("tmp")));
-            }
-            tokio::task::yield_now().await;
-        }
-        outcomes
+        self.is_put_off().then(|| later("busy"))
     }
 
     fn relay(&self, jobs: &[RelayJob]) -> Vec<Outcome> {
@@ -150,24 +140,14 @@ impl Deliveries {
         }
         outcomes
     }
-
-    fn mailbox(&self, placement: &Placement) -> PathBuf {
-        let (local, _) = placement.mailbox.as_str().split_once('@').unwrap();
-        self.root.join("mail").join(local)
-    }
 }
 
-/// The name of a message's file: of its id and its recipient alone.
-fn name(placement: &Placement) -> String {
-    format!("{}-{}", placement.id, placement.index)
+async fn ask(maildirs: &Maildirs, request: DeliveryRequest) -> Vec<Outcome> {
+    maildirs.ask(request).await.unwrap().0
 }
 
 fn later(text: &str) -> Outcome {
     Outcome::Deferred(Reason::own(Status::SYSTEM, text))
-}
-
-fn done(result: io::Result<()>) -> Outcome {
-    result.map_or_else(|error| later(&error.to_string()), |()| Outcome::Done)
 }
 
 /// Reads mail for a while: looks into mailboxes, moves what is new, flags it, deletes it. The
@@ -175,13 +155,17 @@ fn done(result: io::Result<()>) -> Outcome {
 pub(crate) async fn read(disk: SimulatedDisk, root: PathBuf, mut lot: Lot) {
     loop {
         tokio::time::sleep(Duration::from_millis(10 + lot.below(300))).await;
-        let mailbox = root.join("mail").join(format!("m{}", lot.below(3)));
-        // What the disk refuses now, the reader does another time.
-        let _refused = read_one(&disk, &mailbox, &mut lot);
+        read_one(&disk, &root, &mut lot);
     }
 }
 
-fn read_one(disk: &SimulatedDisk, mailbox: &Path, lot: &mut Lot) -> io::Result<()> {
+/// Does something in a mailbox. What the disk refuses now, the reader does another time.
+pub(crate) fn read_one(disk: &SimulatedDisk, root: &Path, lot: &mut Lot) {
+    let mailbox = maildir(root, &format!("m{}", lot.below(3)));
+    let _refused = touch(disk, &mailbox, lot);
+}
+
+fn touch(disk: &SimulatedDisk, mailbox: &Path, lot: &mut Lot) -> io::Result<()> {
     let (new, cur) = (mailbox.join("new"), mailbox.join("cur"));
     let folder = if lot.one_in(3) { &cur } else { &new };
     let there = disk.list(folder)?;

@@ -1,11 +1,13 @@
 //! A story that a seed tells: clients hand in mail, an administrator interferes, the disk fails now
 //! and then, and everything that was done to the disk is recorded.
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lamppost_delivery::Way;
 use lamppost_disk::Blocking;
 use lamppost_net::link::{Inbox, Port, link};
 use lamppost_net::{Clock, TokioClock};
@@ -14,15 +16,17 @@ use lamppost_roles::{
     ControlAnswer, ControlRequest, Envelope, IntakeAnswer, IntakeRequest, Origin, QueueId,
     Recipient, Route, RouteAnswer, RouteRequest, Selection, Timestamp, Verb,
 };
-use lamppost_sim::{Lot, SimulatedDisk};
+use lamppost_sim::{Lie, Lot, SimulatedDisk};
 use lamppost_smtp::ReversePath;
 use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
 
-use crate::mailboxes::{self, Deliveries, GONE};
+use crate::mailboxes::{self, Deliveries, GONE, mail};
 
 /// When the first life begins; each further one begins a day later.
 const BEGIN: Duration = Duration::from_secs(1_800_000_000);
+/// Bytes that must stay free for new mail to be accepted.
+const FREE_MIN: u64 = 24 * 1024;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Something that others know of the queue.
@@ -61,13 +65,19 @@ pub(crate) struct Roles {
     pub(crate) control: Port<ControlRequest, ControlAnswer>,
 }
 
-/// Starts a queue in its so-and-so-many-th life, with a delivery role and a routing role.
-pub(crate) async fn start(
-    disk: &SimulatedDisk,
-    root: &Path,
-    (life, facts): (u32, Facts),
-    lot: Option<Lot>,
-) -> Result<Roles, String> {
+/// A queue in its so-and-so-many-th life.
+#[derive(Clone)]
+pub(crate) struct Life {
+    pub(crate) number: u32,
+    pub(crate) facts: Facts,
+    /// Draws what is put off; nothing when everything is to succeed.
+    pub(crate) lot: Option<Lot>,
+    /// How deliveries are made durable; nothing for what is measured to be better.
+    pub(crate) way: Option<Way>,
+}
+
+/// Starts a queue with a delivery role and a routing role.
+pub(crate) async fn start(disk: &SimulatedDisk, root: &Path, life: Life) -> Result<Roles, String> {
     let ((intake, intake_end), (control, control_end)) = (link(), link());
     let ((content, content_end), (delivery_end, delivery)) = (link(), link());
     let (routing_end, routing) = link();
@@ -78,18 +88,18 @@ pub(crate) async fn start(
         delivery: delivery_end,
         routing: routing_end,
     };
-    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(BEGIN + DAY * life));
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(BEGIN + DAY * life.number));
     let started =
         Queue::start_on(Arc::new(disk.clone()), settings(root), (clock, Metrics::new()), ends);
     let queue = started.await.map_err(|error| format!("the queue does not start: {error:?}"))?;
     let deliveries = Deliveries {
         disk: disk.clone(),
         root: root.to_owned(),
-        content,
-        facts,
-        lot: lot.map(|lot| Arc::new(Mutex::new(lot))),
+        facts: life.facts,
+        lot: life.lot.map(|lot| Arc::new(Mutex::new(lot))),
+        way: life.way,
     };
-    tokio::spawn(deliveries.run(delivery));
+    tokio::spawn(deliveries.run(delivery, content));
     tokio::spawn(route(routing));
     Ok(Roles { queue, intake, control })
 }
@@ -99,7 +109,7 @@ fn settings(root: &Path) -> Settings {
         directory: root.to_owned(),
         segment_size: 16 * 1024,
         memory_max: 8 * 1024,
-        free_space_min: 0,
+        free_space_min: FREE_MIN,
         lifetime: DAY * 100,
         retry_first: Duration::from_secs(2),
         retry_max: Duration::from_secs(60),
@@ -107,8 +117,8 @@ fn settings(root: &Path) -> Settings {
         batch_max: 8,
         uploads_max: 4,
         delivery_lag: Duration::from_millis(10),
-        delay_notice_after: Duration::ZERO,
-        notice_every: Duration::from_secs(60),
+        delay_notice_after: Duration::from_secs(4),
+        notice_every: Duration::from_secs(2),
         accept_volatile: true,
         blocking: Blocking::Inline,
         ..Settings::default()
@@ -126,17 +136,24 @@ async fn route(mut inbox: Inbox<RouteRequest, RouteAnswer>) {
 pub(crate) struct Story {
     pub(crate) disk: SimulatedDisk,
     pub(crate) facts: Vec<(usize, Fact)>,
+    /// How deliveries were made durable.
+    pub(crate) way: Option<Way>,
 }
 
-/// Tells the story of a seed; with `lies`, on a disk whose syncs of files do nothing.
-pub(crate) fn tell(seed: u64, root: &Path, lies: bool) -> Story {
-    let disk = SimulatedDisk::new(root);
-    if lies {
-        disk.lie();
+/// Tells the story of a seed, perhaps on a disk that lies.
+pub(crate) fn tell(seed: u64, root: &Path, lie: Option<Lie>) -> Story {
+    let disk = SimulatedDisk::with_mounts(root, &[mail(root)]);
+    if let Some(lie) = lie {
+        disk.lie(lie);
     }
     let facts = Facts::default();
     runtime().block_on(live(seed, &disk, root, &facts));
-    Story { disk, facts: facts.all() }
+    Story { disk, facts: facts.all(), way: way(seed) }
+}
+
+/// Stories differ in how deliveries are made durable.
+fn way(seed: u64) -> Option<Way> {
+    [Some(Way::Each), Some(Way::FileSystem), None][usize::try_from(seed % 3).unwrap()]
 }
 
 /// One thread, and a clock that goes on when nothing else does: each run of a seed is the same.
@@ -148,9 +165,11 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 async fn live(seed: u64, disk: &SimulatedDisk, root: &Path, facts: &Facts) {
     let mut lots = Lot::new(seed);
     let mut lot = || Lot::new(lots.draw());
-    let roles = start(disk, root, (0, facts.clone()), Some(lot())).await.unwrap();
+    let life = Life { number: 0, facts: facts.clone(), lot: Some(lot()), way: way(seed) };
+    let roles = start(disk, root, life).await.unwrap();
     tokio::spawn(mailboxes::read(disk.clone(), root.to_owned(), lot()));
     tokio::spawn(fail(disk.clone(), lot()));
+    tokio::spawn(fill(disk.clone(), root.to_owned(), lot()));
     tokio::spawn(administer(roles.control.clone(), disk.clone(), facts.clone(), lot()));
     let clients: Vec<_> = (0..3)
         .map(|client| {
@@ -177,6 +196,19 @@ async fn fail(disk: SimulatedDisk, mut lot: Lot) {
         disk.fail_after(lot.below(6), lot.draw());
         tokio::time::sleep(Duration::from_millis(lot.below(60))).await;
         disk.mend();
+    }
+}
+
+/// Lets the disk of the spool, or that of the mailboxes, be full for a while.
+async fn fill(disk: SimulatedDisk, root: PathBuf, mut lot: Lot) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(300 + lot.below(2000))).await;
+        let full = if lot.one_in(2) { root.clone() } else { mail(&root) };
+        let kind = if lot.one_in(2) { ErrorKind::StorageFull } else { ErrorKind::QuotaExceeded };
+        let left = if lot.one_in(2) { lot.below(2 * FREE_MIN) } else { lot.below(2000) };
+        disk.limit(&full, Some((disk.used_at(&full) + left, kind)));
+        tokio::time::sleep(Duration::from_millis(lot.below(800))).await;
+        disk.limit(&full, None);
     }
 }
 
@@ -209,7 +241,8 @@ async fn administer(
         if verb == Verb::Delete {
             facts.note(&disk, Fact::DeleteAsked { id });
         }
-        let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
+        let selection = Selection::Ids(vec![id]);
+        let request = ControlRequest::Change { verb, selection, by: "story".into() };
         let answer = control.ask(request).await.unwrap();
         if verb == Verb::Delete && matches!(answer, ControlAnswer::Changed(_)) {
             facts.note(&disk, Fact::Deleted { id });
@@ -304,6 +337,16 @@ impl Message {
                 .map(|at| b'a' + u8::try_from((at as u64 * 7 + self.number) % 26).unwrap()),
         );
         content.into()
+    }
+
+    /// What lies in the Maildir of a recipient.
+    pub(crate) fn delivered(&self, id: QueueId, to: &str) -> Vec<u8> {
+        let sender = self.sender.as_deref().unwrap_or_default();
+        let lines = format!(
+            "Return-Path: <{sender}>\nDelivered-To: {to}\nReceived: from client.test ([192.0.2.1])\n\t\
+             by mail.lamppost.test with ESMTP\n\tid {id} for <{to}>; Fri, 15 Jan 2027 08:00:00 +0000\n"
+        );
+        [lines.as_bytes(), &self.content()].concat()
     }
 
     fn envelope(&self) -> Envelope {

@@ -12,9 +12,9 @@ use lamppost_net::link::{Inbox, Port, link};
 use lamppost_net::{Clock, SystemClock, TokioClock};
 use lamppost_queue::{Ends, Queue, Settings};
 use lamppost_roles::{
-    ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryAnswer, DeliveryRequest,
-    Envelope, Filter, IntakeAnswer, IntakeRequest, MessageView, Origin, Outcome, QueueId,
-    QueueStatus, Recipient, Route, RouteAnswer, RouteRequest, Selection, Timestamp, Verb,
+    Changes, ContentAnswer, ContentRequest, ControlAnswer, ControlRequest, DeliveryAnswer,
+    DeliveryRequest, Envelope, Filter, IntakeAnswer, IntakeRequest, MessageView, Origin, Outcome,
+    QueueId, QueueStatus, Recipient, Route, RouteAnswer, RouteRequest, Selection, Timestamp, Verb,
 };
 use lamppost_sim::SimulatedDisk;
 use lamppost_smtp::ReversePath;
@@ -183,8 +183,17 @@ pub(crate) async fn show(around: &Around, id: QueueId) -> Option<MessageView> {
 
 /// Changes a message.
 pub(crate) async fn change(around: &Around, verb: Verb, id: QueueId) {
-    let request = ControlRequest::Change { verb, selection: Selection::Ids(vec![id]) };
-    assert_eq!(around.control.ask(request).await.unwrap(), ControlAnswer::Changed(1));
+    assert_eq!(change_all(around, verb, &[id]).await.changed, 1);
+}
+
+/// Changes messages; returns what became of each.
+pub(crate) async fn change_all(around: &Around, verb: Verb, ids: &[QueueId]) -> Changes {
+    let selection = Selection::Ids(ids.to_vec());
+    let request = ControlRequest::Change { verb, selection, by: "test".into() };
+    match around.control.ask(request).await.unwrap() {
+        ControlAnswer::Changed(changes) => changes,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Answers one question of the queue with the same outcome for each entry.

@@ -129,10 +129,15 @@ fn check_domain(opened: &Opened, address: &Address) -> Result<(), Failure> {
     if opened.config.mail.domains.contains(&domain) {
         return Ok(());
     }
-    let file =
-        opened.file.as_ref().map_or("the built-in demo".into(), |file| file.display().to_string());
-    Err(Failure::new(Code::Data, format!("{domain} is not in mail.domains of {file}"))
-        .cure(format!("add it: `domains = [\"{domain}\"]` in [mail]")))
+    if let Some(file) = &opened.file {
+        let what = format!("{domain} is not in mail.domains of {}", file.display());
+        return Err(Failure::new(Code::Data, what)
+            .cure(format!("add it: `domains = [\"{domain}\"]` in [mail]")));
+    }
+    let domains = opened.config.mail.domains.join(", ");
+    let what = format!("{domain} is not served by the built-in demo, which has {domains}");
+    Err(Failure::new(Code::Data, what)
+        .cure("name the file that serves it with --config FILE; `lamppost init` writes one"))
 }
 
 fn tell_password(
@@ -156,7 +161,10 @@ impl PasswordSource {
         let failed = |error: io::Error| Failure::at(Code::Io, "cannot read the password", &error);
         match &self.password_file {
             Some(path) if path.as_os_str() == "-" => first_line(io::stdin().lock()).map_err(failed),
-            Some(path) => std::fs::File::open(path).and_then(first_line).map_err(failed),
+            Some(path) => std::fs::File::open(path).and_then(first_line).map_err(|error| {
+                let step = format!("cannot read the password from {}", path.display());
+                Failure::at(Code::Io, &step, &error)
+            }),
             None if self.generate => {
                 let made = lamppost_accounts::generate_password();
                 let made = made.map_err(|error| Failure::of(Code::System, &error))?;

@@ -1,6 +1,9 @@
 //! log: what became of a message or a session.
 
+use std::error::Error;
 use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
 
 use clap::Args;
 use lamppost_telemetry::{OutcomeEvent, read_outcomes};
@@ -22,8 +25,11 @@ pub(crate) struct Log {
 impl Log {
     /// Reads the outcome log itself, so that it works also when nothing runs.
     pub(crate) fn execute(self, place: &Place) -> Result<(), Failure> {
-        let events = read_outcomes(&place.open()?.outcomes(), &self.id);
-        let events = events.map_err(|error| Failure::of(Code::Io, &error))?;
+        let folder = place.open()?.outcomes();
+        let events =
+            std::fs::read_dir(&folder).map_err(|error| unread(&folder, &error)).and_then(|_| {
+                read_outcomes(&folder, &self.id).map_err(|error| unread(&folder, &error))
+            })?;
         if self.json {
             return out::json(&events);
         }
@@ -32,6 +38,21 @@ impl Log {
                 .cure("ids are in the log, in the reply to the client, and in the names of files in Maildirs"));
         }
         out::print(&events.iter().map(line).collect::<String>())
+    }
+}
+
+fn unread(folder: &Path, error: &(dyn Error + 'static)) -> Failure {
+    let io = std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>());
+    let what = format!("cannot read the outcome log in {}", folder.display());
+    match io.map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => {
+            Failure::new(Code::Data, format!("there is no outcome log in {}", folder.display()))
+                .cure("name the same --state or --config as `lamppost run`")
+        }
+        Some(io::ErrorKind::PermissionDenied) => Failure::at(Code::Permission, &what, error)
+            .cure("run this as root or as the user that lamppost runs as"),
+        _ => Failure::at(Code::Io, &what, error),
     }
 }
 

@@ -5,6 +5,7 @@ mod config;
 mod log;
 pub(crate) mod out;
 mod queue;
+mod remarks;
 mod status;
 
 use clap::{Parser, Subcommand};
@@ -34,16 +35,13 @@ enum Command {
     /// Show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Explain a key of the configuration file
+    /// Explain a key of the configuration file, or all of a section
     Explain(config::Explain),
     /// Manage the accounts: mailboxes and their passwords
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Look at the queue and change what is in it; alone, list it
-    Queue {
-        #[command(subcommand)]
-        command: Option<queue::QueueCommand>,
-    },
+    Queue(Box<queue::Queue>),
     /// Show what runs and how it is
     Status(status::Status),
     /// Tell what became of a message or a session
@@ -58,13 +56,11 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
-        Command::Init(init) => init.execute(),
+        Command::Init(init) => init.execute(&place),
         Command::Config(command) => command.execute(&place),
-        Command::Explain(explain) => explain.execute(),
+        Command::Explain(explain) => explain.execute(&place),
         Command::Account(command) => wait(command.execute(&place)),
-        Command::Queue { command } => {
-            wait(command.unwrap_or_else(queue::QueueCommand::list).execute(&place))
-        }
+        Command::Queue(queue) => wait(queue.execute(&place)),
         Command::Status(status) => wait(status.execute(&place)),
         Command::Log(log) => log.execute(&place),
         Command::Reload => wait(status::reload(&place)),
@@ -89,6 +85,8 @@ fn unanswered(error: &ClientError) -> Failure {
         ClientError::NotRunning { .. } => Failure::of(Code::Unavailable, error).cure(
             "start it with `lamppost run`; name the same --state or --config if it runs with one",
         ),
+        ClientError::Forbidden { .. } => Failure::of(Code::Permission, error)
+            .cure("run this as root or as that user, with sudo for example"),
         ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
         ClientError::Broken(_) => Failure::of(Code::Software, error),
     }

@@ -20,6 +20,11 @@ pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Says something on standard error; with that closed there is nobody to tell.
+pub(crate) fn complain(text: &str) {
+    drop(io::stderr().write_all(text.as_bytes()));
+}
+
 /// Prints a value as JSON.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
@@ -73,6 +78,11 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(lamppost_net::SystemClock.now().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// `1 message`, `2 messages`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A size for people.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
@@ -90,6 +100,12 @@ mod tests {
     fn tables_are_lined_up() {
         let rows = [["a".into(), "1".into()], ["longer".into(), String::new()]];
         assert_eq!(table(["id", "n"], &rows), "id      n\na       1\nlonger\n");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        let counted = [0, 1, 2].map(|number| count(number, "sync"));
+        assert_eq!(counted, ["0 syncs", "1 sync", "2 syncs"]);
     }
 
     #[test]

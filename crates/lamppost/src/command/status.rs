@@ -47,17 +47,17 @@ fn text(status: &Shown) -> String {
     text.push_str(&out::table(["LISTENER", "FOR", "TLS", "STATE"], &listeners));
     let _infallible = write!(
         text,
-        "\nsessions  {} open\nqueue     {} messages ({} held), {} recipients waiting, {} failed\n\
-         spool     {}, {} accepted, {} delivered, {} syncs since the start\n",
+        "\nsessions  {} open\nqueue     {} ({} held), {} waiting, {} failed\n\
+         spool     {}, {} accepted, {} delivered, {} since the start\n",
         host.sessions,
-        queue.messages,
+        out::count(queue.messages, "message"),
         queue.held,
-        queue.waiting,
+        out::count(queue.waiting, "recipient"),
         queue.failed,
         out::size(queue.spool_bytes),
         queue.accepted,
         queue.delivered,
-        queue.syncs
+        out::count(queue.syncs, "sync")
     );
     if let Some(relay) = &host.relay {
         text.push_str(&relay_line(relay, queue.waiting_for_relay));

@@ -7,6 +7,7 @@ use lamppost_accounts::Accounts;
 use lamppost_smtp::{Address, Secret};
 
 use crate::exit::{Code, Failure};
+use crate::place::Opened;
 
 /// The demo's mailbox.
 const DEMO: &str = "demo@lamppost.test";
@@ -26,7 +27,11 @@ pub(super) async fn account(accounts: &Accounts) -> Result<Option<Secret>, Failu
 }
 
 /// What a newcomer reads.
-pub(super) fn welcome(password: Option<&Secret>, state: &Path) -> String {
+pub(super) fn welcome(password: Option<&Secret>, opened: &Opened) -> String {
+    let Opened { state, state_is_named, .. } = opened;
+    // The other commands find the program by its state.
+    let option =
+        if *state_is_named { format!(" --state {}", quoted(state)) } else { String::new() };
     let mut text = String::from("\nThis is the demo: loopback only, all settings built in.\n\n");
     let _infallible = match password {
         Some(password) => {
@@ -34,7 +39,7 @@ pub(super) fn welcome(password: Option<&Secret>, state: &Path) -> String {
         }
         None => writeln!(
             text,
-            "  mailbox   {DEMO} (`lamppost account passwd {DEMO}` sets a new password)"
+            "  mailbox   {DEMO} (`lamppost account passwd {DEMO}{option}` sets a new password)"
         ),
     };
     let maildir = state.join("mail/lamppost.test/demo/Maildir/new");
@@ -43,8 +48,18 @@ pub(super) fn welcome(password: Option<&Secret>, state: &Path) -> String {
         "\nSend a message. The first try is told to come back; the same line 10 seconds later gets through:\n\n  \
          printf 'Subject: hello\\r\\n\\r\\nHello.\\r\\n' | curl -sS smtp://127.0.0.1:2525/client.example \
          --mail-from you@example.com --mail-rcpt demo@lamppost.test --upload-file -\n  \
-         swaks --server 127.0.0.1:2525 --from you@example.com --to demo@lamppost.test\n\n\
-         What became of it: `lamppost queue`, `lamppost status`, `lamppost log ID`.\n",
+         swaks --server 127.0.0.1:2525 --from you@example.com --to demo@lamppost.test\n\n",
+    );
+    let _infallible = writeln!(
+        text,
+        "What became of it: `lamppost queue{option}`, `lamppost status{option}`, `lamppost log ID{option}`."
     );
     text
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use lamppost_accounts::Accounts;
 use lamppost_config::{Config, Level, LogFormat, TlsMode};
-use lamppost_console::{Control, ControlSocket, serve_metrics};
+use lamppost_console::{Control, ControlSettings, ControlSocket, serve_metrics};
 use lamppost_database::{Database, Survives};
 use lamppost_delivery::Relay;
 use lamppost_disk::RealDisk;
@@ -26,7 +26,7 @@ use lamppost_net::{Clock, Drain, KeyPair, Listener, ServerTls, SystemClock, demo
 use lamppost_queue::{Ends, Queue};
 use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, IntakeRequest};
 use lamppost_smtp::Secret;
-use lamppost_telemetry::{Format, Guard, Health, Metrics};
+use lamppost_telemetry::{Format, Guard, Health, Kept, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level as LogLevel, info, warn};
 
@@ -68,11 +68,12 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let (mail, metrics_listeners) = listeners::bind(config)?;
     let _log = start_log(&opened)?;
-    let hostname = config.server.hostname.clone().unwrap_or_else(machine_name);
+    let hostname = opened.hostname();
     let tls = tls(&opened, &hostname)?;
     let metrics = Metrics::new();
+    let health = Health::default();
     let Roles { front, queue, policy, greylist, relay, control, intake, drain, password } =
-        wire(&opened, &hostname, &metrics).await?;
+        wire(&opened, &hostname, (&metrics, &health)).await?;
     let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
     let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
     for listener in metrics_listeners {
@@ -87,7 +88,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         begun: Instant::now(),
         listeners: listening,
         metrics,
-        health: Health::default(),
+        health,
         policy,
         greylist,
         relay,
@@ -96,7 +97,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     serve_control(&opened, (control, intake), &program)?;
     tokio::spawn(watch_certificate(program.clone()));
     let welcome = match opened.file {
-        None => demo::welcome(password.as_ref(), &opened.state),
+        None => demo::welcome(password.as_ref(), &opened),
         Some(_) => String::new(),
     };
     out::print(&format!("{banner}{welcome}\nLamppost is ready.\n"))?;
@@ -130,7 +131,11 @@ struct Roles {
     password: Option<Secret>,
 }
 
-async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result<Roles, Failure> {
+async fn wire(
+    opened: &Opened,
+    hostname: &str,
+    (metrics, health): (&Arc<Metrics>, &Health),
+) -> Result<Roles, Failure> {
     let config = &opened.config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let accounts = open_accounts(opened).await?;
@@ -148,7 +153,7 @@ async fn wire(opened: &Opened, hostname: &str, metrics: &Arc<Metrics>) -> Result
 
     let relay = Relay::default();
     relay.set(relay::settings(config, hostname)?);
-    let delivery_settings = settings::delivery(config, &opened.state, hostname, &relay)
+    let delivery_settings = settings::delivery(config, &opened.state, hostname, (&relay, health))
         .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
     tokio::spawn(lamppost_delivery::run(
         delivery_settings,
@@ -227,14 +232,10 @@ fn start_log(opened: &Opened) -> Result<Guard, Failure> {
         Level::Debug => LogLevel::DEBUG,
         Level::Trace => LogLevel::TRACE,
     };
-    let settings = lamppost_telemetry::Settings { format, level, outcomes };
+    let log = &opened.config.log;
+    let kept = Kept { size_max: log.outcomes_size_max.0, files_max: log.outcomes_files_max };
+    let settings = lamppost_telemetry::Settings { format, level, outcomes, kept };
     lamppost_telemetry::start(&settings).map_err(|error| Failure::of(Code::System, &error))
-}
-
-/// The machine's own name (uname(2)).
-fn machine_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() || name == "(none)" { "localhost".into() } else { name }
 }
 
 /// The certificate, if any listener needs one.
@@ -313,7 +314,12 @@ fn serve_control(
 ) -> Result<(), Failure> {
     let socket = ControlSocket::bind(&opened.control_socket);
     let socket = socket.map_err(|error| Failure::of(Code::Unavailable, &error))?;
-    let control = Control::new(queue, intake, program.clone(), opened.outcomes());
+    let request_size_max = opened.config.server.request_size_max.0;
+    let settings = ControlSettings {
+        outcomes: opened.outcomes(),
+        request_size_max: usize::try_from(request_size_max).unwrap_or(usize::MAX),
+    };
+    let control = Control::new(queue, intake, program.clone(), settings);
     tokio::spawn(control.serve(socket));
     Ok(())
 }
@@ -322,7 +328,7 @@ fn serve_control(
 async fn watch_certificate(program: Arc<Program>) {
     let every = program.config.lock().tls.reload_check;
     loop {
-        tokio::time::sleep(every.max(Duration::from_secs(1))).await;
+        tokio::time::sleep(every).await;
         // It logs by itself, and once for each change.
         drop(program.reload_tls());
     }

@@ -41,7 +41,9 @@ impl Program {
     /// Reads the file again and applies what can change while the program runs.
     pub(super) fn reload_now(&self) -> Result<String, ReloadError> {
         let Some(file) = &self.file else {
-            return Err(ReloadError("the built-in demo has no file to read again".into()));
+            return Err(ReloadError(
+                "error: the program runs the built-in demo, which has no file to read again".into(),
+            ));
         };
         let new = place::load_with_files(file)
             .map_err(|failure| ReloadError(failure.text().to_owned()))?;
@@ -60,13 +62,17 @@ impl Program {
         settled.mail.postmaster.clone_from(&new.mail.postmaster);
         settled.mail.relay_to.clone_from(&new.mail.relay_to);
         settled.mail.relay = new.mail.relay.clone();
-        let rest = settled != new;
+        let waiting = unlike(&settled, &new);
         *old = settled;
         info!("configuration read again");
-        Ok(if rest {
-            "The greylist, the domains, the relay and the certificate are up to date; other changes need a restart.".into()
+        let file = file.display();
+        Ok(if waiting.is_empty() {
+            format!("{file} is in force.")
         } else {
-            "The configuration is up to date.".into()
+            format!(
+                "{file} is in force, except for what is changed in {}: that takes a restart.",
+                waiting.join(", ")
+            )
         })
     }
 
@@ -88,6 +94,23 @@ impl Program {
             }
         }
     }
+}
+
+/// The sections that differ.
+fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
+    let (mail, others) = (&one.mail, &other.mail);
+    let sections = [
+        ("[server]", one.server != other.server),
+        ("[log]", one.log != other.log),
+        ("[metrics]", one.metrics != other.metrics),
+        ("[tls]", one.tls != other.tls),
+        ("[mail] (maildir)", mail.maildir != others.maildir),
+        ("[mail.limits]", mail.limits != others.limits),
+        ("[mail.auth]", mail.auth != others.auth),
+        ("[mail.queue]", mail.queue != others.queue),
+        ("[[mail.listen]]", mail.listen != others.listen),
+    ];
+    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 impl Host for Program {

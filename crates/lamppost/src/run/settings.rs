@@ -12,9 +12,7 @@ use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
 use lamppost_smtp::{AuthOffer, Kind, Limits};
-
-/// Threads that write Maildir files at once.
-const WRITERS_MAX: usize = 32;
+use lamppost_telemetry::Health;
 
 pub(super) fn greylist(config: &Config) -> GreylistPolicy {
     let greylist = &config.mail.greylist;
@@ -54,7 +52,7 @@ pub(super) fn accounts(config: &Config) -> lamppost_accounts::Settings {
         hashes_at_once_max: auth.hashes_at_once_max,
         messages_per_hour_max: auth.messages_per_hour_max,
         recipients_per_hour_max: auth.recipients_per_hour_max,
-        ..lamppost_accounts::Settings::default()
+        hash_wait: auth.hash_wait,
     }
 }
 
@@ -74,10 +72,15 @@ pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_q
         retry_first: queue.retry_first,
         retry_max: queue.retry_max,
         deliveries_at_once_max: queue.deliveries_at_once_max,
+        batch_max: queue.batch_max,
+        batch_size_max: queue.batch_size_max.0,
+        uploads_max: queue.uploads_max,
+        upload_pause_max: queue.upload_pause_max,
+        spare_segments_max: queue.spare_segments_max,
+        damage_told_max: queue.damage_told_max,
         delivery_lag: queue.delivery_lag,
         delay_notice_after: queue.delay_notice_after,
-        // Never so often that nothing else would be done.
-        notice_every: queue.notice_every.max(std::time::Duration::from_millis(10)),
+        notice_every: queue.notice_every,
         accept_volatile: queue.accept_volatile,
         relays_at_once_max: config.mail.relay.connections_max,
         hostname: hostname.to_owned(),
@@ -89,14 +92,18 @@ pub(super) fn delivery(
     config: &Config,
     state: &Path,
     hostname: &str,
-    relay: &Relay,
+    (relay, health): (&Relay, &Health),
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
     let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
         maildir: MaildirTemplate::new(template)?,
         hostname: hostname.to_owned(),
-        writers_max: WRITERS_MAX,
+        writers_max: config.mail.queue.writers_max,
         blocking: lamppost_disk::Blocking::Threads,
+        patience: config.mail.queue.maildir_timeout,
+        silent_max: config.mail.queue.silent_mailboxes_max,
+        health: health.clone(),
+        way: None,
         relay: relay.clone(),
     })
 }
@@ -116,6 +123,7 @@ pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {
             hops_max: limits.hops_max,
             inline_max: bytes(config.mail.queue.body_aside_from),
             content_memory_max: bytes(limits.content_memory_max),
+            write_timeout: limits.write_timeout,
             auth_failure_delay: config.mail.auth.failure_delay,
         },
     }

@@ -1,6 +1,7 @@
 //! Whether everything that was sent is accounted for: the proof's conclusion.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use lamppost_load::{Outcome, Report, Sent, Token};
 
@@ -32,6 +33,16 @@ pub(crate) fn problems(reports: &[Report], arrivals: &[Arrival]) -> Vec<String> 
         problems.push(format!("{token} came to {mailbox}, and was not sent there"));
     }
     problems
+}
+
+/// Where the books in memory and the journal, which was on disk before the next message went, differ on
+/// what was acknowledged.
+pub(crate) fn journal_problems(journal: &Path, report: &Report) -> Vec<String> {
+    let journal = std::fs::read_to_string(journal).unwrap();
+    let noted: BTreeSet<Token> = journal.lines().map(|line| line.parse().unwrap()).collect();
+    let known: BTreeSet<Token> = report.acknowledged().map(|sent| sent.token).collect();
+    let differ = noted.symmetric_difference(&known);
+    differ.map(|token| format!("{token} is in one of journal and report only")).collect()
 }
 
 /// Where the disk died, a message that was refused may come nevertheless, whole and once: it may have

@@ -73,7 +73,10 @@ impl Kills {
         let mut server =
             state.map_or_else(|| Server::start(setup), |state| Server::start_in(setup, state));
         let reader = Reader::start(&server, &ACCOUNTS, *seed);
-        let running = load(&server, *seed).start().unwrap();
+        let books = tempfile::tempdir().unwrap();
+        let journal = books.path().join("journal");
+        let load = Load { journal: Some(journal.clone()), ..load(&server, *seed) };
+        let running = load.start().unwrap();
         let mut starts_cut = 0;
         for _ in 0..*count {
             let enough = running.acknowledged() + random.below(BETWEEN_MAX);
@@ -96,6 +99,7 @@ impl Kills {
         let notes = reader.finish();
         let mut problems = accounting::problems(std::slice::from_ref(&report), &notes.arrivals);
         problems.extend(notes.problems);
+        problems.extend(accounting::journal_problems(&journal, &report));
         assert!(problems.is_empty(), "seed {seed}:\n{}", problems.join("\n"));
         format!(
             "seed {seed}: {count} kills, {starts_cut} starts cut short, in {:.1} s; {} messages \

@@ -253,7 +253,7 @@ impl Server {
         let is_due = |recipient: &serde_json::Value| {
             let is_ours = recipient["address"].as_str().unwrap().ends_with("@lamppost.test");
             let state = &recipient["state"];
-            is_ours && (state.get("waiting").is_some() || state == "delivering")
+            is_ours && ["new", "deferred", "delivering"].iter().any(|word| state == word)
         };
         let mut listed = String::new();
         let is_done = until(|| {

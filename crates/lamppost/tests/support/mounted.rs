@@ -44,11 +44,13 @@ impl Mounted {
         match mounted.mount() {
             Ok(()) => Some(mounted),
             Err(error) => {
-                println!("skipped, no file system can be mounted here: {error}");
                 let words =
                     ["permission", "permitted", "superuser", "loop device", "unknown filesystem"];
                 let is_refused = words.iter().any(|word| error.to_lowercase().contains(word));
                 assert!(is_refused, "{error}");
+                if !matches!(kind, Kind::Tmpfs(_)) || !in_namespace() {
+                    skipped(&format!("no file system can be mounted here: {}", error.trim()));
+                }
                 None
             }
         }
@@ -111,7 +113,13 @@ impl Mounted {
     /// Mounts it with other options, such as `ro`.
     pub(crate) fn remount(&self, options: &str) -> Result<(), String> {
         let options = format!("remount,{options}");
-        run(Command::new("mount").args(["-o", &options]).arg(self.point()))
+        let mut command = Command::new("mount");
+        command.args(["-o", &options]);
+        if matches!(self.kind, Kind::Tmpfs(_)) {
+            // With a source, no other options are looked up: those of a namespace mean nothing in it.
+            command.arg("lamppost-test");
+        }
+        run(command.arg(self.point()))
     }
 
     /// Takes space; at most so many bytes, or all that is there.
@@ -166,6 +174,45 @@ impl Drop for Mounted {
             drop(run(Command::new("umount").arg("--lazy").arg(&point)));
         }
     }
+}
+
+/// A test that this machine cannot run says so: in its own output, and in a file that `cargo xtask test`
+/// shows at its end. Where `LAMPPOST_REQUIRE_MOUNTS` is 1 it fails.
+fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("skipped: {test}: {why}\n");
+    let is_required = std::env::var("LAMPPOST_REQUIRE_MOUNTS").is_ok_and(|value| value == "1");
+    assert!(!is_required, "{line}LAMPPOST_REQUIRE_MOUNTS=1 wants it to run");
+    print!("{line}");
+    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped-tests");
+    let list = std::fs::File::options().create(true).append(true).open(list);
+    list.and_then(|mut list| list.write_all(line.as_bytes())).unwrap();
+}
+
+/// Runs the test that asks once more where its user may mount file systems in memory: in a namespace
+/// of its own. False where there are none.
+fn in_namespace() -> bool {
+    const INSIDE: &str = "LAMPPOST_TEST_IN_NAMESPACE";
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "--"]);
+        command
+    };
+    if std::env::var_os(INSIDE).is_some() || run(unshare().arg("true")).is_err() {
+        return false;
+    }
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let output = unshare()
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &test, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("1 passed"), "{told}");
+    println!("ran in a namespace of its own:\n{told}");
+    true
 }
 
 /// Runs a command; what it complained of is the error.

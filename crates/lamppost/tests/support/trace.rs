@@ -12,7 +12,7 @@ const SYNCS: &str = "fsync,fdatasync,syncfs,sync,msync";
 const WRITES: &str = "write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg";
 
 /// How much longer a sync takes on a slow disk.
-pub(crate) const SLOW_SYNC_US: u64 = 2000;
+pub(crate) const SLOW_SYNC_US: u64 = 50_000;
 
 /// Which calls are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +185,29 @@ impl Trace {
             }
         }
         checked
+    }
+
+    /// The syncs after the write into the spool that holds a marker, up to that of the next, in their
+    /// order and each with its file below the state folder; the first row is what came before.
+    pub(crate) fn syncs_between(&self, markers: &[String]) -> Vec<Vec<String>> {
+        let mut rows = vec![Vec::new()];
+        for event in &self.events {
+            let Event::Began(call) = event else { continue };
+            let next = markers.get(rows.len() - 1);
+            if next.is_some_and(|marker| call.arguments.contains(marker))
+                && is_of_spool(&call.file, &self.state)
+            {
+                rows.push(Vec::new());
+            }
+            if call.is_sync()
+                && let Some(row) = rows.last_mut()
+            {
+                let file = Path::new(&call.file);
+                let file = file.strip_prefix(&self.state).unwrap_or(file);
+                row.push(format!("{} {}", call.name, file.display()));
+            }
+        }
+        rows
     }
 
     /// How many syncs were begun: those of the spool, and all.

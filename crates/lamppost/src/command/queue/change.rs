@@ -1,8 +1,14 @@
 //! queue retry, hold, release, return, delete.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
 use clap::Args;
 use lamppost_console::Client;
-use lamppost_roles::{MessageView, QueueId, RecipientState, Selection, Verb};
+use lamppost_roles::{
+    Changes, MessageView, QueueId, RecipientState, Selection, Unchanged, Verb, WhyUnchanged,
+};
+use lamppost_smtp::ReversePath;
 
 use super::filters::Which;
 use super::list::Printer;
@@ -72,38 +78,49 @@ impl Change {
             return self.show(&source, verb).await;
         }
         let mut progress = Progress::new(words(verb).1);
-        let mut changed = 0;
+        let mut changes = Changes::default();
         if self.which.ids.is_empty() {
             let mut pages = source.pages(self.which.filters.filter());
             while let Some(page) = pages.next().await? {
+                // What it changes nothing in needs no words: it was not named.
                 let concerned = page.iter().filter(|message| is_concerned(message, verb));
                 let ids: Vec<_> = concerned.map(|message| message.id).collect();
                 if !ids.is_empty() {
-                    changed += change(&client, verb, ids).await?;
+                    add(&mut changes, change(&client, verb, ids).await?);
                 }
                 progress.add(page.len() as u64);
             }
         }
-        for ids in self.which.ids.chunks(CHUNK) {
-            changed += change(&client, verb, ids.to_vec()).await?;
+        for ids in self.ids().chunks(CHUNK) {
+            add(&mut changes, change(&client, verb, ids.to_vec()).await?);
             progress.add(ids.len() as u64);
         }
         drop(progress);
-        self.report(verb, changed)
+        self.report(verb, &changes)
     }
 
-    fn report(&self, verb: Verb, changed: u64) -> Result<(), Failure> {
-        let done = words(verb).0;
+    /// The ids that were named, each once.
+    fn ids(&self) -> Vec<QueueId> {
+        let mut seen = HashSet::new();
+        self.which.ids.iter().copied().filter(|id| seen.insert(*id)).collect()
+    }
+
+    fn report(&self, verb: Verb, changes: &Changes) -> Result<(), Failure> {
         if self.json {
-            return out::json(&serde_json::json!({ "changed": changed }));
+            out::json(changes)?;
+        } else {
+            out::print(&text(verb, changes))?;
         }
-        if changed == 0 && !self.which.ids.is_empty() {
-            return Err(Failure::new(
-                Code::Data,
-                format!("nothing was {done}: no such message, or it was so before"),
-            ));
+        let undone = changes.unchanged.iter().filter(|one| one.why != WhyUnchanged::SoBefore);
+        match changes.unknown.len() as u64 + undone.count() as u64 {
+            0 => Ok(()),
+            count => {
+                let what = format!("{} not {}", out::count(count, "message"), words(verb).0);
+                Err(Failure::new(Code::Data, what).cure(
+                    "`lamppost queue` lists what is in the queue, `lamppost log ID` what became of the rest",
+                ))
+            }
         }
-        out::print(&format!("{} {done}.\n", count(changed, "message")))
     }
 
     /// The messages that would be changed.
@@ -116,17 +133,26 @@ impl Change {
                 printer.page_of(&page)?;
             }
         }
-        for &id in &self.which.ids {
-            let message = source.show(id).await?.filter(|message| is_concerned(message, verb));
-            printer.page_of(message.as_slice())?;
+        let mut unknown = Vec::new();
+        for id in self.ids() {
+            match source.show(id).await? {
+                None => unknown.push(id),
+                Some(message) if is_concerned(&message, verb) => printer.page_of(&[message])?,
+                Some(_) => {}
+            }
         }
         let messages = printer.messages;
         printer.end("")?;
-        if self.json {
+        if !self.json {
+            let done = words(verb).0;
+            out::print(&format!("Dry run: {} would be {done}.\n", count(messages, "message")))?;
+        }
+        if unknown.is_empty() {
             return Ok(());
         }
-        let done = words(verb).0;
-        out::print(&format!("Dry run: {} would be {done}.\n", count(messages, "message")))
+        let ids: Vec<_> = unknown.iter().map(QueueId::to_string).collect();
+        let what = format!("no message in the queue has the id {}", ids.join(" or "));
+        Err(Failure::new(Code::Data, what))
     }
 }
 
@@ -147,23 +173,63 @@ fn words(verb: Verb) -> (&'static str, &'static str) {
     }
 }
 
+/// What became of the messages, for people.
+fn text(verb: Verb, changes: &Changes) -> String {
+    let (done, _) = words(verb);
+    let mut text = String::new();
+    for id in &changes.unknown {
+        let _infallible = writeln!(text, "{id}: no message in the queue has this id");
+    }
+    for &Unchanged { id, why } in &changes.unchanged {
+        let why = match why {
+            WhyUnchanged::SoBefore if verb == Verb::Return => "was given up before",
+            WhyUnchanged::SoBefore if verb == Verb::Release => "is not held",
+            WhyUnchanged::SoBefore => "is held already",
+            WhyUnchanged::Delivering => "is being delivered at this moment",
+            WhyUnchanged::Settled => "nobody waits for it any more",
+            WhyUnchanged::NoSender => {
+                "has no sender whom it could be returned to, as bounces have none; \
+                 `lamppost queue delete` removes it"
+            }
+        };
+        let _infallible = writeln!(text, "{id}: {why}");
+    }
+    let _infallible = writeln!(text, "{} {done}.", count(changes.changed, "message"));
+    if changes.held > 0 {
+        let held = match changes.held {
+            1 if changes.changed == 1 => "It is held, and stays so".to_owned(),
+            1 => "1 of them is held, and stays so".to_owned(),
+            held => format!("{held} of them are held, and stay so"),
+        };
+        let _infallible = writeln!(text, "{held} until `lamppost queue release`.");
+    }
+    text
+}
+
 /// Whether a verb changes anything in a message, as the queue will see it.
 fn is_concerned(message: &MessageView, verb: Verb) -> bool {
     let mut states = message.recipients.iter().map(|recipient| recipient.state);
+    let is_failed = |state| state == RecipientState::Failed;
     match verb {
         Verb::Hold => !message.held,
         Verb::Release => message.held,
         Verb::Delete => true,
-        Verb::Retry => {
-            states.any(|one| matches!(one, RecipientState::Waiting { .. } | RecipientState::Failed))
+        Verb::Retry => states.any(|state| state.is_waiting() || is_failed(state)),
+        Verb::Return => {
+            message.sender != ReversePath::Null && states.any(RecipientState::is_waiting)
         }
-        Verb::Return => states.any(|one| matches!(one, RecipientState::Waiting { .. })),
     }
 }
 
-async fn change(client: &Client, verb: Verb, ids: Vec<QueueId>) -> Result<u64, Failure> {
+async fn change(client: &Client, verb: Verb, ids: Vec<QueueId>) -> Result<Changes, Failure> {
     let change = serde_json::json!({ "verb": verb, "selection": Selection::Ids(ids) });
-    let changed: serde_json::Value =
-        client.post("/v1/queue/change", &change).await.map_err(|error| unanswered(&error))?;
-    Ok(changed["changed"].as_u64().unwrap_or(0))
+    client.post("/v1/queue/change", &change).await.map_err(|error| unanswered(&error))
+}
+
+fn add(all: &mut Changes, some: Changes) {
+    let Changes { changed, held, unknown, unchanged } = some;
+    all.changed += changed;
+    all.held += held;
+    all.unknown.extend(unknown);
+    all.unchanged.extend(unchanged);
 }

@@ -36,7 +36,7 @@ pub(super) struct Filters {
     /// At most so large
     #[arg(long, help_heading = HEADING, value_name = "SIZE", value_parser = size)]
     smaller: Option<u64>,
-    /// With a recipient in this state
+    /// With a recipient in this state, or held
     #[arg(long, help_heading = HEADING, value_name = "STATE")]
     in_state: Option<StateName>,
 }
@@ -48,10 +48,31 @@ enum StateName {
     New,
     /// Was tried in vain and waits for the next try
     Deferred,
-    /// Held by an administrator
-    Held,
+    /// A try is under way
+    Delivering,
+    /// Has its mail, while others of the message have not
+    Delivered,
     /// Failed for good
     Failed,
+    /// Failed for good, and the sender was told
+    Bounced,
+    /// Held by an administrator
+    Held,
+}
+
+impl StateName {
+    /// The state as the queue knows it.
+    fn filter(self) -> StateFilter {
+        match self {
+            Self::New => StateFilter::New,
+            Self::Deferred => StateFilter::Deferred,
+            Self::Delivering => StateFilter::Delivering,
+            Self::Delivered => StateFilter::Delivered,
+            Self::Failed => StateFilter::Failed,
+            Self::Bounced => StateFilter::Bounced,
+            Self::Held => StateFilter::Held,
+        }
+    }
 }
 
 /// Ids, filters, or all.
@@ -91,12 +112,7 @@ impl Filters {
             since: self.newer.map(ago),
             larger: self.larger,
             smaller: self.smaller,
-            state: self.in_state.map(|state| match state {
-                StateName::New => StateFilter::New,
-                StateName::Deferred => StateFilter::Deferred,
-                StateName::Held => StateFilter::Held,
-                StateName::Failed => StateFilter::Failed,
-            }),
+            state: self.in_state.map(StateName::filter),
         }
     }
 }
@@ -128,8 +144,11 @@ pub(super) fn query(filter: &Filter) -> String {
     let state = state.map(|state| match state {
         StateFilter::New => "new",
         StateFilter::Deferred => "deferred",
-        StateFilter::Held => "held",
+        StateFilter::Delivering => "delivering",
+        StateFilter::Delivered => "delivered",
         StateFilter::Failed => "failed",
+        StateFilter::Bounced => "bounced",
+        StateFilter::Held => "held",
     });
     put("state", state.map(Into::into));
     query

@@ -24,6 +24,11 @@ pub(crate) struct List {
 }
 
 impl List {
+    /// Whether nothing was asked for but all messages.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.json && self.filters.is_empty()
+    }
+
     pub(super) async fn execute(&self, place: &Place) -> Result<(), Failure> {
         let source = Source::Running(client(place)?);
         let mut pages = source.pages(self.filters.filter());
@@ -48,13 +53,16 @@ pub(super) struct Printer {
     pub(super) messages: u64,
     recipients: u64,
     bytes: u64,
+    /// Whether any was tried in vain.
+    is_troubled: bool,
 }
 
 const HEAD: [&str; 6] = ["ID", "AGE", "SIZE", "FROM", "TO", "STATE"];
 
 impl Printer {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, widths: HEAD.map(str::len), messages: 0, recipients: 0, bytes: 0 }
+        let widths = HEAD.map(str::len);
+        Self { json, widths, messages: 0, recipients: 0, bytes: 0, is_troubled: false }
     }
 
     pub(super) fn page(&mut self, messages: &[MessageView]) -> Result<(), Failure> {
@@ -74,6 +82,8 @@ impl Printer {
         for row in &rows {
             self.line(&mut text, &row.each_ref().map(String::as_str));
         }
+        let mut recipients = messages.iter().flat_map(|message| &message.recipients);
+        self.is_troubled |= recipients.any(|one| one.last.is_some() && !one.state.is_settled());
         self.messages += messages.len() as u64;
         self.recipients += rows.len() as u64;
         self.bytes += messages.iter().map(|message| message.size).sum::<u64>();
@@ -109,10 +119,11 @@ impl Printer {
             (true, _) => out::print("\n]\n"),
             (false, 0) => out::print(nothing),
             (false, messages) => out::print(&format!(
-                "{}, {} waiting or failed, {}\n",
+                "{}, {} waiting or failed, {}{}\n",
                 count(messages, "message"),
                 count(self.recipients, "recipient"),
-                out::size(self.bytes)
+                out::size(self.bytes),
+                if self.is_troubled { "; `lamppost queue show ID` tells why" } else { "" }
             )),
         }
     }
@@ -121,13 +132,11 @@ impl Printer {
 /// A row for each recipient that has not got its mail.
 fn rows(message: &MessageView) -> Vec<[String; 6]> {
     let age = out::now_ms().saturating_sub(message.id.received().0);
-    let is_open = |one: &&RecipientView| {
-        !matches!(one.state, RecipientState::Delivered | RecipientState::Bounced)
-    };
-    let rows = message.recipients.iter().filter(is_open).map(|recipient| {
+    let open = message.recipients.iter().filter(|one| !one.state.is_settled());
+    let rows = open.map(|recipient| {
         let mut state = state(recipient, message.held);
         if message.fault.is_some() {
-            state.push_str(" (damaged)");
+            state.push_str(", damaged");
         }
         [
             message.id.to_string(),
@@ -145,25 +154,25 @@ pub(super) fn sender(sender: &ReversePath) -> String {
     format!("<{sender}>")
 }
 
-/// How far a recipient is, for people.
+/// How far a recipient is, in a few words that begin with those of the filters.
 pub(super) fn state(recipient: &RecipientView, held: bool) -> String {
-    let mut text: String = match recipient.state {
-        RecipientState::Delivered => "delivered".into(),
-        RecipientState::Bounced => "failed for good, and the sender was told".into(),
-        _ if held => "held".into(),
-        RecipientState::Waiting { due } => {
-            let wait = due.0.saturating_sub(out::now_ms());
-            format!("next try in {}", out::age(Duration::from_millis(wait)))
-        }
-        RecipientState::Delivering => "being delivered".into(),
-        RecipientState::Failed => "failed for good".into(),
+    let word = match recipient.state {
+        RecipientState::New => "new",
+        RecipientState::Deferred => "deferred",
+        RecipientState::Delivering => "delivering",
+        RecipientState::Delivered => "delivered",
+        RecipientState::Failed => "failed",
+        RecipientState::Bounced => "bounced",
     };
-    if let Some(last) = &recipient.last {
-        let tries = match recipient.attempts {
-            1 => "1 try".into(),
-            tries => format!("{tries} tries"),
-        };
-        let _infallible = write!(text, " ({tries}, last: {})", last.reason);
+    let is_held = held && !recipient.state.is_settled();
+    let mut text = if is_held { format!("held, {word}") } else { word.to_owned() };
+    if recipient.attempts > 0 {
+        let tries = if recipient.attempts == 1 { "try" } else { "tries" };
+        let _infallible = write!(text, ", {} {tries}", recipient.attempts);
+    }
+    if let Some(due) = recipient.due.filter(|_| !held) {
+        let wait = due.0.saturating_sub(out::now_ms());
+        let _infallible = write!(text, ", next in {}", out::age(Duration::from_millis(wait)));
     }
     text
 }

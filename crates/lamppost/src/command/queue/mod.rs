@@ -5,19 +5,46 @@ mod check;
 mod export;
 mod filters;
 mod import;
+mod known;
 mod list;
 mod progress;
 mod show;
 mod source;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use lamppost_console::ClientError;
 use lamppost_roles::{QueueId, Verb};
 
+use super::out::count;
 use super::{client, out, unanswered};
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
 use crate::place::Place;
 
-/// Look at the queue and change what is in it.
+/// Look at the queue and change what is in it; alone, list it.
+#[derive(Args, Debug)]
+pub(crate) struct Queue {
+    /// Alone, the command takes what `list` takes.
+    #[command(flatten)]
+    list: list::List,
+    #[command(subcommand)]
+    command: Option<QueueCommand>,
+}
+
+impl Queue {
+    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        match self.command {
+            None => self.list.execute(place).await,
+            Some(command) if self.list.is_plain() => command.execute(place).await,
+            // What stands before the verb would narrow nothing.
+            Some(_) => {
+                Err(Failure::new(Code::Usage, "an option stands before the verb of `queue`")
+                    .cure("write it behind: `lamppost queue VERB OPTIONS`"))
+            }
+        }
+    }
+}
+
+/// What is done with the queue.
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
     /// List the messages, all or those that filters name
@@ -36,12 +63,16 @@ pub(crate) enum QueueCommand {
         id: QueueId,
     },
     /// Try to deliver messages now, also those that failed for good
+    ///
+    /// A message that is held stays held: it is tried once it is released.
     Retry(change::Change),
     /// Hold messages: no delivery is tried until they are released
     Hold(change::Change),
     /// Release held messages
     Release(change::Change),
     /// Give messages up: their senders get bounces
+    ///
+    /// A message without a sender, as bounces are, cannot be returned and stays: delete it.
     Return(change::Sweep),
     /// Delete messages; nobody is told
     Delete(change::Sweep),
@@ -56,7 +87,8 @@ pub(crate) enum QueueCommand {
     /// Each .eml file is taken with the .json file beside it, as `queue export` writes them;
     /// recipients that have their mail are left out. For a file without one, name --from and --to.
     /// Line ends may be CRLF or LF. A line that names the new id is printed once the message is
-    /// durable.
+    /// durable. What is in the queue already, and what was imported before, is left out, so that an
+    /// import that broke off can be run again; a file NAME.imported beside NAME.eml remembers it.
     Import(import::Import),
     /// Look for damage in the spool of a program that does not run, and repair it
     ///
@@ -68,18 +100,13 @@ pub(crate) enum QueueCommand {
 }
 
 impl QueueCommand {
-    /// `lamppost queue` alone.
-    pub(crate) fn list() -> Self {
-        Self::List(list::List::default())
-    }
-
-    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+    async fn execute(self, place: &Place) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.execute(place).await,
             Self::Show { id, json } => show::show(&client(place)?, id, json).await,
             Self::Cat { id } => {
                 let path = format!("/v1/queue/{id}/content");
-                client(place)?.stream(&path, out::write).await.map_err(|error| unanswered(&error))
+                client(place)?.stream(&path, out::write).await.map_err(|error| absent(id, &error))
             }
             Self::Retry(change) => change.execute(place, Verb::Retry).await,
             Self::Hold(change) => change.execute(place, Verb::Hold).await,
@@ -93,7 +120,13 @@ impl QueueCommand {
     }
 }
 
-/// `1 message`, `2 messages`.
-fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+/// What to tell when a message cannot be shown.
+fn absent(id: QueueId, error: &ClientError) -> Failure {
+    match error {
+        ClientError::NotFound(_) => {
+            Failure::new(Code::Data, format!("no message in the queue has the id {id}"))
+                .cure(format!("`lamppost log {id}` tells what became of it"))
+        }
+        error => unanswered(error),
+    }
 }

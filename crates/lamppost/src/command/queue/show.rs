@@ -6,12 +6,12 @@ use lamppost_console::Client;
 use lamppost_roles::{MessageView, QueueId};
 
 use super::list::{sender, state};
-use super::{out, unanswered};
+use super::{absent, out};
 use crate::exit::Failure;
 
 pub(super) async fn show(client: &Client, id: QueueId, json: bool) -> Result<(), Failure> {
     let path = format!("/v1/queue/{id}");
-    let message: MessageView = client.get(&path).await.map_err(|error| unanswered(&error))?;
+    let message: MessageView = client.get(&path).await.map_err(|error| absent(id, &error))?;
     if json { out::json(&message) } else { out::print(&text(&message)) }
 }
 
@@ -50,7 +50,8 @@ fn text(message: &MessageView) -> String {
         let state = state(recipient, message.held);
         line("to", format!("{}: {state}", recipient.address));
         if let Some(last) = &recipient.last {
-            line("", format!("last try {}: {}", out::time(last.at.0), last.reason.status));
+            let status = &last.reason.status;
+            line("", format!("last try {}: {status} {}", out::time(last.at.0), last.reason));
         }
     }
     text

@@ -148,6 +148,12 @@ pub(super) fn unopened(error: &StartError) -> Failure {
             Failure::of(Code::Data, error)
                 .cure("there is no spool; name the same --state or --config as `lamppost run`")
         }
+        StartError::Disk { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Failure::of(Code::Permission, error)
+                .cure("run this as root or as the user that lamppost runs as")
+        }
         _ => Failure::of(Code::Io, error),
     }
 }
