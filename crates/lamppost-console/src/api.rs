@@ -17,6 +17,7 @@ use lamppost_roles::{
     ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, QueueId, QueueStatus,
     Selection, StateFilter, Timestamp, Verb,
 };
+use lamppost_sandbox::InForce;
 use lamppost_telemetry::{Fact, read_outcomes};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +31,7 @@ const PIECE_BYTES: u32 = 256 * 1024;
 /// What only the program itself knows.
 pub trait Host: Send + Sync + 'static {
     /// The program's own figures.
-    fn status(&self) -> HostStatus;
+    fn status(&self) -> Pin<Box<dyn Future<Output = HostStatus> + Send + '_>>;
 
     /// Reads the configuration again.
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
@@ -64,6 +65,21 @@ pub struct HostStatus {
     pub relay: Option<RelayStatus>,
     /// What is well and what is not.
     pub health: Vec<Fact>,
+    /// The processes of the program, without the supervisor.
+    #[serde(default)]
+    pub roles: Vec<RoleStatus>,
+}
+
+/// A role in its process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RoleStatus {
+    /// Its name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// What it gave up.
+    pub force: InForce,
 }
 
 /// The host of `relay-to`.
@@ -206,7 +222,7 @@ async fn status(State(control): State<Control>) -> Result<Json<Status>, Failed> 
     let ControlAnswer::Status(queue) = control.ask(ControlRequest::Status).await? else {
         return Err(nonsense());
     };
-    Ok(Json(Status { host: control.host.status(), queue }))
+    Ok(Json(Status { host: control.host.status().await, queue }))
 }
 
 /// Which page of which messages. What is not known is refused: a filter with a slip in its name must

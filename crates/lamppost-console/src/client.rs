@@ -207,8 +207,8 @@ mod tests {
     struct Fixed;
 
     impl Host for Fixed {
-        fn status(&self) -> HostStatus {
-            HostStatus {
+        fn status(&self) -> std::pin::Pin<Box<dyn Future<Output = HostStatus> + Send + '_>> {
+            Box::pin(std::future::ready(HostStatus {
                 relay: None,
                 version: "1".into(),
                 pid: 7,
@@ -217,7 +217,8 @@ mod tests {
                 listeners: Vec::new(),
                 sessions: 0,
                 health: Vec::new(),
-            }
+                roles: Vec::new(),
+            }))
         }
 
         fn reload(
@@ -275,7 +276,7 @@ mod tests {
             }
         });
         let path = folder.join("control.sock");
-        let socket = ControlSocket::bind(&path).unwrap();
+        let socket = ControlSocket::from_std(ControlSocket::bind(&path).unwrap()).unwrap();
         let settings = ControlSettings { outcomes: folder.to_owned(), request_size_max: 4096 };
         let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
         tokio::spawn(control.serve(socket));

@@ -1,20 +1,21 @@
 //! Figures for Prometheus, and nothing else.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use lamppost_net::Listener;
-use lamppost_telemetry::Metrics;
 use tokio::net::TcpStream;
 
-/// Answers `GET /metrics` on a listener for as long as the program runs.
-pub async fn serve(listener: Listener, metrics: Arc<Metrics>) {
+/// Answers `GET /metrics` on a listener with what `figures` gives, for as long as the program runs.
+pub async fn serve<F, T>(listener: Listener, figures: F)
+where
+    F: Fn() -> T + Clone + Send + Sync + 'static,
+    T: Future<Output = String> + Send,
+{
     let text = move || async move {
         (
             [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
-            metrics.encode(),
+            figures().await,
         )
     };
     let router = Router::new().route("/metrics", get(text));

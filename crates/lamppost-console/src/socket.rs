@@ -40,11 +40,11 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes the socket; a file that a dead program left is replaced.
+    /// Makes the socket, for whoever is given it; a file that a dead program left is replaced.
     ///
     /// # Errors
     /// When a running program has it, or it cannot be made.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError> {
         let failed = |source| SocketError::Make { path: path.to_owned(), source };
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(SocketError::Held { path: path.to_owned() });
@@ -53,10 +53,19 @@ impl ControlSocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let inner = UnixListener::bind(path).map_err(failed)?;
+        let socket = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
         // Who comes between is turned away by uid.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { inner })
+        Ok(socket)
+    }
+
+    /// Takes over a socket that was made.
+    ///
+    /// # Errors
+    /// When it is none that listens.
+    pub fn from_std(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { inner: UnixListener::from_std(socket)? })
     }
 }
 

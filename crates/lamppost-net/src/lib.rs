@@ -18,7 +18,7 @@ pub use drain::Drain;
 pub use handover::{Given, NotGiven, give, receive_descriptor, send_descriptor};
 pub use limits::{Permit, SessionLimits, TooMany};
 pub use linger::close_gracefully;
-pub use listener::{BindCause, BindError, Listener};
+pub use listener::{BindCause, BindError, Listener, bind_socket};
 pub use network::Network;
 pub use tls::{HandshakeError, KeyPair, Pem, PemWatch, ServerTls, TlsError};
 pub use tls_client::{ClientTls, ClientTlsError, Trust};

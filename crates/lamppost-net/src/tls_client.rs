@@ -235,7 +235,8 @@ mod tests {
     fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        let error = || Trust::read(&path).and_then(|trust| ClientTls::new(&trust)).unwrap_err().to_string();
+        let error =
+            || Trust::read(&path).and_then(|trust| ClientTls::new(&trust)).unwrap_err().to_string();
         assert!(error().contains("cannot read") && error().contains("ca.pem"), "{}", error());
         std::fs::write(&path, "nonsense").unwrap();
         assert!(error().contains("ca.pem holds no certificate"), "{}", error());

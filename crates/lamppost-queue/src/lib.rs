@@ -216,7 +216,11 @@ fn make_folders(disk: &dyn Disk, settings: &Settings) -> Result<(), StartError> 
         [settings.directory.clone(), settings.log(), settings.bodies(), settings.quarantine()]
     {
         let made = disk.create_folder(&folder).and_then(|()| match folder.parent() {
-            Some(parent) => disk.sync_folder(parent),
+            Some(parent) => match disk.sync_folder(parent) {
+                // Whoever may not open the folder above has not made this one: it is durable already.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                synced => synced,
+            },
             None => Ok(()),
         });
         made.map_err(|source| StartError::Disk { step: "make the folder", path: folder, source })?;

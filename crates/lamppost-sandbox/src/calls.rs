@@ -83,9 +83,10 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_lookup_dcookie,
 ];
 
-/// What makes a socket or gives it an address.
+/// What makes a socket or gives it an address. A pair without a name reaches nobody else and is what
+/// a runtime hears of signals by.
 const SOCKETS: &[libc::c_long] =
-    &[libc::SYS_socket, libc::SYS_socketpair, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
+    &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
 
 /// What makes a socket that others connect to.
 const LISTENING: &[libc::c_long] = &[libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];

@@ -45,6 +45,8 @@ pub enum OutcomesTo {
     Folder(PathBuf, Kept),
     /// To the process that writes it, which [`Guard::keep`]s what comes.
     Keeper(UnixStream),
+    /// Nowhere: this process has none.
+    Nobody,
 }
 
 /// Why logging could not begin.
@@ -73,9 +75,9 @@ pub enum StartError {
 /// Keeps the logs going; writes out what waits when it is dropped.
 #[derive(Debug)]
 pub struct Guard {
-    outcomes: Lines,
+    outcomes: Option<Lines>,
     /// In this order: the outcome log may complain on standard error.
-    _writers: [Writer; 2],
+    _writers: (Option<Writer>, Writer),
 }
 
 impl Guard {
@@ -84,7 +86,7 @@ impl Guard {
     /// # Errors
     /// When no thread can be begun for it.
     pub fn keep(&self, from: UnixStream) -> io::Result<()> {
-        let lines = self.outcomes.clone();
+        let Some(lines) = self.outcomes.clone() else { return Ok(()) };
         let thread = std::thread::Builder::new().name("outcomes of".into());
         thread.spawn(move || keep(from, &lines)).map(drop)
     }
@@ -98,19 +100,22 @@ pub fn start(settings: Settings) -> Result<Guard, StartError> {
     let (to_outcomes, writer) = match settings.outcomes {
         OutcomesTo::Folder(path, kept) => {
             let opened = open(&path, kept);
-            opened.map_err(|source| StartError::Outcomes { path, source })?
+            Some(opened.map_err(|source| StartError::Outcomes { path, source })?)
         }
-        OutcomesTo::Keeper(to) => pass_on(to).map_err(StartError::Thread)?,
-    };
+        OutcomesTo::Keeper(to) => Some(pass_on(to).map_err(StartError::Thread)?),
+        OutcomesTo::Nobody => None,
+    }
+    .unzip();
+    let outcomes = to_outcomes.clone().map(Outcomes::new);
     let (to_stderr, stderr) = stderr().map_err(StartError::Thread)?;
     let lines =
         lines(settings.format, to_stderr)?.with_filter(LevelFilter::from_level(settings.level));
     Registry::default()
         .with(lines)
-        .with(Outcomes::new(to_outcomes.clone()).with_filter(LevelFilter::INFO))
+        .with(outcomes.map(|outcomes| outcomes.with_filter(LevelFilter::INFO)))
         .try_init()
         .map_err(StartError::Again)?;
-    Ok(Guard { outcomes: to_outcomes, _writers: [writer, stderr] })
+    Ok(Guard { outcomes: to_outcomes, _writers: (writer, stderr) })
 }
 
 /// Standard error, which may be a pipe that nobody empties.

@@ -10,5 +10,5 @@ mod outcomes;
 
 pub use format::{Format, Guard, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
-pub use metrics::{Gauge, Metrics};
+pub use metrics::{Gauge, Metrics, merged};
 pub use outcomes::{Kept, OutcomeEvent, ReadError, read_outcomes};

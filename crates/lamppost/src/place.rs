@@ -31,6 +31,8 @@ pub(crate) struct Opened {
     pub(crate) config: Config,
     /// The file; nothing for the built-in demo.
     pub(crate) file: Option<PathBuf>,
+    /// What stands in it.
+    pub(crate) text: String,
     pub(crate) state: PathBuf,
     /// Whether the command line named the state folder.
     pub(crate) state_is_named: bool,
@@ -48,9 +50,9 @@ impl Place {
     /// Reads the configuration and settles where the state is.
     pub(crate) fn open(&self) -> Result<Opened, Failure> {
         let file = self.file();
-        let config = match &file {
-            Some(path) => load(path)?,
-            None => Config::demo(),
+        let (config, text) = match &file {
+            Some(path) => read_whole(path).map_err(|error| unread(&error))?,
+            None => (Config::demo(), String::new()),
         };
         let state = self.state.clone().or_else(|| config.server.state.clone());
         let state = match state {
@@ -64,7 +66,7 @@ impl Place {
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
         let state_is_named = self.state.is_some();
-        Ok(Opened { config, file, state, state_is_named, control_socket })
+        Ok(Opened { config, file, text, state, state_is_named, control_socket })
     }
 }
 
@@ -118,6 +120,11 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
 
 /// Reads a file, or tells all that is wrong with it.
 pub(crate) fn read(path: &Path) -> Result<Config, LoadError> {
+    read_whole(path).map(|(config, _)| config)
+}
+
+/// As [`read`], with the file's text.
+fn read_whole(path: &Path) -> Result<(Config, String), LoadError> {
     let text = lamppost_config::read_file(path)?;
     let config = Config::parse(&text, path).map_err(LoadError::Problems)?;
     // The file's own check knows no grammar of addresses.
@@ -129,14 +136,7 @@ pub(crate) fn read(path: &Path) -> Result<Config, LoadError> {
         let remarks = vec![Remark::error("mail.postmaster", what, cure)];
         return Err(LoadError::Problems(lamppost_config::placed(path, &text, remarks)));
     }
-    Ok(config)
-}
-
-/// As [`load`], with a look at the files that it names.
-pub(crate) fn load_with_files(path: &Path) -> Result<Config, Failure> {
-    let config = load(path)?;
-    check_files(path, &config)?;
-    Ok(config)
+    Ok((config, text))
 }
 
 fn check_files(path: &Path, config: &Config) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
 use crate::place::Place;
+use crate::run::Role;
 
 /// The services around a LAMP server, in one program
 #[derive(Debug, Parser)]
@@ -48,6 +49,12 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Be one role; `run` starts them all
+    #[command(hide = true)]
+    Role {
+        /// Which
+        role: Role,
+    },
 }
 
 /// Does what the command line says.
@@ -63,6 +70,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Queue(queue) => wait(queue.execute(&place)),
         Command::Status(status) => wait(status.execute(&place)),
         Command::Log(log) => log.execute(&place),
+        Command::Role { role } => crate::run::run_role(role),
         Command::Reload => wait(status::reload(&place)),
     }
 }

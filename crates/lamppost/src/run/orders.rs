@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lamppost_console::RelayStatus;
 use lamppost_sandbox::InForce;
+use lamppost_telemetry::Fact;
 use serde::{Deserialize, Serialize};
 
 use super::setup::Setup;
@@ -75,6 +76,8 @@ pub(super) struct Condition {
     pub(super) pid: u32,
     /// Sessions that are open now; the front's.
     pub(super) sessions: i64,
+    /// What is well with it and what is not.
+    pub(super) health: Vec<Fact>,
     /// How it stands with the relay; delivery's.
     pub(super) relay: Option<RelayStatus>,
     /// What it gave up.

@@ -4,10 +4,10 @@ use lamppost_config::{self as config, Config, HostPort};
 use lamppost_console::RelayStatus;
 use lamppost_delivery::{RelayFault, RelayReach, RelaySettings, RelayStanding, RelayTls};
 use lamppost_net::{ClientTls, Trust};
-use lamppost_smtp::{ClientTimeouts, Credentials, Secret};
+use lamppost_smtp::{ClientTimeouts, Credentials};
 
 use crate::exit::{Code, Failure};
-use crate::named_files::{self, Wrong};
+use crate::run::setup::Setup;
 
 /// The host that takes mail for elsewhere; nothing when there is none.
 pub(super) fn settings(config: &Config, setup: &Setup) -> Result<Option<RelaySettings>, Failure> {

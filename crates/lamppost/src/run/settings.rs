@@ -1,6 +1,6 @@
 //! From the checked configuration to the settings of each service.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lamppost_config as config;
@@ -85,6 +85,16 @@ pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_q
         relays_at_once_max: config.mail.relay.connections_max,
         hostname: hostname.to_owned(),
         ..lamppost_queue::Settings::default()
+    }
+}
+
+/// The folder above all Maildirs.
+pub(super) fn maildirs(config: &Config, state: &Path) -> PathBuf {
+    let template = config.mail.maildir.replace("{state}", &state.display().to_string());
+    let fixed = template.split('{').next().unwrap_or_default();
+    match fixed.rfind('/') {
+        Some(end) if end > 0 => fixed[..end].into(),
+        _ => "/".into(),
     }
 }
 

@@ -15,8 +15,11 @@ use crate::place::Opened;
 /// What a role is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Setup {
-    /// The configuration file; none for the built-in demo.
-    file: Option<(PathBuf, String)>,
+    /// The configuration file that the program began with; none for the built-in demo.
+    pub(super) file: Option<(PathBuf, String)>,
+    /// The file as it was read since. What lives in listeners, sessions and the queue stays what it was
+    /// at the start.
+    pub(super) newer: Option<String>,
     pub(super) state: PathBuf,
     pub(super) hostname: String,
     /// The certificate, where a listener needs one; for the front.
@@ -31,7 +34,7 @@ impl Setup {
     /// Reads what the configuration names.
     pub(super) fn gather(opened: &Opened) -> Result<Self, Failure> {
         let Opened { config, file, text, state, .. } = opened;
-        let hostname = config.server.hostname.clone().unwrap_or_else(machine_name);
+        let hostname = opened.hostname();
         let relay = &config.mail.relay;
         let password = relay.login.as_ref().map(|(_, secret)| {
             named_files::password(secret).map_err(|Wrong { what, cure }| {
@@ -46,6 +49,7 @@ impl Setup {
         });
         Ok(Self {
             file: file.clone().map(|file| (file, text.clone())),
+            newer: None,
             state: state.clone(),
             pem: pem(config, state, &hostname)?,
             hostname,
@@ -54,12 +58,30 @@ impl Setup {
         })
     }
 
-    /// The configuration, which was found right before it was sent here.
+    /// As this one, after the program began with another.
+    pub(super) fn after(self, begun: &Self) -> Self {
+        Self {
+            file: begun.file.clone(),
+            newer: self.file.map(|(_, text)| text),
+            state: begun.state.clone(),
+            hostname: begun.hostname.clone(),
+            // Listeners that began without TLS stay without it.
+            pem: begun.pem.as_ref().and(self.pem),
+            ..self
+        }
+    }
+
+    /// The configuration in force, whose texts were found right before they were sent here.
     pub(super) fn config(&self) -> Result<Config, Failure> {
-        match &self.file {
-            None => Ok(Config::demo()),
-            Some((file, text)) => Config::parse(text, file)
-                .map_err(|problems| Failure::new(Code::Config, problems.render(false))),
+        let Some((file, text)) = &self.file else { return Ok(Config::demo()) };
+        let parse = |text: &str| {
+            Config::parse(text, file)
+                .map_err(|problems| Failure::new(Code::Config, problems.render(false)))
+        };
+        let begun = parse(text)?;
+        match &self.newer {
+            None => Ok(begun),
+            Some(newer) => Ok(settled(begun, &parse(newer)?)),
         }
     }
 
@@ -67,6 +89,17 @@ impl Setup {
     pub(super) fn without_secrets(&self) -> Self {
         Self { pem: None, relay_password: None, relay_trust: None, ..self.clone() }
     }
+}
+
+/// What is in force after a reload: what can change while the program runs is new.
+pub(super) fn settled(begun: Config, new: &Config) -> Config {
+    let mut settled = begun;
+    settled.mail.greylist = new.mail.greylist.clone();
+    settled.mail.domains.clone_from(&new.mail.domains);
+    settled.mail.postmaster.clone_from(&new.mail.postmaster);
+    settled.mail.relay_to.clone_from(&new.mail.relay_to);
+    settled.mail.relay = new.mail.relay.clone();
+    settled
 }
 
 /// The certificate and its key, if a listener needs one.
@@ -89,10 +122,4 @@ fn secret_path(secret: &lamppost_config::Secret) -> Result<PathBuf, Failure> {
         Failure::new(Code::Config, "[tls] names a credential, and systemd gave none")
             .cure("start the program by a unit with LoadCredential=, or name a file")
     })
-}
-
-/// The machine's own name (uname(2)).
-fn machine_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() || name == "(none)" { "localhost".into() } else { name }
 }

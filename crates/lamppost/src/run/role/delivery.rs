@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lamppost_config::Config;
 use lamppost_delivery::Relay;
 use lamppost_disk::RealDisk;
+use lamppost_telemetry::Health;
 
 use super::Start;
 use crate::exit::{Code, Failure};
@@ -35,15 +36,16 @@ pub(super) struct Running {
 
 pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
-    let relay = Relay::default();
-    let told = relay.clone();
+    let (relay, health) = (Relay::default(), Health::default());
+    let (told, facts) = (relay.clone(), health.clone());
     start.inspected(move |mut condition| {
         condition.relay = told.standing().map(relay::status);
+        condition.health = facts.facts();
         condition
     })?;
     let (config, setup) = (&start.config, &start.setup);
     relay.set(relay::settings(config, setup)?);
-    let settings = settings::delivery(config, &setup.state, &setup.hostname, &relay)
+    let settings = settings::delivery(config, &setup.state, &setup.hostname, (&relay, &health))
         .map_err(|error| Failure::at(Code::Config, "mail.maildir", &error))?;
     let links = &mut start.links;
     let inbox = links.inbox("delivery").map_err(|error| failed(&error))?;

@@ -7,8 +7,8 @@ mod links;
 mod policy;
 mod queue;
 
-use std::io::Read as _;
 use std::fs::File;
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,10 @@ enum Running {
     Policy(policy::Running),
     Queue(queue::Running),
     Delivery(delivery::Running),
-    Control(control::Running),
+    Control {
+        /// The outcome log lasts as long as the role.
+        _running: control::Running,
+    },
 }
 
 impl Role {
@@ -76,7 +79,17 @@ impl Role {
         }
     }
 
-    /// Whether it needs what this part of a setup says.
+    /// The control role's end of the link by which it asks this one.
+    pub(super) fn inspected(self) -> String {
+        format!("inspect.{}", self.name())
+    }
+
+    /// The control role's end of the link by which this one tells its outcomes.
+    pub(super) fn outcomes(self) -> String {
+        format!("outcomes.{}", self.name())
+    }
+
+    /// What it is told of a setup.
     pub(super) fn part(self, setup: &Setup) -> Setup {
         let told = setup.without_secrets();
         match self {
@@ -131,7 +144,7 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     // Before the first thread: what comes later has no more power than this one.
     let force = restrict(&role.power(&setup, &config)).map_err(|error| failed(&error))?;
     let outcomes = match role {
-        Role::Control => OutcomesTo::Folder(setup.state.join("log")),
+        Role::Control => OutcomesTo::Folder(setup.state.join("log"), super::kept(&config)),
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
     };
     let log = start_log(&config, outcomes)?;
@@ -191,7 +204,7 @@ async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
         Role::Policy => Running::Policy(policy::begin(start).await?),
         Role::Queue => Running::Queue(queue::begin(start).await?),
         Role::Delivery => Running::Delivery(delivery::begin(start)?),
-        Role::Control => Running::Control(control::begin(start)?),
+        Role::Control => Running::Control { _running: control::begin(start)? },
     })
 }
 
@@ -216,7 +229,7 @@ impl Running {
                 Ok(())
             }
             Self::Delivery(delivery) => delivery.apply(&config, setup),
-            Self::Queue(_) | Self::Control(_) => Ok(()),
+            Self::Queue(_) | Self::Control { .. } => Ok(()),
         }
     }
 
@@ -228,7 +241,7 @@ impl Running {
                 queue.finish(grace).await;
                 0
             }
-            Self::Policy(_) | Self::Delivery(_) | Self::Control(_) => 0,
+            Self::Policy(_) | Self::Delivery(_) | Self::Control { .. } => 0,
         }
     }
 }
@@ -250,6 +263,7 @@ impl Start {
                     Inspect::Condition => Inspected::Condition(more(Condition {
                         pid: std::process::id(),
                         sessions: metrics.smtp_sessions_open.get(),
+                        health: Vec::new(),
                         relay: None,
                         force: force.clone(),
                     })),

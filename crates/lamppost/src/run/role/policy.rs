@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lamppost_config::Config;
-use lamppost_greylist::{Greylist, SqliteStore};
 use lamppost_database::{Database, Survives};
+use lamppost_greylist::{Greylist, SqliteStore};
 use lamppost_mail::policy::Policy;
 use lamppost_net::SystemClock;
 

@@ -1,0 +1,159 @@
+//! Control: the control socket, the metrics endpoint and the outcome log.
+
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lamppost_console::{
+    Control, ControlSettings, ControlSocket, Host, HostStatus, ReloadError, RoleStatus,
+    serve_metrics,
+};
+use lamppost_net::Listener;
+use lamppost_net::link::{Gone, Port};
+use lamppost_sandbox::InForce;
+use lamppost_telemetry::{Guard, Metrics, merged};
+
+use super::{Role, Start};
+use crate::exit::{Code, Failure};
+use crate::run::orders::{Granted, Inspect, Inspected, Wish};
+
+/// How long a role may take to tell of itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Control at work.
+pub(super) struct Running {
+    /// Writes the outcome log of all roles.
+    _log: Guard,
+}
+
+/// The program as it is asked about.
+#[derive(Clone)]
+struct Program {
+    others: Arc<[(Role, Port<Inspect, Inspected>)]>,
+    supervisor: Port<Wish, Granted>,
+    metrics: Arc<Metrics>,
+    force: InForce,
+}
+
+pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
+    let links = &mut start.links;
+    let others = Role::ALL.into_iter().filter(|&role| role != Role::Control);
+    let mut ports = Vec::new();
+    for role in others {
+        let port = links.port(&role.inspected()).map_err(|error| failed(&error))?;
+        ports.push((role, port));
+        let outcomes = links.one(&role.outcomes()).map_err(|error| failed(&error))?;
+        start.log.keep(UnixStream::from(outcomes)).map_err(|error| failed(&error))?;
+    }
+    let program = Program {
+        others: ports.into(),
+        supervisor: links.port("wishes").map_err(|error| failed(&error))?,
+        metrics: start.metrics.clone(),
+        force: start.force.clone(),
+    };
+    for place in 0..start.config.metrics.listen.len() {
+        let socket = links.one(&format!("metrics.{place}")).map_err(|error| failed(&error))?;
+        let socket = TcpListener::from(socket);
+        let listener = socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
+        let listener = listener.map_err(|error| failed(&error))?;
+        let program = program.clone();
+        tokio::spawn(serve_metrics(listener, move || {
+            let program = program.clone();
+            async move { program.figures().await }
+        }));
+    }
+    let socket = links.one("socket").map_err(|error| failed(&error))?;
+    let socket = ControlSocket::from_std(UnixListener::from(socket));
+    let socket = socket.map_err(|error| failed(&error))?;
+    let queue = links.port("control").map_err(|error| failed(&error))?;
+    let imports = links.port("imports").map_err(|error| failed(&error))?;
+    let settings = ControlSettings {
+        outcomes: start.setup.state.join("log"),
+        request_size_max: usize::try_from(start.config.server.request_size_max.0)
+            .unwrap_or(usize::MAX),
+    };
+    let control = Control::new(queue, imports, Arc::new(program), settings);
+    tokio::spawn(control.serve(socket));
+    Ok(Running { _log: start.log })
+}
+
+impl Program {
+    /// What all other roles answer; those that do not are left out.
+    async fn ask_all(&self, question: fn() -> Inspect) -> Vec<(Role, Inspected)> {
+        let asked = self.others.iter().map(|(role, port)| async move {
+            let answer = tokio::time::timeout(PATIENCE, port.ask(question())).await;
+            Some((*role, answer.ok()?.ok()?))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The figures of all roles.
+    async fn figures(&self) -> String {
+        let mut texts = vec![self.metrics.encode()];
+        for (_, answer) in self.ask_all(|| Inspect::Metrics).await {
+            if let Inspected::Metrics(text) = answer {
+                texts.push(text);
+            }
+        }
+        merged(&texts)
+    }
+
+    async fn whole(&self) -> HostStatus {
+        let supervisor = self.supervisor.ask(Wish::Status).await;
+        let mut status = match supervisor {
+            Ok(Granted::Status(text)) => serde_json::from_str(&text).unwrap_or_else(|_| unknown()),
+            _ => unknown(),
+        };
+        let own = RoleStatus {
+            name: Role::Control.name().into(),
+            pid: std::process::id(),
+            force: self.force.clone(),
+        };
+        for (role, answer) in self.ask_all(|| Inspect::Condition).await {
+            let Inspected::Condition(condition) = answer else { continue };
+            status.sessions += condition.sessions;
+            status.relay = status.relay.or(condition.relay);
+            status.health.extend(condition.health);
+            let name = role.name().into();
+            status.roles.push(RoleStatus { name, pid: condition.pid, force: condition.force });
+        }
+        status.roles.push(own);
+        status
+    }
+}
+
+/// The program without a supervisor, which ends in a moment.
+fn unknown() -> HostStatus {
+    HostStatus {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: 0,
+        uptime_s: 0,
+        state: "".into(),
+        listeners: Vec::new(),
+        sessions: 0,
+        relay: None,
+        health: Vec::new(),
+        roles: Vec::new(),
+    }
+}
+
+impl Host for Program {
+    fn status(&self) -> Pin<Box<dyn Future<Output = HostStatus> + Send + '_>> {
+        Box::pin(self.whole())
+    }
+
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
+        Box::pin(async {
+            match self.supervisor.ask(Wish::Reload).await {
+                Ok(Granted::Reload(done)) => done.map_err(ReloadError),
+                Ok(Granted::Status(_)) | Err(Gone) => {
+                    Err(ReloadError("error: the supervisor does not answer".into()))
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,360 @@
+//! The supervisor: binds what the file names, starts a process for each role, starts them again when
+//! one ends, and passes on what administrators want. It reads nothing that comes from the network.
+
+mod banner;
+mod group;
+mod reload;
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use lamppost_config::Config;
+use lamppost_console::{ControlSocket, HostStatus, ListenerStatus, SocketError};
+use lamppost_net::PemWatch;
+use lamppost_net::link::Inbox;
+use lamppost_telemetry::{Health, OutcomesTo, State};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Instant as Moment;
+use tracing::{error, info, warn};
+
+use self::group::{ControlSockets, Group, told};
+use super::listeners::{self, Bound};
+use super::orders::{Granted, Wish};
+use super::setup::Setup;
+use super::{demo, open_accounts, settings, start_log};
+use crate::command::out;
+use crate::exit::{Code, Failure, chain};
+use crate::place::{Opened, Place};
+
+/// The wait before roles are started again: it doubles from the first to the longest, and is the first
+/// again after roles ran for a while.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+const RAN_WELL: Duration = Duration::from_secs(60);
+/// How long a control socket of a program that was killed may still be answered.
+const ORPHANS_LAST: Duration = Duration::from_millis(500);
+
+/// What the supervisor has and knows.
+struct Supervisor {
+    place: Place,
+    opened: Opened,
+    setup: Setup,
+    mail: Vec<Bound>,
+    metrics: Vec<TcpListener>,
+    control: UnixListener,
+    certificate: Option<PemWatch>,
+    health: Health,
+    begun: Instant,
+    restarts: u64,
+}
+
+/// What happens next.
+enum Event {
+    Stop,
+    Reload,
+    Wish(Wish, lamppost_net::link::Reply<Granted>),
+    Child,
+    LookAtCertificate,
+    Appeared(usize, TcpListener),
+}
+
+/// Runs the services until told to stop.
+pub(crate) fn run(place: &Place) -> Result<(), Failure> {
+    let opened = place.open()?;
+    if opened.config.mail.listen.is_empty() {
+        return Err(Failure::new(
+            Code::Config,
+            "the configuration names no listener: nothing would run",
+        )
+        .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
+    }
+    opened.check_files()?;
+    opened.make_state()?;
+    // One thread: what it starts ends with it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
+    runtime.block_on(serve(place.clone(), opened))
+}
+
+async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
+    // Taken before anything begins, so that no early signal is missed.
+    let mut signals = Signals::new()?;
+    let (mail, metrics) = listeners::bind(&opened.config)?;
+    let _log = start_log(&opened.config, OutcomesTo::Nobody)?;
+    let setup = Setup::gather(&opened)?;
+    let password = match opened.file {
+        None => demo::account(&open_accounts(&opened.config, &opened.accounts()).await?).await?,
+        Some(_) => None,
+    };
+    make_folders(&opened)?;
+    let control = control_socket(&opened)?;
+    let mut supervisor = Supervisor {
+        certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
+        place,
+        setup,
+        mail,
+        metrics,
+        control,
+        health: Health::default(),
+        begun: Instant::now(),
+        restarts: 0,
+        opened,
+    };
+    let (mut group, mut wishes) = supervisor.start().await?;
+    let mut appearing = supervisor.await_addresses();
+    let welcome = match supervisor.opened.file {
+        None => demo::welcome(password.as_ref(), &supervisor.opened),
+        Some(_) => String::new(),
+    };
+    out::print(&format!("{}{welcome}\nLamppost is ready.\n", supervisor.banner()))?;
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    let mut pause = PAUSE_FIRST;
+    let mut began = Instant::now();
+    let mut look = Moment::now() + supervisor.opened.config.tls.reload_check;
+    loop {
+        match next(&mut signals, &mut wishes, &mut appearing, look).await {
+            Event::Stop => break,
+            Event::Reload => drop(supervisor.reload(&group).await),
+            Event::Wish(wish, reply) => reply.send(match wish {
+                Wish::Reload => Granted::Reload(supervisor.reload(&group).await),
+                Wish::Status => Granted::Status(supervisor.status()),
+            }),
+            Event::LookAtCertificate => {
+                supervisor.look_at_certificate(&group).await;
+                look = Moment::now() + supervisor.opened.config.tls.reload_check;
+            }
+            Event::Appeared(place, socket) => supervisor.appeared(&group, place, socket),
+            Event::Child => {
+                let Some((role, status)) = group.ended() else { continue };
+                if began.elapsed() > RAN_WELL {
+                    pause = PAUSE_FIRST;
+                }
+                error!(
+                    role = role.name(),
+                    reason = told(status),
+                    "a role ended; all are started again"
+                );
+                supervisor.restarts += 1;
+                group.finish(Duration::ZERO).await;
+                (group, wishes) = match supervisor.again(&mut signals, &mut pause).await {
+                    Some(started) => started,
+                    None => return supervisor.gone(),
+                };
+                began = Instant::now();
+            }
+        }
+    }
+    let grace = supervisor.opened.config.server.stop_grace;
+    info!(grace_s = grace.as_secs(), "stopping");
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    let left = group.finish(grace).await;
+    if left > 0 {
+        warn!(left, "sessions cut short");
+    }
+    supervisor.gone()
+}
+
+async fn next(
+    signals: &mut Signals,
+    wishes: &mut Inbox<Wish, Granted>,
+    appearing: &mut UnboundedReceiver<(usize, TcpListener)>,
+    look: Moment,
+) -> Event {
+    tokio::select! {
+        _ = signals.term.recv() => Event::Stop,
+        _ = signals.interrupt.recv() => Event::Stop,
+        _ = signals.hangup.recv() => Event::Reload,
+        _ = signals.child.recv() => Event::Child,
+        Some((wish, reply)) = wishes.next() => Event::Wish(wish, reply),
+        Some((place, socket)) = appearing.recv() => Event::Appeared(place, socket),
+        () = tokio::time::sleep_until(look) => Event::LookAtCertificate,
+    }
+}
+
+/// Makes, durably, the folders that roles may write into, since they may not write above them.
+fn make_folders(opened: &Opened) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let maildirs = settings::maildirs(&opened.config, &opened.state);
+    let folders = [opened.outcomes(), opened.state.join("spool"), maildirs];
+    for folder in &folders {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| {
+            Failure::at(Code::Io, &format!("cannot make {}", folder.display()), &error)
+        })?;
+    }
+    let state = &opened.state;
+    let synced = std::fs::File::open(state).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| {
+        Failure::at(Code::Io, &format!("cannot sync {}", state.display()), &error)
+    })
+}
+
+fn control_socket(opened: &Opened) -> Result<UnixListener, Failure> {
+    let begun = Instant::now();
+    loop {
+        match ControlSocket::bind(&opened.control_socket) {
+            Err(SocketError::Held { .. }) if begun.elapsed() < ORPHANS_LAST => {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            bound => return bound.map_err(|error| Failure::of(Code::Unavailable, &error)),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Starts all roles and waits until they work.
+    async fn start(&self) -> Result<(Group, Inbox<Wish, Granted>), Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::at(Code::System, "cannot start the roles", error)
+        };
+        let again = |error: std::io::Error| failed(&error);
+        let control: OwnedFd = self.control.try_clone().map_err(again)?.into();
+        let metrics = self.metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
+        let metrics = metrics.collect::<std::io::Result<_>>().map_err(again)?;
+        let started = Group::start(&self.setup, ControlSockets { control, metrics });
+        let (group, wishes) = started.map_err(|error| failed(&error))?;
+        if let Err(failure) = group.begin().await {
+            group.finish(Duration::ZERO).await;
+            return Err(failure);
+        }
+        for (place, bound) in (0..).zip(&self.mail) {
+            if let Some(socket) = &bound.socket {
+                group.listen(place, socket).map_err(again)?;
+            }
+        }
+        Ok((group, wishes))
+    }
+
+    /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
+    async fn again(
+        &self,
+        signals: &mut Signals,
+        pause: &mut Duration,
+    ) -> Option<(Group, Inbox<Wish, Granted>)> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(*pause) => {}
+                _ = signals.term.recv() => return None,
+                _ = signals.interrupt.recv() => return None,
+            }
+            *pause = (*pause * 2).min(PAUSE_LONGEST);
+            match self.start().await {
+                Ok(started) => {
+                    info!("all roles work again");
+                    return Some(started);
+                }
+                Err(failure) => error!(reason = failure.text(), "the roles cannot be started"),
+            }
+        }
+    }
+
+    /// Waits for the addresses that this machine does not have yet.
+    fn await_addresses(&self) -> UnboundedReceiver<(usize, TcpListener)> {
+        let (to, appearing) = unbounded_channel();
+        for (place, bound) in self.mail.iter().enumerate() {
+            if bound.socket.is_none() && !bound.is_skipped {
+                let (to, address) = (to.clone(), bound.address);
+                tokio::spawn(async move {
+                    let socket = listeners::appear(address).await;
+                    drop(to.send((place, socket)));
+                });
+            }
+        }
+        appearing
+    }
+
+    fn appeared(&mut self, group: &Group, place: usize, socket: TcpListener) {
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        if let Err(error) = group.listen(number, &socket) {
+            // The next group of roles gets it.
+            error!(reason = %error, "the front could not be given a socket");
+        }
+        if let Some(bound) = self.mail.get_mut(place) {
+            bound.socket = Some(socket);
+        }
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status).collect()
+    }
+
+    fn config(&self) -> &Config {
+        &self.opened.config
+    }
+
+    fn status(&self) -> String {
+        if self.restarts > 0 {
+            let text = format!("roles ended by themselves {} times", self.restarts);
+            self.health.set("roles", State::Warn, text);
+        }
+        let status = HostStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.begun.elapsed().as_secs(),
+            state: self.opened.state.clone(),
+            listeners: self.listeners(),
+            sessions: 0,
+            relay: None,
+            health: self.health.facts(),
+            roles: Vec::new(),
+        };
+        serde_json::to_string(&status).unwrap_or_default()
+    }
+
+    /// Reads the certificate again when its files changed.
+    async fn look_at_certificate(&mut self, group: &Group) {
+        let Some(watch) = &mut self.certificate else { return };
+        let found = watch.changed();
+        let done = match found {
+            Ok(None) => return,
+            Ok(Some(pem)) => {
+                let certificate = pem.files.certificate.clone();
+                let setup = Setup { pem: Some(pem), ..self.setup.clone() };
+                let taken = self.pass_on(group, setup).await;
+                taken.map(|()| certificate).map_err(|failure| failure.text().to_owned())
+            }
+            Err(error) => Err(chain(&error)),
+        };
+        match done {
+            Ok(certificate) => {
+                info!(certificate = %certificate.display(), "certificate read again");
+                self.health.set("certificate", State::Ok, "read again");
+            }
+            Err(text) => {
+                error!(reason = text, "the new certificate cannot be used; the old one stays");
+                self.health.set("certificate", State::Fail, &text);
+            }
+        }
+    }
+
+    fn gone(&self) -> Result<(), Failure> {
+        info!("stopped");
+        drop(std::fs::remove_file(&self.opened.control_socket));
+        Ok(())
+    }
+}
+
+/// The signals that end the program, make it read its file again, or tell of a role that ended.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let take = |kind| {
+            signal(kind).map_err(|error| Failure::at(Code::System, "cannot take signals", &error))
+        };
+        Ok(Self {
+            term: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hangup: take(SignalKind::hangup())?,
+            child: take(SignalKind::child())?,
+        })
+    }
+}
