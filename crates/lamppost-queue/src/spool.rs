@@ -58,6 +58,7 @@ pub(crate) struct Spool {
     /// When the disk was asked for its free bytes, and what it said.
     room: Mutex<Option<(Duration, u64)>>,
     bytes: AtomicU64,
+    accepted: AtomicU64,
     delivered: AtomicU64,
 }
 
@@ -96,6 +97,7 @@ impl Spool {
             lacking: AtomicU64::new(0),
             room: Mutex::default(),
             bytes: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         };
         spool.hold_doubtful(&replayed.doubtful);
@@ -244,6 +246,7 @@ impl Spool {
                     index.put(&record, place(committed));
                     index.keep_fresh(id, Fresh { record, content }, spool.settings.memory_max);
                 }
+                spool.accepted.fetch_add(1, Ordering::Relaxed);
                 spool.count_messages();
                 spool.due.notify_one();
             });
@@ -417,7 +420,7 @@ impl Spool {
             waiting_for_relay: counts.for_relay,
             failed: counts.failed,
             spool_bytes: self.bytes.load(Ordering::Relaxed),
-            accepted: self.metrics.messages_accepted.get(),
+            accepted: self.accepted.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
             syncs: self.metrics.spool_syncs.get(),
             fault: self.fault.lock().clone().or_else(|| self.shortage()),

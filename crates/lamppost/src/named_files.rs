@@ -125,3 +125,31 @@ fn authorities(trust: Result<Trust, ClientTlsError>) -> Result<(), Wrong> {
         Err(error) => Err(Wrong { what: chain(&error), cure: cure.into() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_one_line_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let secret = config::Secret::File(path.clone());
+        let check = |content: &str, expected: Result<&str, &str>| {
+            std::fs::write(&path, content).unwrap();
+            match (password(&secret), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found.expose(), expected),
+                (Err(found), Err(expected)) => assert!(found.what.contains(expected), "{found:?}"),
+                (found, _) => panic!("{content:?}: {found:?}"),
+            }
+        };
+        check("secret word\n", Ok("secret word"));
+        check("secret\r\n", Ok("secret"));
+        check("secret", Ok("secret"));
+        check("", Err("does not hold one line"));
+        check("two\nlines\n", Err("does not hold one line"));
+        check(&"x".repeat(5000), Err("larger than a password"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(password(&secret).unwrap_err().what.contains("cannot be read"));
+    }
+}
