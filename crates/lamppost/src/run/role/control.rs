@@ -14,7 +14,7 @@ use lamppost_console::{
 use lamppost_net::Listener;
 use lamppost_net::link::{Gone, Port};
 use lamppost_sandbox::InForce;
-use lamppost_telemetry::{Guard, Metrics, merged};
+use lamppost_telemetry::{Metrics, merged};
 
 use super::{Role, Start};
 use crate::exit::{Code, Failure};
@@ -22,12 +22,6 @@ use crate::run::orders::{Granted, Inspect, Inspected, Wish};
 
 /// How long a role may take to tell of itself.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Control at work.
-pub(super) struct Running {
-    /// Writes the outcome log of all roles.
-    _log: Guard,
-}
 
 /// The program as it is asked about.
 #[derive(Clone)]
@@ -38,7 +32,8 @@ struct Program {
     force: InForce,
 }
 
-pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
+/// Begins to answer.
+pub(super) fn begin(mut start: Start) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let links = &mut start.links;
     let others = Role::ALL.into_iter().filter(|&role| role != Role::Control);
@@ -78,7 +73,7 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     };
     let control = Control::new(queue, imports, Arc::new(program), settings);
     tokio::spawn(control.serve(socket));
-    Ok(Running { _log: start.log })
+    Ok(())
 }
 
 impl Program {

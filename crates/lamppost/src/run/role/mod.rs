@@ -17,6 +17,7 @@ use lamppost_net::Given;
 use lamppost_net::link::Inbox;
 use lamppost_sandbox::{InForce, Power, Sockets, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::links::Links;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
@@ -49,7 +50,7 @@ struct Start {
     config: Config,
     metrics: Arc<Metrics>,
     force: InForce,
-    log: Guard,
+    log: Arc<Guard>,
 }
 
 /// A role at work.
@@ -58,10 +59,7 @@ enum Running {
     Policy(policy::Running),
     Queue(queue::Running),
     Delivery(delivery::Running),
-    Control {
-        /// The outcome log lasts as long as the role.
-        _running: control::Running,
-    },
+    Control,
 }
 
 impl Role {
@@ -132,6 +130,8 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::at(Code::Software, &format!("the role `{}` cannot begin", role.name()), error)
     };
+    // Whoever kills the supervisor wants nothing of this program to go on.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
     let mut given = Given::take().map_err(|error| failed(&error))?;
     let setup = given.one("setup").map_err(|error| {
         Failure::of(Code::Usage, &error).cure("`lamppost run` starts all roles")
@@ -147,7 +147,8 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
         Role::Control => OutcomesTo::Folder(setup.state.join("log"), super::kept(&config)),
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
     };
-    let log = start_log(&config, outcomes)?;
+    // It lasts until the last word of this function's end.
+    let log = Arc::new(start_log(&config, outcomes)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(role.workers())
         .enable_all()
@@ -155,10 +156,11 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
         .map_err(|error| failed(&error))?;
     let links = Links::new(given);
     let metrics = Metrics::new();
-    let start = Start { links, setup, config, metrics, force, log };
+    let start = Start { links, setup, config, metrics, force, log: log.clone() };
     let ended = runtime.block_on(obey(role, start));
     // A file operation that hangs, as on a dead network file system, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(log);
     ended
 }
 
@@ -204,7 +206,10 @@ async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
         Role::Policy => Running::Policy(policy::begin(start).await?),
         Role::Queue => Running::Queue(queue::begin(start).await?),
         Role::Delivery => Running::Delivery(delivery::begin(start)?),
-        Role::Control => Running::Control { _running: control::begin(start)? },
+        Role::Control => {
+            control::begin(start)?;
+            Running::Control
+        }
     })
 }
 
@@ -229,7 +234,7 @@ impl Running {
                 Ok(())
             }
             Self::Delivery(delivery) => delivery.apply(&config, setup),
-            Self::Queue(_) | Self::Control { .. } => Ok(()),
+            Self::Queue(_) | Self::Control => Ok(()),
         }
     }
 
@@ -241,7 +246,7 @@ impl Running {
                 queue.finish(grace).await;
                 0
             }
-            Self::Policy(_) | Self::Delivery(_) | Self::Control { .. } => 0,
+            Self::Policy(_) | Self::Delivery(_) | Self::Control => 0,
         }
     }
 }

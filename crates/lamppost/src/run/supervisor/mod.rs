@@ -187,9 +187,8 @@ fn make_folders(opened: &Opened) -> Result<(), Failure> {
     }
     let state = &opened.state;
     let synced = std::fs::File::open(state).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| {
-        Failure::at(Code::Io, &format!("cannot sync {}", state.display()), &error)
-    })
+    synced
+        .map_err(|error| Failure::at(Code::Io, &format!("cannot sync {}", state.display()), &error))
 }
 
 fn control_socket(opened: &Opened) -> Result<UnixListener, Failure> {
