@@ -208,6 +208,7 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let spool = Spool::new(settings, means, replayed, orders);
     spool.has_segment(log.current());
     spool.checkpoint_replayed(&mut log);
+    spool.measured(log.bytes());
     Ok(Opened { spool, log, waiting, lock })
 }
 
