@@ -86,7 +86,13 @@ impl Spool {
         let head = RECORD_HEADER + place.text as usize;
         let length = if with_content { head + to_usize(content) } else { head };
         let path = self.settings.segment(place.segment);
-        let bytes = Bytes::from(self.disk.read(&path, place.at, length)?);
+        let read = self.disk.read(&path, place.at, length).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), format!("its segment {} is lost", segment.number))
+            }
+            _ => error,
+        });
+        let bytes = Bytes::from(read?);
         let damaged = || {
             let text =
                 format!("its record in segment {} at {} is damaged", segment.number, place.at);
