@@ -110,6 +110,18 @@ impl Spool {
         if header.is_content(&content) { Ok((record, Some(content))) } else { Err(damaged()) }
     }
 
+    /// Proves a message's content when it is aside; another is proved each time it is read. Where the
+    /// record is damaged that holds its sum, nothing is known against it.
+    ///
+    /// # Errors
+    /// What the system says, or that it is damaged.
+    pub(crate) fn prove(&self, id: QueueId) -> io::Result<()> {
+        match self.load_record(id) {
+            Ok(Some(record)) if record.aside => self.prove_aside(&record),
+            _ => Ok(()),
+        }
+    }
+
     /// Proves that a content aside is what came in.
     ///
     /// # Errors
