@@ -330,7 +330,7 @@ impl Spool {
     }
 
     /// A message's record in its present state, with its content; nothing when it is gone.
-    fn written_again(&self, id: QueueId) -> io::Result<Option<(Place, Draft)>> {
+    pub(crate) fn written_again(&self, id: QueueId) -> io::Result<Option<(Place, Draft)>> {
         let Some(place) = self.index.lock().message(id).map(|message| message.place) else {
             return Ok(None);
         };
