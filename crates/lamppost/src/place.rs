@@ -59,7 +59,7 @@ impl Place {
             Some(state) => std::path::absolute(&state).map_err(|error| {
                 Failure::at(Code::Data, &format!("no folder {}", state.display()), &error)
             })?,
-            None => default_state(file.is_some())?,
+            None => default_state(file.as_deref())?,
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
@@ -171,8 +171,10 @@ pub(crate) fn unread(error: &LoadError) -> Failure {
 }
 
 /// Where the state is when nobody says.
-fn default_state(has_file: bool) -> Result<PathBuf, Failure> {
-    if has_file && rustix::process::geteuid().is_root() {
+fn default_state(file: Option<&Path>) -> Result<PathBuf, Failure> {
+    // The service of an installed system is not root, and what root asks must be about the same state.
+    let is_installed = file == Some(Path::new(SYSTEM_FILE));
+    if is_installed || (file.is_some() && rustix::process::geteuid().is_root()) {
         return Ok(PathBuf::from("/var/lib/lamppost"));
     }
     let variable =
