@@ -21,7 +21,7 @@ fn written() -> TempDir {
 }
 
 fn read(folder: &Path, name: &str) -> String {
-    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    fs::read_to_string(folder.join(name)).expect(name)
 }
 
 /// The commands below one, as its help lists them.
