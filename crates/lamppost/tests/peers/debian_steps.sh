@@ -49,6 +49,32 @@ until ls $new/* >/dev/null 2>&1 || [ $tries = 100 ]; do
 done
 grep --count '^hello' $new/*
 
+mark credentials
+sed -i 's/^#self-signed = false/self-signed = true/; s/^tls = "off"/tls = "starttls"/' $file
+systemctl restart lamppost
+echo "restart $?"
+install --mode 0600 /var/lib/lamppost/tls/certificate.pem /var/lib/lamppost/tls/key.pem /root
+sed -i 's/^self-signed = true/self-signed = false/; s/^#certificate = ""/certificate = "credential:tls-certificate"/; s/^#key = ""/key = "credential:tls-key"/' $file
+systemctl restart lamppost 2>/dev/null
+echo "without $?"
+mkdir /etc/systemd/system/lamppost.service.d
+cat > /etc/systemd/system/lamppost.service.d/tls.conf <<'END'
+[Service]
+LoadCredential=tls-certificate:/root/certificate.pem
+LoadCredential=tls-key:/root/key.pem
+END
+systemctl daemon-reload
+systemctl restart lamppost
+echo "with $?"
+systemctl reload lamppost
+echo "reload $?"
+lamppost status | grep --ignore-case --count 'starttls *listening'
+rm -r /etc/systemd/system/lamppost.service.d
+cp --preserve=all /root/good.toml $file
+systemctl daemon-reload
+systemctl restart lamppost
+echo "back $?"
+
 mark upgraded
 before=$(main_pid)
 dpkg --install /root/second.deb >/dev/null 2>&1 </dev/null
