@@ -22,7 +22,7 @@ pub(crate) struct Dist {
     #[arg(long, value_name = "VERSION")]
     deb_version: Option<String>,
     /// Where the package is put
-    #[arg(long, value_name = "DIR", default_value = "target/debian")]
+    #[arg(long, value_name = "DIR", default_value = "target/dist")]
     output: PathBuf,
     /// Compress little, for tests
     #[arg(long)]
@@ -32,7 +32,7 @@ pub(crate) struct Dist {
 impl Dist {
     pub(crate) fn run(self) -> Result<()> {
         let tool = cargo_deb()?;
-        let stage = root().join("target/debian/stage");
+        let stage = root().join("target/dist/stage");
         drop(fs::remove_dir_all(&stage));
         fs::create_dir_all(&stage)?;
         let output = root().join(&self.output);

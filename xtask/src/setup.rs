@@ -82,7 +82,7 @@ pub(crate) fn run() -> Result<()> {
     unpack_missing(&UNPACKED)?;
     gather_samples()?;
     dist::cargo_deb()?;
-    debian()?;
+    debians()?;
     println!("everything that the tests need is there");
     Ok(())
 }
@@ -125,31 +125,36 @@ fn is_root() -> Result<bool> {
     Ok(output(Command::new("id").arg("-u"))?.trim() == "0")
 }
 
-/// Makes a small Debian 12 in which the package is installed, upgraded and removed. Only root can,
-/// and where no mirror answers there is none; the test says then that it was not run.
-fn debian() -> Result<()> {
-    let target = unpacked().join("debian12");
-    if target.exists() {
-        return Ok(());
+/// The Debians in which the package is tried: a folder below `target/peers`, and the release.
+const DEBIANS: [(&str, &str); 2] = [("debian12", "bookworm"), ("debian13", "trixie")];
+
+/// Makes small Debians in which the package is installed, upgraded and removed. Only root can, and
+/// where no mirror answers there is none; the test says then that it was not run.
+fn debians() -> Result<()> {
+    for (folder, release) in DEBIANS {
+        let target = unpacked().join(folder);
+        if target.exists() {
+            continue;
+        }
+        if !is_root()? {
+            println!("no Debian is made to try the package in: only root can");
+            return Ok(());
+        }
+        println!("making a Debian in target/peers/{folder}");
+        let unfinished = unpacked().join(format!("{folder}.unfinished"));
+        drop(fs::remove_dir_all(&unfinished));
+        let mut make = Command::new("/usr/sbin/debootstrap");
+        make.args(["--variant=minbase", "--include=systemd,init-system-helpers", release]);
+        if let Err(error) = output(make.arg(&unfinished)) {
+            println!("it cannot be made: {error:#}");
+            continue;
+        }
+        // The test copies all that is there.
+        for bulk in ["var/cache/apt/archives", "var/lib/apt/lists", "usr/share/locale"] {
+            fs::remove_dir_all(unfinished.join(bulk))?;
+        }
+        fs::rename(&unfinished, &target)?;
     }
-    if !is_root()? {
-        println!("no Debian is made to try the package in: only root can");
-        return Ok(());
-    }
-    println!("making a Debian 12 in {}", target.display());
-    let unfinished = unpacked().join("debian12.unfinished");
-    drop(fs::remove_dir_all(&unfinished));
-    let mut make = Command::new("/usr/sbin/debootstrap");
-    make.args(["--variant=minbase", "--include=systemd,init-system-helpers", "bookworm"]);
-    if let Err(error) = output(make.arg(&unfinished)) {
-        println!("no Debian can be made to try the package in: {error:#}");
-        return Ok(());
-    }
-    // The test copies all that is there.
-    for folder in ["var/cache/apt/archives", "var/lib/apt/lists", "usr/share/locale"] {
-        fs::remove_dir_all(unfinished.join(folder))?;
-    }
-    fs::rename(&unfinished, &target)?;
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! A small Debian 12 for a test, in which packages come and go; `cargo xtask setup` makes the first one
-//! and each test has a copy.
+//! A small Debian for a test, in which packages come and go; `cargo xtask setup` makes the first of each
+//! release and each test has a copy.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -19,15 +19,17 @@ pub(crate) struct Debian {
 }
 
 impl Debian {
-    /// A fresh copy; tells why when this machine gives none.
-    pub(crate) fn new() -> Option<Self> {
-        let first = checkout().join("target/peers/debian12");
+    /// A fresh copy of a release, such as `debian12`; tells why when this machine gives none.
+    pub(crate) fn new(release: &str) -> Option<Self> {
+        let first = checkout().join("target/peers").join(release);
         if !rustix::process::geteuid().is_root() {
-            skipped("only root can install a package in a Debian made for it");
+            skipped(&format!("only root can install a package in a {release} made for it"));
             return None;
         }
         if !first.exists() {
-            skipped("there is no Debian to install in: `cargo xtask setup` makes it from a mirror");
+            skipped(&format!(
+                "no {release} to install in: `cargo xtask setup` makes it from a mirror"
+            ));
             return None;
         }
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
