@@ -102,7 +102,7 @@ fn gather(stage: &Path, binary: &Path, version: &str) -> Result<()> {
 }
 
 /// Who signs the Debian changelog; as `maintainer` in crates/lamppost/Cargo.toml.
-const MAINTAINER: &str = "The Lamppost authors <lamppost@lamppost.dev>";
+const MAINTAINER: &str = "The Lamppost authors <maintainers@lamppost.example>";
 
 fn output_of_git(arguments: &[&str]) -> Result<String> {
     Ok(output(Command::new("git").args(arguments).current_dir(root()))?.trim().to_owned())
