@@ -1,7 +1,7 @@
 //! Which configuration file, which state folder.
 
 use std::io::{ErrorKind, IsTerminal};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -59,7 +59,7 @@ impl Place {
             Some(state) => std::path::absolute(&state).map_err(|error| {
                 Failure::at(Code::Data, &format!("no folder {}", state.display()), &error)
             })?,
-            None => default_state(file.is_some())?,
+            None => default_state(file.as_deref())?,
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
@@ -89,6 +89,24 @@ impl Opened {
                     "run this as the user that lamppost runs as, or choose another with --state DIR",
                 )
             })
+    }
+
+    /// Makes the database of accounts where root is the first to need it: it belongs to whom the state
+    /// folder belongs to, or the service could not write it. `SQLite` gives its other files the owner of
+    /// this one.
+    pub(crate) fn make_accounts(&self) -> Result<(), Failure> {
+        let path = self.accounts();
+        if !rustix::process::geteuid().is_root() || path.exists() {
+            return Ok(());
+        }
+        let made = std::fs::metadata(&self.state).and_then(|folder| {
+            let mut options = std::fs::File::options();
+            let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+            std::os::unix::fs::fchown(&file, Some(folder.uid()), Some(folder.gid()))
+        });
+        made.map_err(|error| {
+            Failure::at(Code::Io, &format!("cannot make {}", path.display()), &error)
+        })
     }
 
     /// The name by which this host greets: the file's, or the machine's own (uname(2)).
@@ -171,8 +189,10 @@ pub(crate) fn unread(error: &LoadError) -> Failure {
 }
 
 /// Where the state is when nobody says.
-fn default_state(has_file: bool) -> Result<PathBuf, Failure> {
-    if has_file && rustix::process::geteuid().is_root() {
+fn default_state(file: Option<&Path>) -> Result<PathBuf, Failure> {
+    // The service of an installed system is not root, and what root asks must be about the same state.
+    let is_installed = file == Some(Path::new(SYSTEM_FILE));
+    if is_installed || (file.is_some() && rustix::process::geteuid().is_root()) {
         return Ok(PathBuf::from("/var/lib/lamppost"));
     }
     let variable =

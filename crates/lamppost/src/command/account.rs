@@ -99,6 +99,7 @@ impl AccountCommand {
 
 async fn open(opened: &Opened) -> Result<Accounts, Failure> {
     opened.make_state()?;
+    opened.make_accounts()?;
     let database = Database::open(&opened.accounts(), Survives::PowerCut);
     let database = database.map_err(|error| Failure::of(Code::Io, &error))?;
     let accounts = Accounts::open(database, Settings::default()).await;

@@ -3,12 +3,13 @@
 mod account;
 mod config;
 mod log;
+mod man;
 pub(crate) mod out;
 mod queue;
 mod remarks;
 mod status;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
@@ -48,6 +49,9 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Write the manual pages and the shells' completions into a folder, for a package
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 /// Does what the command line says.
@@ -64,6 +68,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Status(status) => wait(status.execute(&place)),
         Command::Log(log) => log.execute(&place),
         Command::Reload => wait(status::reload(&place)),
+        Command::Man(man) => man.execute(&Arguments::command()),
     }
 }
 
