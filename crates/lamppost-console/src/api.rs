@@ -90,9 +90,9 @@ pub struct RelayStatus {
 pub struct ListenerStatus {
     /// Its address.
     pub address: String,
-    /// Whom it is for.
+    /// Whom it is for, in the file's word: `mx` or `submission`.
     pub kind: String,
-    /// When TLS begins.
+    /// When TLS begins, in the file's word: `starttls`, `implicit` or `off`.
     pub tls: String,
     /// Whether it listens; an address that this machine does not have may be waited for.
     pub listening: bool,

@@ -331,3 +331,36 @@ fn what_nobody_can_find_is_told_with_a_cure() {
           help: write it behind: `lamppost queue VERB OPTIONS`
         ");
 }
+
+#[test]
+fn values_are_those_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(
+        file,
+        "[mail]\ndomains = [\n\"example.org\", # ours\n]\n[mail.limits]\nmessage-size-max = \"4MiB\"\n",
+    )
+    .unwrap();
+    let shown = printed(&["config", "show", "--json", "--config", file]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let value = |key: &str| {
+        let entry = shown.as_array().unwrap().iter().find(|entry| entry["key"] == key);
+        entry.unwrap()["value"].clone()
+    };
+    assert_eq!(value("mail.limits.message-size-max"), "4MiB");
+    assert_eq!(value("mail.domains"), serde_json::json!(["example.org"]));
+    assert_eq!(value("mail.greylist.enabled"), true);
+    assert!(value("mail.limits.recipients-max").is_u64());
+}
+
+#[test]
+fn an_unknown_id_is_a_failure_in_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("log")).unwrap();
+    let state = folder.path().to_str().unwrap();
+    let output = lamppost(&["--state", state, "log", "nothing", "--json"]);
+    assert_eq!(output.status.code(), Some(65));
+    assert_eq!(output.stdout, b"[]\n");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing is known of nothing"));
+}

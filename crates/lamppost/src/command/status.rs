@@ -41,7 +41,8 @@ fn text(status: &Shown) -> String {
         .iter()
         .map(|one| {
             let state = if one.listening { "listening" } else { "waiting for the address" };
-            [one.address.clone(), one.kind.clone(), one.tls.clone(), state.to_owned()]
+            let (kind, tls) = out::words_of(one);
+            [one.address.as_str(), kind, tls, state].map(str::to_owned)
         })
         .collect();
     text.push_str(&out::table(["LISTENER", "FOR", "TLS", "STATE"], &listeners));

@@ -82,13 +82,13 @@ impl Bound {
         ListenerStatus {
             address: self.address.to_string(),
             kind: match self.listen.kind {
-                Kind::Mx => "other servers (mx)",
+                Kind::Mx => "mx",
                 Kind::Submission => "submission",
             }
             .into(),
             tls: match self.listen.tls {
                 TlsMode::Off => "off",
-                TlsMode::StartTls => "STARTTLS",
+                TlsMode::StartTls => "starttls",
                 TlsMode::Implicit => "implicit",
             }
             .into(),

@@ -350,11 +350,9 @@ fn banner(
     for bound in mail {
         let status = bound.status();
         let waiting = if status.listening { "" } else { ", once the address appears" };
-        let _infallible = writeln!(
-            text,
-            "  smtp      {} for {}, TLS: {}{waiting}",
-            status.address, status.kind, status.tls
-        );
+        let (kind, tls) = out::words_of(&status);
+        let _infallible =
+            writeln!(text, "  smtp      {} for {kind}, TLS: {tls}{waiting}", status.address);
     }
     for listener in metrics {
         let _infallible = writeln!(text, "  metrics   http://{}/metrics", listener.address());
