@@ -94,6 +94,13 @@ impl Config {
             let cure = "name the domains whose mailboxes are here: `domains = [\"example.org\"]` in `[mail]`";
             remarks.push(Remark::warning("mail.domains", what, cure));
         }
+        for (number, domain) in self.mail.domains.iter().enumerate() {
+            if self.mail.domains[..number].contains(domain) {
+                let key = format!("mail.domains.{number}");
+                let what = format!("`{domain}` is named twice; upper and lower case are the same");
+                remarks.push(Remark::warning(&key, what, "remove one of the two"));
+            }
+        }
         if let Some(postmaster) = &self.mail.postmaster
             && let Some((_, domain)) = postmaster.rsplit_once('@')
             && !self.mail.domains.contains(&domain.to_lowercase())
@@ -181,7 +188,8 @@ mod tests {
 
     #[test]
     fn keys_are_found_on_their_lines() {
-        let text = "[mail]\ndomains = []\n[[mail.listen]]\naddress = [\"127.0.0.1:25\",\n \"[::1]:25\"]\n";
+        let text =
+            "[mail]\ndomains = []\n[[mail.listen]]\naddress = [\"127.0.0.1:25\",\n \"[::1]:25\"]\n";
         for (key, line) in [
             ("mail.domains", Some(2)),
             ("mail.listen.0.address", Some(4)),
@@ -192,5 +200,15 @@ mod tests {
         ] {
             assert_eq!(line_of(text, key), line, "{key}");
         }
+    }
+
+    #[test]
+    fn a_domain_is_named_once() {
+        let text = "[mail]\ndomains = [\"example.org\", \"other.test\",\n\"Example.ORG\"]\n";
+        let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
+        let problems = placed(Path::new("lamppost.toml"), text, config.remarks());
+        let twice =
+            problems.problems.iter().find(|problem| problem.what.contains("twice")).unwrap();
+        assert_eq!((twice.line, twice.severity), (3, Severity::Warning));
     }
 }
