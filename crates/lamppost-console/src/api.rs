@@ -55,6 +55,9 @@ pub struct HostStatus {
     pub uptime_s: u64,
     /// Where the state is.
     pub state: PathBuf,
+    /// The configuration file; nothing for the built-in demo.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
     /// What is listened on.
     pub listeners: Vec<ListenerStatus>,
     /// Sessions that are open now.
@@ -62,6 +65,9 @@ pub struct HostStatus {
     /// The host that takes mail for elsewhere, if there is one.
     #[serde(default)]
     pub relay: Option<RelayStatus>,
+    /// Who may try no password now.
+    #[serde(default)]
+    pub blocked: Blocked,
     /// What is well and what is not.
     pub health: Vec<Fact>,
 }
@@ -82,6 +88,16 @@ pub struct RelayStatus {
     pub last_error: Option<String>,
     /// How many seconds ago that was.
     pub last_error_ago_s: Option<u64>,
+}
+
+/// Who may try no password now, after too many wrong ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Blocked {
+    /// Addresses (IPv6: /64 networks).
+    pub addresses: u64,
+    /// Accounts, for addresses that their owners have not used.
+    pub accounts: u64,
 }
 
 /// A listener.
