@@ -1,6 +1,7 @@
 //! Why files of the state cannot be used, and what to do about it: whose they are, or a full disk.
 
 use std::error::Error;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lamppost_database::DatabaseError;
@@ -63,6 +64,12 @@ fn failure(path: &Path, files: &[PathBuf], error: &dyn Error) -> Failure {
     Failure::of(Code::Io, error)
 }
 
+/// Whose a folder is when this runs as root and it is another user's.
+pub(crate) fn other_owner(folder: &Path) -> Option<String> {
+    let owner = std::fs::metadata(folder).ok()?.uid();
+    (rustix::process::geteuid().is_root() && owner != 0).then(|| name(owner))
+}
+
 /// A file that this user may not write, being another's.
 struct Strange<'a> {
     path: &'a Path,
@@ -72,7 +79,6 @@ struct Strange<'a> {
 
 impl<'a> Strange<'a> {
     fn of(path: &'a Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
         match access(path, Access::READ_OK | Access::WRITE_OK) {
             Err(Errno::ACCESS | Errno::PERM) => {}
             _ => return None,

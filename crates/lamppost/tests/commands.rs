@@ -507,3 +507,26 @@ fn a_certificate_of_another_key_is_told_in_plain_words() {
     assert!(told.contains("is not that of the first certificate in"), "{told}");
     assert!(told.contains("name the key that the certificate was made with"), "{told}");
 }
+
+#[test]
+fn a_postmaster_without_an_account_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let (file, state) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+    let text = "[mail]\ndomains = [\"example.org\"]\npostmaster = \"admin@example.org\"\n";
+    std::fs::write(file, text).unwrap();
+    let place = ["--config", file, "--state", state];
+    let warned = || {
+        let output = lamppost(&[&place[..], &["check", file]].concat());
+        String::from_utf8(output.stderr).unwrap().contains("there is no account admin@example.org")
+    };
+    // Before there are any accounts nobody can tell.
+    assert!(!warned());
+    let add = |account| printed(&[&place[..], &["account", "add", account, "--generate"]].concat());
+    add("you@example.org");
+    assert!(warned());
+    add("Admin@example.org");
+    assert!(!warned());
+    let listed = printed(&[&place[..], &["account", "list"]].concat());
+    assert_eq!(listed, "Admin@example.org\nyou@example.org\n");
+}

@@ -53,11 +53,27 @@ pub(super) fn bind(opened: &Opened) -> Result<(Vec<Bound>, Vec<Listener>), Failu
     if problems.is_empty() {
         return Ok((mail, metrics));
     }
-    Err(Failure::new(Code::Unavailable, problems.join("\n")))
+    Err(Failure::new(Code::Unavailable, told(&problems)))
+}
+
+/// Each problem on a line; neighbours with the same cure share it.
+fn told(problems: &[Problem]) -> String {
+    let mut lines = Vec::new();
+    for alike in problems.chunk_by(|one, other| one.cure == other.cure) {
+        lines.extend(alike.iter().map(|problem| format!("error: {}", problem.what)));
+        lines.extend(alike.first().map(|problem| format!("  help: {}", problem.cure)));
+    }
+    lines.join("\n")
+}
+
+/// Why an address cannot be listened on, and what to do about it.
+struct Problem {
+    what: String,
+    cure: String,
 }
 
 /// An address that cannot be listened on: where it stands, why, and what to do about it.
-fn problem(error: &BindError, opened: &Opened, key: &str) -> String {
+fn problem(error: &BindError, opened: &Opened, key: &str) -> Problem {
     let BindError { address, cause } = error;
     let port = address.port();
     let place = opened.place_of(key).map(|place| format!(" ({place})")).unwrap_or_default();
@@ -80,7 +96,7 @@ fn problem(error: &BindError, opened: &Opened, key: &str) -> String {
         ),
         _ => "name an address that can be listened on".to_owned(),
     };
-    format!("error: cannot listen on {address}{place}: {cause}\n  help: {cure}")
+    Problem { what: format!("cannot listen on {address}{place}: {cause}"), cure }
 }
 
 /// Waits until the machine has the address.

@@ -35,7 +35,7 @@ use self::program::Program;
 use crate::command::out;
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
-use crate::state_files::{database_failure, folder_failure};
+use crate::state_files::{self, database_failure, folder_failure};
 
 /// Runs the services until told to stop.
 pub(crate) fn run(place: &Place) -> Result<(), Failure> {
@@ -97,6 +97,9 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         tls,
     });
     program.warn_of_certificate();
+    if let Some(owner) = state_files::other_owner(&opened.state) {
+        warn!(state = %opened.state.display(), owner, "the state is another user's, and what root makes in it now that user cannot open");
+    }
     serve_control(&opened, (control, intake), &program)?;
     tokio::spawn(watch_certificate(program.clone()));
     let welcome = match opened.file {
