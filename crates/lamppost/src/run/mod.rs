@@ -187,8 +187,14 @@ async fn wire(
 
 /// Why the queue did not start; a folder that does not do is told with who named it.
 fn unstarted(error: &lamppost_queue::StartError, opened: &Opened) -> Failure {
-    if !matches!(error, lamppost_queue::StartError::Volatile { .. }) {
-        return Failure::of(Code::Unavailable, error);
+    match error {
+        lamppost_queue::StartError::Volatile { .. } => {}
+        lamppost_queue::StartError::Disk { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            return folder_failure(&opened.state.join("spool"), error);
+        }
+        _ => return Failure::of(Code::Unavailable, error),
     }
     let cure = match opened.place_of("server.state") {
         _ if opened.state_is_named => "name a folder on a disk with --state".to_owned(),
