@@ -218,6 +218,8 @@ mod tests {
         fn status(&self) -> HostStatus {
             HostStatus {
                 relay: None,
+                file: None,
+                blocked: crate::Blocked::default(),
                 version: "1".into(),
                 pid: 7,
                 uptime_s: 1,

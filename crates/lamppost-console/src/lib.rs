@@ -10,7 +10,8 @@ mod metrics;
 mod socket;
 
 pub use api::{
-    Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError, Status,
+    Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
+    Status,
 };
 pub use client::{Client, ClientError};
 pub use import::{ImportHead, Imported};

@@ -1,5 +1,6 @@
 //! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
 
+mod certificate;
 mod clock;
 pub mod demo_ca;
 mod drain;
@@ -12,6 +13,7 @@ pub mod proxy;
 mod tls;
 mod tls_client;
 
+pub use certificate::CertificateFacts;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
 pub use limits::{Permit, SessionLimits, TooMany};

@@ -12,6 +12,7 @@ mod check;
 mod checkpoint;
 mod committer;
 mod control;
+mod figures;
 mod filter;
 mod index;
 mod intake;

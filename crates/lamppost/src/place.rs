@@ -1,7 +1,7 @@
 //! Which configuration file, which state folder.
 
 use std::io::{ErrorKind, IsTerminal};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,7 +9,7 @@ use lamppost_config::{Config, LoadError, Remark};
 use rustix::fs::Access;
 
 use crate::exit::{Code, Failure};
-use crate::named_files;
+use crate::{named_files, state_files};
 
 /// The file of an installed system.
 const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
@@ -38,11 +38,14 @@ pub(crate) struct Opened {
 }
 
 impl Place {
+    /// The file that the user names.
+    pub(crate) fn named_file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| std::env::var_os("LAMPPOST_CONFIG").map(PathBuf::from))
+    }
+
     /// The configuration file; nothing for the built-in demo.
     pub(crate) fn file(&self) -> Option<PathBuf> {
-        let named =
-            self.config.clone().or_else(|| std::env::var_os("LAMPPOST_CONFIG").map(PathBuf::from));
-        named.or_else(|| Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.exists()))
+        self.named_file().or_else(|| Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.exists()))
     }
 
     /// Reads the configuration and settles where the state is.
@@ -85,28 +88,19 @@ impl Opened {
         rustix::fs::access(&self.state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|error| {
                 let step = format!("cannot write into the state folder {}", self.state.display());
-                Failure::at(Code::Io, &step, &error).cure(
+                let cause = std::io::Error::other(format!("{step}: {error}"));
+                state_files::folder_failure(&self.state, &cause).or_cure(
                     "run this as the user that lamppost runs as, or choose another with --state DIR",
                 )
             })
     }
 
-    /// Makes the database of accounts where root is the first to need it: it belongs to whom the state
-    /// folder belongs to, or the service could not write it. `SQLite` gives its other files the owner of
-    /// this one.
-    pub(crate) fn make_accounts(&self) -> Result<(), Failure> {
-        let path = self.accounts();
-        if !rustix::process::geteuid().is_root() || path.exists() {
-            return Ok(());
-        }
-        let made = std::fs::metadata(&self.state).and_then(|folder| {
-            let mut options = std::fs::File::options();
-            let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
-            std::os::unix::fs::fchown(&file, Some(folder.uid()), Some(folder.gid()))
-        });
-        made.map_err(|error| {
-            Failure::at(Code::Io, &format!("cannot make {}", path.display()), &error)
-        })
+    /// Where a key stands, as `FILE:LINE`; nothing when the file does not set it.
+    pub(crate) fn place_of(&self, key: &str) -> Option<String> {
+        let file = self.file.as_ref()?;
+        let text = lamppost_config::read_file(file).ok()?;
+        let line = lamppost_config::line_of(&text, key)?;
+        Some(format!("{}:{line}", file.display()))
     }
 
     /// The name by which this host greets: the file's, or the machine's own (uname(2)).

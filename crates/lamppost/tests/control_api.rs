@@ -311,6 +311,13 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     is_documented(&status["host"], "`host` has");
     is_documented(&status["queue"], "`queue` has");
     is_documented(&status["host"]["listeners"][0], "`host` has");
+    is_documented(&status["host"]["blocked"], "`host` has");
+    let words = |name: &str| {
+        let listeners = status["host"]["listeners"].as_array().unwrap();
+        listeners.iter().map(|one| one[name].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(words("kind"), ["mx", "submission", "submission"]);
+    assert_eq!(words("tls"), ["starttls", "starttls", "implicit"]);
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert_eq!(keys(&done), ["done"]);
     let text = std::fs::read_to_string(server.config()).unwrap();

@@ -63,20 +63,20 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Init(init) => init.execute(&place),
         Command::Config(command) => command.execute(&place),
         Command::Explain(explain) => explain.execute(&place),
-        Command::Account(command) => wait(command.execute(&place)),
-        Command::Queue(queue) => wait(queue.execute(&place)),
-        Command::Status(status) => wait(status.execute(&place)),
+        Command::Account(command) => wait(command.execute(&place)).flatten(),
+        Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
+        Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
-        Command::Reload => wait(status::reload(&place)),
+        Command::Reload => wait(status::reload(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
     }
 }
 
 /// Runs a command that talks to the program or to the database.
-fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn wait<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
-    runtime.block_on(command)
+    Ok(runtime.block_on(command))
 }
 
 /// A way to ask the running program.
