@@ -24,6 +24,7 @@ use crate::log::{Log, Purpose};
 use crate::record::{Draft, Item, MessageRecord, Progress, RecipientRecord, Record};
 use crate::replay::Replayed;
 use crate::segment::SegmentId;
+use crate::snapshot::{self, Snapshots};
 use crate::upkeep::Upkeep;
 
 /// How long free space that was seen is taken for granted while there is plenty.
@@ -47,6 +48,7 @@ pub(crate) struct Spool {
     /// Messages with recipients that failed for good and without a sender to tell.
     pub(crate) undeliverable: Mutex<BTreeSet<QueueId>>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) snapshots: Snapshots,
     pub(crate) last_id: Mutex<QueueId>,
     orders: UnboundedSender<Order>,
     fault: Mutex<Option<String>>,
@@ -88,6 +90,7 @@ impl Spool {
             failures: Mutex::new(replayed.failures),
             undeliverable: Mutex::default(),
             upkeep,
+            snapshots: Snapshots::default(),
             last_id: Mutex::new(replayed.last_id),
             orders,
             fault: Mutex::default(),
@@ -221,6 +224,12 @@ impl Spool {
     pub(crate) fn order_tidy(&self) {
         // A committer that has ended leaves it to the next start.
         drop(self.orders.send(Order::Tidy));
+    }
+
+    /// Has the committer answer with a snapshot.
+    pub(crate) fn order_snapshot(&self, to: oneshot::Sender<snapshot::Answer>) {
+        // A committer that has ended drops the question, which is an answer.
+        drop(self.orders.send(Order::Snapshot(to)));
     }
 
     /// Adds a message to the log and, once it is durable, to the index.

@@ -89,6 +89,16 @@ impl Upkeep {
         self.unsaid.lock().push(draft);
     }
 
+    fn has_doomed(&self) -> bool {
+        !self.doomed.lock().is_empty()
+    }
+
+    /// The newest checkpoint on disk, and which of the two names it has.
+    pub(crate) fn newest_checkpoint(&self) -> Option<(Position, usize)> {
+        let standing = self.standing.lock();
+        standing.newest.map(|newest| (newest, 1 - standing.next))
+    }
+
     /// Whether there are records that must be said again.
     pub(crate) fn has_unsaid(&self) -> bool {
         !self.unsaid.lock().is_empty()
@@ -106,15 +116,16 @@ impl Spool {
     /// A segment that both checkpoints cover goes when no message has its record in it: what else it
     /// says is in them.
     pub(crate) fn tidy(self: &Arc<Self>, log: &mut Log) {
-        self.remove_doomed(log);
         let (needed_from, newest) = {
             let standing = self.upkeep.standing.lock();
             (standing.needed_from, standing.newest)
         };
-        for number in self.unused(log, 0..needed_from) {
-            if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
-                self.index.lock().remove_segment(number);
-            }
+        let needed_now = newest.map_or(needed_from, |newest| newest.begin);
+        let could_free =
+            || self.upkeep.has_doomed() || !self.unused(log, 0..needed_now).is_empty();
+        let is_pinned = self.is_pinned(could_free);
+        if !is_pinned {
+            self.free_unneeded(log, needed_from);
         }
         // Space that is kept ready must not be what mail is refused for.
         while !self.is_free(self.settings.free_space_min) && log.shed().unwrap_or(false) {}
@@ -124,12 +135,23 @@ impl Spool {
             log.refill_reserve();
         }
         if let Some(newest) = newest
+            && !is_pinned
             && !self.is_free(self.settings.free_space_min)
             && !self.unused(log, needed_from..newest.begin).is_empty()
             && self.upkeep.relieved_at.swap(newest.begin, Ordering::Relaxed) != newest.begin
         {
             // Written once more under the other name it needs no more of the log than the newest.
             self.write_in_time(Position { last_id: *self.last_id.lock(), ..newest });
+        }
+    }
+
+    /// Removes contents and segments that nothing needs any more.
+    fn free_unneeded(&self, log: &mut Log, needed_from: u64) {
+        self.remove_doomed(log);
+        for number in self.unused(log, 0..needed_from) {
+            if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
+                self.index.lock().remove_segment(number);
+            }
         }
     }
 
@@ -199,6 +221,10 @@ impl Spool {
 
     /// Has a checkpoint written while others go on, unless one is.
     fn write_in_time(self: &Arc<Self>, position: Position) {
+        // A backup reads the newest, which the one after the next would replace.
+        if self.snapshots.are_there() {
+            return;
+        }
         if self.upkeep.is_writing.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -214,6 +240,7 @@ impl Spool {
 
     /// Writes a checkpoint that covers everything, at the end.
     pub(crate) fn checkpoint_now(&self, log: &Log) {
+        self.snapshots.give_up();
         // One that is under way would be replaced by an older state.
         if !self.upkeep.is_writing.swap(true, Ordering::Relaxed) && !log.is_dirty() {
             self.write_checkpoint(self.position(log.next_segment(), log.next_sequence()));
