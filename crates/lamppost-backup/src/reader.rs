@@ -92,7 +92,7 @@ pub fn read(input: impl Read, sink: &mut impl Sink) -> Result<Manifest, ArchiveE
     loop {
         let Header { name, length, .. } = archive.header()?;
         if name == MANIFEST_NAME {
-            return archive.end(length, files);
+            return archive.end(length, &files);
         }
         if [FORMAT_NAME, SUM_NAME].contains(&&*name) || !names.insert(name.clone()) {
             return Err(damaged(format!("{name} is in it twice, or in the wrong place")));
@@ -174,10 +174,11 @@ impl<R: Read> Archive<R> {
     }
 
     /// The manifest and what is behind it.
-    fn end(&mut self, length: u64, files: Vec<FileSum>) -> Result<Manifest, ArchiveError> {
+    fn end(&mut self, length: u64, files: &[FileSum]) -> Result<Manifest, ArchiveError> {
         let text = self.whole(MANIFEST_NAME, length)?;
         let header = self.header()?;
-        if header.name != SUM_NAME || self.whole(SUM_NAME, header.length)? != sum_line(&text).as_bytes()
+        if header.name != SUM_NAME
+            || self.whole(SUM_NAME, header.length)? != sum_line(&text).as_bytes()
         {
             return Err(damaged("the manifest's checksum is wrong".into()));
         }

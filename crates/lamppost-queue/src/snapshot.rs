@@ -83,7 +83,9 @@ impl Spool {
             self.snapshots.is_told.store(false, Ordering::Relaxed);
             return false;
         }
-        if self.is_free(self.settings.free_space_min) || !could_free() {
+        // In time: what comes before the next look must find its place still.
+        let ahead = self.settings.free_space_min.saturating_add(self.settings.segment_size);
+        if self.is_free(ahead) || !could_free() {
             return true;
         }
         if !self.snapshots.is_told.swap(true, Ordering::Relaxed) {
@@ -106,8 +108,9 @@ impl Spool {
 
     /// Takes a snapshot, on the committer's thread, after everything was made durable.
     pub(crate) fn snapshot(&self, log: &Log) -> Answer {
-        let Some(current) =
-            log.written().filter(|_| !log.is_dirty() && !log.has_voids() && !self.upkeep.has_unsaid())
+        let Some(current) = log
+            .written()
+            .filter(|_| !log.is_dirty() && !log.has_voids() && !self.upkeep.has_unsaid())
         else {
             return Err("the queue could not be made durable; `lamppost status` tells why".into());
         };
@@ -165,7 +168,11 @@ impl Spool {
             files.extend(aside.map(|(id, _)| self.settings.body(id)));
             index.messages() as u64
         };
-        files.extend(self.disk.list(&self.settings.quarantine())?);
+        match self.disk.list(&self.settings.quarantine()) {
+            // A spool on which no program ran since there is such a folder has none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            listed => files.extend(listed?),
+        }
         let current = current.map(|(number, written)| (self.settings.segment(number), written));
         let mut with_lengths: Vec<_> = current.into_iter().collect();
         for path in files {

@@ -38,6 +38,8 @@ pub(crate) struct Upkeep {
     /// Bytes of the log that were begun since.
     grown: AtomicU64,
     is_writing: AtomicBool,
+    /// The checkpoint that was due while a backup read the one before.
+    put_off: Mutex<Option<Position>>,
     /// Where the checkpoint began that was written once more to make room.
     relieved_at: AtomicU64,
     /// Messages whose large contents are to be removed once it is durable that they are gone.
@@ -64,6 +66,7 @@ impl Upkeep {
             checkpoint_bytes: AtomicU64::new(0),
             grown: AtomicU64::new(0),
             is_writing: AtomicBool::new(false),
+            put_off: Mutex::default(),
             relieved_at: AtomicU64::new(0),
             doomed: Mutex::default(),
             unsynced: Mutex::default(),
@@ -120,12 +123,13 @@ impl Spool {
             let standing = self.upkeep.standing.lock();
             (standing.needed_from, standing.newest)
         };
-        let needed_now = newest.map_or(needed_from, |newest| newest.begin);
-        let could_free =
-            || self.upkeep.has_doomed() || !self.unused(log, 0..needed_now).is_empty();
+        let could_free = || self.upkeep.has_doomed() || !self.unused(log, 0..u64::MAX).is_empty();
         let is_pinned = self.is_pinned(could_free);
         if !is_pinned {
             self.free_unneeded(log, needed_from);
+            if let Some(position) = self.upkeep.put_off.lock().take() {
+                self.write_in_time(Position { last_id: *self.last_id.lock(), ..position });
+            }
         }
         // Space that is kept ready must not be what mail is refused for.
         while !self.is_free(self.settings.free_space_min) && log.shed().unwrap_or(false) {}
@@ -223,6 +227,7 @@ impl Spool {
     fn write_in_time(self: &Arc<Self>, position: Position) {
         // A backup reads the newest, which the one after the next would replace.
         if self.snapshots.are_there() {
+            *self.upkeep.put_off.lock() = Some(position);
             return;
         }
         if self.upkeep.is_writing.swap(true, Ordering::Relaxed) {
