@@ -52,6 +52,17 @@ impl Place {
             Some(path) => load(path)?,
             None => Config::demo(),
         };
+        let has_file = file.is_some();
+        self.settle(config, file, has_file)
+    }
+
+    /// Settles where the state is, for this configuration; one that is no demo has a file.
+    pub(crate) fn settle(
+        &self,
+        config: Config,
+        file: Option<PathBuf>,
+        has_file: bool,
+    ) -> Result<Opened, Failure> {
         let state = self.state.clone().or_else(|| config.server.state.clone());
         let state = match state {
             // Maildirs are named in the log and in messages: their paths must not depend on where
@@ -59,7 +70,7 @@ impl Place {
             Some(state) => std::path::absolute(&state).map_err(|error| {
                 Failure::at(Code::Data, &format!("no folder {}", state.display()), &error)
             })?,
-            None => default_state(file.is_some())?,
+            None => default_state(has_file)?,
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
