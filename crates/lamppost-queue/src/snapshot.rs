@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::committer::Order;
 use crate::log::Log;
 use crate::spool::Spool;
 
@@ -98,7 +99,8 @@ impl Spool {
     /// Asks the committer for a snapshot.
     pub(crate) async fn take_snapshot(&self) -> ControlAnswer {
         let (to, answer) = oneshot::channel();
-        self.order_snapshot(to);
+        // A committer that has ended drops the question, which is an answer.
+        drop(self.orders.send(Order::Snapshot(to)));
         match answer.await {
             Ok(Ok(snapshot)) => ControlAnswer::Snapshot(snapshot),
             Ok(Err(reason)) => ControlAnswer::Failed(reason),

@@ -24,7 +24,7 @@ use crate::log::{Log, Purpose};
 use crate::record::{Draft, Item, MessageRecord, Progress, RecipientRecord, Record};
 use crate::replay::Replayed;
 use crate::segment::SegmentId;
-use crate::snapshot::{self, Snapshots};
+use crate::snapshot::Snapshots;
 use crate::upkeep::Upkeep;
 
 /// How long free space that was seen is taken for granted while there is plenty.
@@ -50,7 +50,7 @@ pub(crate) struct Spool {
     pub(crate) upkeep: Upkeep,
     pub(crate) snapshots: Snapshots,
     pub(crate) last_id: Mutex<QueueId>,
-    orders: UnboundedSender<Order>,
+    pub(crate) orders: UnboundedSender<Order>,
     fault: Mutex<Option<String>>,
     damage: Mutex<Vec<String>>,
     /// Messages that were found damaged and lie in the quarantine, and why.
@@ -224,12 +224,6 @@ impl Spool {
     pub(crate) fn order_tidy(&self) {
         // A committer that has ended leaves it to the next start.
         drop(self.orders.send(Order::Tidy));
-    }
-
-    /// Has the committer answer with a snapshot.
-    pub(crate) fn order_snapshot(&self, to: oneshot::Sender<snapshot::Answer>) {
-        // A committer that has ended drops the question, which is an answer.
-        drop(self.orders.send(Order::Snapshot(to)));
     }
 
     /// Adds a message to the log and, once it is durable, to the index.

@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -114,7 +115,6 @@ fn a_backup_under_load_is_restored_on_a_second_instance() {
             let told = server.must(&["backup", text]);
             assert!(told.contains("is written.") && told.contains("no Maildirs"), "{told}");
             assert!(until(|| taken.load(Ordering::Relaxed) > before + 5));
-            use std::os::unix::fs::PermissionsExt;
             assert_eq!(backup.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             assert!(server.must(&["backup", "--check", text]).contains("is whole."));
         }
@@ -152,7 +152,7 @@ fn a_backup_under_load_is_restored_on_a_second_instance() {
 #[test]
 fn a_killed_backup_leaves_no_file_and_the_server_goes_on() {
     let server = Server::start(&setup());
-    let ids: Vec<_> = (0..8).map(|_| import(&server, 6_000_000)).collect();
+    let ids: Vec<_> = (0..8).map(|at| import(&server, 6_000_000 + 100 * at)).collect();
     let folder = tempfile::tempdir().unwrap();
     let (file, text) = path(&folder, "killed.backup");
     let partial = folder.path().join(".killed.backup.partial");
@@ -290,7 +290,6 @@ fn a_full_disk_leaves_nothing_behind() {
     let (_, text) = path(&folder, "good.backup");
     server.must(&["backup", &text]);
     let state = disk.point().join("state");
-    let state: &Path = &state;
     let output = lamppost()
         .args(["--config".as_ref(), server.config().as_os_str(), "--state".as_ref()])
         .args([state.as_os_str(), "restore".as_ref(), text.as_ref()])
