@@ -170,7 +170,11 @@ fn opened(place: &Place, text: Option<&str>) -> Result<Opened, Failure> {
             .map_err(|problems| Failure::new(Code::Data, problems.render(false)))?,
         (None, None) => Config::demo(),
     };
-    place.settle(config, file, text.is_some())
+    let mut opened = place.settle(config, file, text.is_some())?;
+    // What is beside it is meant to be beside the folder itself, whatever leads there.
+    let state = std::fs::canonicalize(&opened.state);
+    opened.state = state.unwrap_or_else(|_| opened.state.components().collect());
+    Ok(opened)
 }
 
 /// Makes sure that no program runs on the state, and that none starts while this is held.
