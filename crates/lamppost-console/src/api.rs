@@ -20,7 +20,7 @@ use lamppost_roles::{
 use lamppost_telemetry::{Fact, read_outcomes};
 use serde::{Deserialize, Serialize};
 
-use crate::{Asker, ControlSocket, import};
+use crate::{Asker, ControlSocket, import, snapshot};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
@@ -166,6 +166,7 @@ impl Control {
             .route("/v1/queue/change", post(change))
             // It reads the body itself, piece by piece, and is not bound by the limit below.
             .route("/v1/queue/import", post(import::import))
+            .route("/v1/queue/snapshot", get(snapshot::snapshot))
             .route("/v1/queue/{id}", get(show))
             .route("/v1/queue/{id}/content", get(content))
             .route("/v1/log/{id}", get(log))
@@ -179,7 +180,7 @@ impl Control {
         drop(axum::serve(socket, service).await);
     }
 
-    async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
+    pub(crate) async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
         match self.queue.ask(request).await {
             Ok(ControlAnswer::NotFound) => {
                 Err(Failed(StatusCode::NOT_FOUND, "no such message in the queue".into()))

@@ -7,6 +7,7 @@ mod api;
 mod client;
 mod import;
 mod metrics;
+mod snapshot;
 mod socket;
 
 pub use api::{

@@ -243,6 +243,34 @@ fn connect_to_read(path: &Path) -> Result<Connection, Box<dyn std::error::Error 
     Ok(Connection::open_with_flags(address, flags)?)
 }
 
+/// Copies a database as it is at one moment, whoever writes into it meanwhile, into a file of its own
+/// that nobody else may read. What was at `to` is gone.
+///
+/// # Errors
+/// When the one cannot be read or the other not be written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), DatabaseError> {
+    let failed = |what, path: &Path, source| DatabaseError::Statement {
+        path: path.to_owned(),
+        what,
+        source,
+    };
+    let open =
+        |source: std::io::Error| DatabaseError::Open { path: to.to_owned(), source: source.into() };
+    match std::fs::remove_file(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(open(error)),
+        _ => {}
+    }
+    // SQLite takes an empty file for none, and would make one by the umask.
+    drop(File::options().create_new(true).write(true).mode(0o600).open(to).map_err(open)?);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(from, flags);
+    let connection = connection.map_err(|source| failed("read what is", from, source))?;
+    let copied = connection
+        .busy_timeout(BUSY_TIMEOUT)
+        .and_then(|()| connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]));
+    copied.map(drop).map_err(|source| failed("copy what is", from, source))
+}
+
 fn connect(
     path: &Path,
     survives: Survives,

@@ -24,6 +24,7 @@ use crate::log::Purpose;
 use crate::record::{Draft, Item, MessageRecord, Progress, RecipientRecord, Record};
 use crate::replay::Replayed;
 use crate::segment::SegmentId;
+use crate::snapshot::Snapshots;
 use crate::upkeep::Upkeep;
 
 /// How long free space that was seen is taken for granted while there is plenty.
@@ -47,8 +48,9 @@ pub(crate) struct Spool {
     /// Messages with recipients that failed for good and without a sender to tell.
     pub(crate) undeliverable: Mutex<BTreeSet<QueueId>>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) snapshots: Snapshots,
     pub(crate) last_id: Mutex<QueueId>,
-    orders: UnboundedSender<Order>,
+    pub(crate) orders: UnboundedSender<Order>,
     pub(crate) fault: Mutex<Option<String>>,
     pub(crate) damage: Mutex<Vec<String>>,
     /// Messages that were found damaged and lie in the quarantine, and why.
@@ -88,6 +90,7 @@ impl Spool {
             failures: Mutex::new(replayed.failures),
             undeliverable: Mutex::default(),
             upkeep,
+            snapshots: Snapshots::default(),
             last_id: Mutex::new(replayed.last_id),
             orders,
             fault: Mutex::default(),

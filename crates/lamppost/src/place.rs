@@ -55,6 +55,17 @@ impl Place {
             Some(path) => load(path)?,
             None => Config::demo(),
         };
+        let has_file = file.is_some();
+        self.settle(config, file, has_file)
+    }
+
+    /// Settles where the state is, for this configuration; one that is no demo has a file.
+    pub(crate) fn settle(
+        &self,
+        config: Config,
+        file: Option<PathBuf>,
+        has_file: bool,
+    ) -> Result<Opened, Failure> {
         let state = self.state.clone().or_else(|| config.server.state.clone());
         let state = match state {
             // Maildirs are named in the log and in messages: their paths must not depend on where
@@ -62,7 +73,7 @@ impl Place {
             Some(state) => std::path::absolute(&state).map_err(|error| {
                 Failure::at(Code::Data, &format!("no folder {}", state.display()), &error)
             })?,
-            None => default_state(file.as_deref())?,
+            None => default_state(file.as_deref(), has_file)?,
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
@@ -183,10 +194,10 @@ pub(crate) fn unread(error: &LoadError) -> Failure {
 }
 
 /// Where the state is when nobody says.
-fn default_state(file: Option<&Path>) -> Result<PathBuf, Failure> {
+fn default_state(file: Option<&Path>, has_file: bool) -> Result<PathBuf, Failure> {
     // The service of an installed system is not root, and what root asks must be about the same state.
     let is_installed = file == Some(Path::new(SYSTEM_FILE));
-    if is_installed || (file.is_some() && rustix::process::geteuid().is_root()) {
+    if is_installed || (has_file && rustix::process::geteuid().is_root()) {
         return Ok(PathBuf::from("/var/lib/lamppost"));
     }
     let variable =

@@ -1,10 +1,12 @@
 //! The command line.
 
 mod account;
+mod backup;
 mod config;
 mod log;
 mod man;
 pub(crate) mod out;
+mod progress;
 mod queue;
 mod remarks;
 mod status;
@@ -52,6 +54,18 @@ enum Command {
     /// Write the manual pages and the shells' completions into a folder, for a package
     #[command(hide = true)]
     Man(man::Man),
+    /// Write all state into one file, while the program runs or not; or check such a file
+    ///
+    /// In it are the queue, the accounts, the greylist, the outcome log, the demo's certificates and the
+    /// configuration file; not the Maildirs, nor the files that the configuration names. FILE gets its
+    /// name only once it is whole, and only you may read it: passwords' hashes and mail are in it.
+    Backup(backup::Backup),
+    /// Make a state folder out of a backup, of a program that does not run
+    ///
+    /// Everything in FILE is proved before anything is touched. A state that is there already is left
+    /// alone; with --force it is put aside. What was in the queue is held, since the original may have
+    /// delivered it since: look at it with `queue`, then `queue release` or `queue delete`.
+    Restore(backup::Restore),
 }
 
 /// Does what the command line says.
@@ -69,6 +83,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Log(log) => log.execute(&place),
         Command::Reload => wait(status::reload(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
+        Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
+        Command::Restore(restore) => restore.execute(&place),
     }
 }
 
