@@ -46,6 +46,9 @@ pub(crate) struct Spool {
     pub(crate) failures: Mutex<BTreeSet<QueueId>>,
     /// Messages with recipients that failed for good and without a sender to tell.
     pub(crate) undeliverable: Mutex<BTreeSet<QueueId>>,
+    /// Recipients that an administrator retried while their delivery was under way: when it fails, they
+    /// are tried again at once.
+    pub(crate) again: Mutex<BTreeSet<Item>>,
     pub(crate) upkeep: Upkeep,
     pub(crate) last_id: Mutex<QueueId>,
     orders: UnboundedSender<Order>,
@@ -87,6 +90,7 @@ impl Spool {
             notices: Notify::new(),
             failures: Mutex::new(replayed.failures),
             undeliverable: Mutex::default(),
+            again: Mutex::default(),
             upkeep,
             last_id: Mutex::new(replayed.last_id),
             orders,
@@ -129,25 +133,6 @@ impl Spool {
             index.progress(id, &again);
             self.failures.lock().remove(&id);
         }
-    }
-
-    /// Says which messages lie in the quarantine, until somebody looks after them.
-    fn tell_quarantined(&self) {
-        /// Messages that are named; the folder tells the others.
-        const NAMED_MAX: usize = 10;
-        let known = self.quarantined.lock();
-        if known.is_empty() {
-            return;
-        }
-        let named: Vec<_> = known.keys().take(NAMED_MAX).map(ToString::to_string).collect();
-        let more = if known.len() > NAMED_MAX { " …" } else { "" };
-        let folder = self.settings.quarantine();
-        self.damaged(format!(
-            "{} damaged messages are in {}: {}{more}; look at them, and remove their files",
-            known.len(),
-            folder.display(),
-            named.join(" ")
-        ));
     }
 
     /// The time in milliseconds since 1970.

@@ -131,6 +131,7 @@ impl Pages<'_> {
 pub(super) fn settings(opened: &Opened) -> lamppost_queue::Settings {
     lamppost_queue::Settings {
         directory: opened.state.join("spool"),
+        hostname: opened.hostname(),
         segment_size: opened.config.mail.queue.segment_size.0,
         ..lamppost_queue::Settings::default()
     }
