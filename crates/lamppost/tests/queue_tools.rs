@@ -148,13 +148,13 @@ fn each_filter_finds_what_it_names() {
         ID-C AGE 22 B <> x@far.test held, deferred, N tries
         3 messages, 4 recipients waiting or failed, 507 KiB; `lamppost queue show ID` tells why
         ");
-    insta::assert_snapshot!(told(&server, &ids, &["queue", "list", "--older", "1h"]), @"No message in the queue is like that.");
+    insta::assert_snapshot!(told(&server, &ids, &["queue", "list", "--older", "1h"]), @"No message in the queue matches.");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "show", b]), @r"
         message ID-B
         received TIME
         from <bob@two.test>
         size 507 KiB
-        client none: this host wrote it
+        client none: it was imported
         session import-SUM
         to y@far.test: deferred, N tries, next in AGE
         last try TIME 4.4.1 cannot connect to the relay HOST Connection refused (os error 111)
@@ -315,8 +315,8 @@ fn what_cannot_be_imported_is_named_and_the_rest_is_imported() {
         0 messages imported, 4 refused.
         error: DIR/a.eml: there is no DIR/a.json that says the envelope
         help: say it with --from and --to
-        error: DIR/b.eml: DIR/b.json is no exported envelope: missing field `id` at line 1 column 2
-        help: move it away, and say the envelope with --from and --to
+        error: DIR/b.eml: DIR/b.json is no exported envelope (line 1, column 2): it must have `id`, `sender`, `size`, `held` and `recipients`, a list in which each has `address`, `state` and `attempts`
+        help: compare it with what `lamppost queue export` writes, or say the envelope with --from and --to, which are used instead
         error: DIR/c.eml: it was held when it was exported
         help: import it with --include-held if it may be delivered now
         error: DIR/d.eml: it is empty
@@ -330,20 +330,23 @@ fn what_cannot_be_imported_is_named_and_the_rest_is_imported() {
         ");
     let all = ["--from", "s@one.test", "--to", "r@far.test", folder_name, &path("none.eml")];
     let imported = told(&[&["--include-held"], &all[..]].concat());
-    assert!(imported.contains("2 messages imported, 3 refused."), "{imported}");
+    // What the command line says stands for an envelope that cannot be read.
+    assert!(imported.contains("3 messages imported, 2 refused."), "{imported}");
     // What was refused is refused again, and what is there is left out.
     insta::assert_snapshot!(told(&[&["--include-held"], &all[..]].concat()), @r"
         DIR/a.eml: there already as ID-A: it was imported TIME
-        DIR/c.eml: there already as ID-B: it was imported TIME
-        0 messages imported, 2 there already, 3 refused.
-        error: DIR/b.eml: DIR/b.json is no exported envelope: missing field `id` at line 1 column 2
-        help: move it away, and say the envelope with --from and --to
+        DIR/b.eml: there already as ID-B: it was imported TIME
+        DIR/c.eml: there already as ID-C: it was imported TIME
+        0 messages imported, 3 there already, 2 refused.
         error: DIR/d.eml: it is empty
         error: DIR/none.eml: cannot read DIR/none.eml: No such file or directory (os error 2)
-        error: 3 files were refused
+        error: 2 files were refused
         exit 65
         ");
-    assert_eq!(ids().len(), 2);
+    assert_eq!(ids().len(), 3);
+    std::fs::write(path("b.json"), "{ \"id\": ").unwrap();
+    let torn = told(&[&path("b.eml")]);
+    assert!(torn.contains("DIR/b.json is no JSON (line 1, column 8)"), "{torn}");
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     insta::assert_snapshot!(told(&[empty]).replace(empty, "EMPTY"), @r"
@@ -438,8 +441,8 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         exit 65
         ");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "retry", a, b]), @r"
-        2 messages retried.
-        1 of them is held, and stays so until `lamppost queue release`.
+        1 message is held: it is tried after `lamppost queue release`.
+        1 message retried.
         ");
     assert_eq!(found(&server, &["--in-state", "held"]), std::slice::from_ref(a));
     insta::assert_snapshot!(told(&server, &ids, &["queue", "return", c]), @r"
@@ -451,10 +454,19 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         ");
     assert_eq!(found(&server, &["--sender", "<>"]), std::slice::from_ref(c));
     insta::assert_snapshot!(told(&server, &ids, &["queue", "delete", nobody, "--dry-run"]), @r"
+        0000000000007: no message in the queue has this id
         Dry run: 0 messages would be deleted.
-        error: no message in the queue has the id 0000000000007
+        error: 1 message would not be deleted
+        help: `lamppost queue` lists what is in the queue, `lamppost log ID` what became of the rest
         exit 65
         ");
+    insta::assert_snapshot!(told(&server, &ids, &["queue", "hold", a, "--dry-run"]), @r"
+        ID-A: is held already
+        Dry run: 0 messages would be held.
+        ");
+    let retried = told(&server, &ids, &["queue", "retry", a, "--dry-run"]);
+    assert!(retried.contains("1 message is held: it is tried after"), "{retried}");
+    assert!(retried.ends_with("Dry run: 0 messages would be retried."), "{retried}");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "release", b, "--json"]), @r#"
         {
         "changed": 0,
@@ -640,6 +652,11 @@ fn a_flipped_bit_in_a_record_costs_that_message_and_no_other() {
     let shown = told(&server, &ids, &["queue", "show", &ids[0]]);
     assert!(shown.contains("FAULT") && shown.contains("to x@far.test: failed,"), "{shown}");
     assert_eq!(found(&server, &[])[..2], ids[1..]);
+    // What is left of it can be brought back.
+    let quarantine = server.state().join("spool/quarantine");
+    let imported = server.must(&["queue", "import", quarantine.to_str().unwrap()]);
+    assert!(imported.ends_with("1 message imported.\n"), "{imported}");
+    assert_eq!(found(&server, &["--sender", "anna@one.test"]).len(), 1);
     assert_eq!(content(&server, &ids[2]), b"Subject: three\n\nthird\n");
 }
 
