@@ -495,6 +495,35 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
 }
 
 #[test]
+fn a_retry_tells_what_is_being_delivered() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a relay that takes connections and says nothing"
+    )]
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mail = format!("relay-to = \"{}\"\n", silent.local_addr().unwrap());
+    let server = Server::start(&Setup { mail, ..Setup::default() });
+    let folder = self::mail();
+    let id = import(&server, &folder.path().join("a.eml"), "s@one.test", &["x@far.test"]);
+    assert!(until(|| found(&server, &["--in-state", "delivering"]).len() == 1));
+    let ids = [id.clone()];
+    let retried =
+        |arguments: &[&str]| told(&server, &ids, &[&["queue", "retry"], arguments].concat());
+    insta::assert_snapshot!(retried(&["--all"]), @r"
+        0 messages retried.
+        1 is being delivered at this moment; it is tried again at once if that fails.
+        ");
+    insta::assert_snapshot!(retried(&[&id]), @r"
+        ID-A: is being delivered at this moment; it is tried again at once if that fails
+        0 messages retried.
+        ");
+    insta::assert_snapshot!(retried(&[&id, "--dry-run"]), @r"
+        ID-A: is being delivered at this moment; it is tried again at once if that fails
+        Dry run: 0 messages would be retried.
+        ");
+}
+
+#[test]
 fn the_log_tells_the_whole_life_of_a_message() {
     let server = start();
     let [id, ..] = fill(&server);
