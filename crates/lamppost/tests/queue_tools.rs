@@ -681,12 +681,40 @@ fn a_flipped_bit_in_a_record_costs_that_message_and_no_other() {
     let shown = told(&server, &ids, &["queue", "show", &ids[0]]);
     assert!(shown.contains("FAULT") && shown.contains("to x@far.test: failed,"), "{shown}");
     assert_eq!(found(&server, &[])[..2], ids[1..]);
+    let tried = told(&server, &ids, &["queue", "retry", &ids[0], "--dry-run"]);
+    assert!(tried.starts_with("ID-A: no message in the queue has this id"), "{tried}");
     // What is left of it can be brought back.
     let quarantine = server.state().join("spool/quarantine");
     let imported = server.must(&["queue", "import", quarantine.to_str().unwrap()]);
     assert!(imported.ends_with("1 message imported.\n"), "{imported}");
     assert_eq!(found(&server, &["--sender", "anna@one.test"]).len(), 1);
     assert_eq!(content(&server, &ids[2]), b"Subject: three\n\nthird\n");
+}
+
+/// No checkpoint tells of the message: its record alone does.
+#[test]
+fn a_content_that_is_damaged_after_a_kill_costs_no_more_than_itself() {
+    let mut server = start();
+    let ids = fill(&server);
+    server.kill();
+    let (segment, at) = find(&server, b"first needle");
+    flip(&segment, at);
+    let damaged = check(&server, &ids, &[]);
+    assert!(damaged.contains("message ID-A is lost: its content in the record"), "{damaged}");
+    assert!(!damaged.contains("unknown"), "{damaged}");
+    server.launch();
+    let status = told(&server, &ids, &["status"]);
+    assert!(status.contains("message ID-A from <anna@one.test> to x@far.test is"), "{status}");
+    let shown = told(&server, &ids, &["queue", "show", &ids[0]]);
+    assert!(shown.contains("FAULT its content in segment 1 at"), "{shown}");
+    let quarantine = server.state().join("spool/quarantine");
+    let left = std::fs::read(quarantine.join(&ids[0]).with_extension("eml")).unwrap();
+    assert!(left.starts_with(b"Subject: one\n\n&irst needle"), "{left:?}");
+    server.must(&["queue", "retry", &ids[0]]);
+    let log = || server.must(&["log", &ids[0]]);
+    assert!(until(|| log().contains("sender told of failure")), "{}", server.log());
+    assert!(log().contains("is damaged in the spool"), "{}", log());
+    assert_eq!(found(&server, &["--recipient", "anna@one.test"]).len(), 1);
 }
 
 #[test]
