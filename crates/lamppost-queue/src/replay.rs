@@ -10,7 +10,7 @@ use lamppost_roles::QueueId;
 use tracing::{error, warn};
 
 use crate::checkpoint::{self, Position, Standing};
-use crate::index::{Index, Message};
+use crate::index::{Entry, Index, Message};
 use crate::log::Next;
 use crate::quarantine::{self, keep};
 use crate::record::{Progress, Record};
@@ -20,7 +20,7 @@ use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, cut_torn, read_
 use crate::{Settings, StartError};
 
 pub use records::scan_segment;
-pub(crate) use records::{Segment, take_in, voided};
+pub(crate) use records::{Segment, restore, take_in, voided};
 
 /// What the spool says.
 pub(crate) struct Replayed {
@@ -66,12 +66,9 @@ pub(crate) fn replay(
             segments.push(segment);
         }
     }
-    let mut entries = std::mem::take(&mut replay.entries);
-    // A message whose segment is gone was done, or moved, after the checkpoint was written.
-    entries.retain(|entry| replay.next.segments.contains_key(&entry.place.segment));
-    for entry in entries {
-        replay.index.restore(entry);
-    }
+    let entries = std::mem::take(&mut replay.entries);
+    let lost = quarantine::segments(disk, settings)?;
+    restore(&mut replay.index, &replay.next, (entries, &lost));
     for (number, lost) in missing(&segments) {
         warn!(segment = number, lost, "records at the end of a segment of the spool are missing");
         replay.damage.push(format!("{lost} records at the end of segment {number} are missing"));
@@ -79,6 +76,7 @@ pub(crate) fn replay(
     let (sequence, newest) = take_in(&mut replay.index, &segments);
     replay.next.sequence = replay.next.sequence.max(sequence);
     replay.last_id = replay.last_id.max(newest);
+    replay.tell_lost(&lost);
     let doubtful = match position {
         Some(_) => Vec::new(),
         None => replay.doubtful(),
@@ -118,7 +116,7 @@ struct Replay<'a> {
     settings: &'a Settings,
     paths: Vec<(u64, PathBuf)>,
     index: Index,
-    entries: Vec<crate::index::Entry>,
+    entries: Vec<Entry>,
     last_id: QueueId,
     next: Next,
     damage: Vec<String>,
@@ -252,6 +250,8 @@ impl<'a> Replay<'a> {
     fn set_aside(&mut self, number: u64, path: &Path) {
         let target = self.settings.quarantine().join(format!("{number:010}.seg"));
         let moved = self.disk.rename(path, &target);
+        // Its name there is what tells its messages from those that were done.
+        let moved = moved.and_then(|()| self.disk.sync_folder(&self.settings.quarantine()));
         if let Err(error) = moved {
             warn!(segment = number, reason = %error, "a segment of the spool has no header and cannot be set aside");
         } else {
@@ -262,6 +262,20 @@ impl<'a> Replay<'a> {
             path.display(),
             target.display()
         ));
+    }
+
+    /// Says how many messages were in segments that were set aside: they fail when their turn comes.
+    fn tell_lost(&mut self, lost: &BTreeSet<u64>) {
+        for number in lost {
+            let messages = self.index.segment(*number).map_or(0, |segment| segment.messages);
+            if messages > 0 {
+                error!(segment = number, messages, "messages are lost with a segment of the spool");
+                self.damage.push(format!(
+                    "messages lost with segment {number}: {messages}; each fails when its turn comes, \
+                     and its sender is told"
+                ));
+            }
+        }
     }
 
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.

@@ -1,10 +1,11 @@
-//! Taking what the records of the log say into the index.
+//! Taking into the index what the checkpoint and the log say.
 
 use std::collections::BTreeSet;
 
 use lamppost_roles::QueueId;
 
-use crate::index::{Index, Place};
+use crate::index::{Entry, Index, Place};
+use crate::log::Next;
 use crate::record::Record;
 use crate::segment::{Found, Head, SegmentId, read_head, scan};
 
@@ -14,6 +15,26 @@ pub(crate) struct Segment {
     /// The sequence number of the first record that may be in it.
     pub(crate) first: u64,
     pub(crate) found: Vec<Found>,
+}
+
+/// Takes the messages of a checkpoint into the index.
+///
+/// One whose segment is gone was done, or moved, after the checkpoint was written. One whose segment was
+/// set aside is lost, and must be told: what later records say of it outlives its segment.
+pub(crate) fn restore(
+    index: &mut Index,
+    next: &Next,
+    (entries, lost): (Vec<Entry>, &BTreeSet<u64>),
+) {
+    for &number in lost.iter().filter(|number| !next.segments.contains_key(number)) {
+        index.add_segment(SegmentId { number, generation: 0 });
+    }
+    for entry in entries {
+        let segment = entry.place.segment;
+        if lost.contains(&segment) || next.segments.contains_key(&segment) {
+            index.restore(entry);
+        }
+    }
 }
 
 /// Takes the records into the index, in the order of the log and without those that were voided.

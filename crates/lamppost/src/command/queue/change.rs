@@ -96,8 +96,7 @@ impl Change {
                     let some = change(&client, verb, ids).await?;
                     delivering +=
                         some.unchanged.iter().filter(|one| is_remembered(verb, one)).count() as u64;
-                    let unchanged = Vec::new();
-                    add(&mut changes, Changes { unchanged, ..some });
+                    add(&mut changes, unnamed(verb, some));
                 }
                 progress.add(page.len() as u64);
             }
@@ -297,4 +296,31 @@ fn add(all: &mut Changes, some: Changes) {
     all.held += held;
     all.unknown.extend(unknown);
     all.unchanged.extend(unchanged);
+}
+
+/// Changes of messages that filters found: those that left the queue meanwhile were named by nobody, and
+/// what is being delivered at this moment needs no retry.
+fn unnamed(verb: Verb, mut changes: Changes) -> Changes {
+    changes.unknown.clear();
+    let is_tried = |one: &Unchanged| verb == Verb::Retry && one.why == WhyUnchanged::Delivering;
+    changes.unchanged.retain(|one| !is_tried(one));
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_the_queue_is_missed_only_where_it_was_named() {
+        let unchanged = vec![Unchanged { id: QueueId(2), why: WhyUnchanged::Delivering }];
+        let found = Changes { changed: 1, held: 0, unknown: vec![QueueId(1)], unchanged };
+        let left = unnamed(Verb::Return, found.clone());
+        assert_eq!(
+            (left.changed, left.unknown, left.unchanged),
+            (1, vec![], found.unchanged.clone())
+        );
+        let left = unnamed(Verb::Retry, found);
+        assert_eq!((left.changed, left.unknown, left.unchanged), (1, vec![], vec![]));
+    }
 }
