@@ -363,7 +363,7 @@ mod tests {
             Ok(())
         };
         let broken = client.stream("/v1/queue/snapshot", take).await;
-        assert!(matches!(broken, Err(ClientError::Broken(_))), "{broken:?}");
+        assert!(matches!(broken, Err(ClientError::BrokenOff(_))), "{broken:?}");
         let (head, content) = bytes.split_at(bytes.iter().position(|&b| b == b'\n').unwrap());
         let head: lamppost_roles::Snapshot = serde_json::from_slice(head).unwrap();
         assert_eq!((head, content), (snapshot(), &b"\n0000"[..]));

@@ -233,6 +233,8 @@ fn a_deleted_message_is_gone_for_good() {
     let id = reply.trim().rsplit(' ').next().unwrap().to_owned();
     server.must(&["queue", "hold", &id]);
     server.must(&["queue", "delete", &id]);
+    // A busy log is written a few milliseconds later, and nothing waits for it.
+    assert!(until(|| server.must(&["log", &id]).contains("message deleted")));
     std::fs::remove_file(&blocked).unwrap();
     server.kill();
     server.launch();
