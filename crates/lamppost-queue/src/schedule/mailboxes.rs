@@ -37,15 +37,10 @@ pub(super) async fn deliver(spool: &Arc<Spool>, delivery: &Delivery, items: &[It
             Ok(Some(loaded)) => ready.extend(try_of(&loaded.record, item)),
             Ok(None) => {}
             // Its file is there, whatever became of its record.
-            Err(outcome) => {
-                if let Some(one) = known(spool, item) {
-                    ready.push(one);
-                    continue;
-                }
-                let (id, index) = item;
-                let lost = Tried::lost(spool, (id, vec![index]), &outcome).await;
-                troubled |= conclude(spool, lost);
-            }
+            Err(outcome) => match known(spool, item) {
+                Some(one) => ready.push(one),
+                None => troubled |= conclude(spool, vec![(Tried::known(spool, item), outcome)]),
+            },
         }
     }
     let mut waiting = waiting.into_iter();
@@ -107,10 +102,7 @@ async fn unreadable(spool: &Arc<Spool>, id: QueueId, error: &io::Error) -> Outco
     let (keeper, why) = (spool.clone(), error.to_string());
     match spool.settings.blocking.run(move || keeper.quarantine(id, &why)).await {
         Ok(Ok(())) => {
-            // What was found first says more than what misses the content today.
-            let why = spool.quarantined.lock().get(&id).cloned();
-            let why = why.unwrap_or_else(|| error.to_string());
-            let text = format!("the message is damaged in the spool: {why}");
+            let text = format!("the message is damaged in the spool: {error}");
             Outcome::Failed(Reason::own(DAMAGED, text))
         }
         Ok(Err(full)) => {
@@ -170,10 +162,7 @@ async fn prepare(
             }
             // Deleted meanwhile.
             Ok(None) => {}
-            Err(outcome) => {
-                let (id, index) = item;
-                outcomes.extend(Tried::lost(spool, (id, vec![index]), &outcome).await);
-            }
+            Err(outcome) => outcomes.push((Tried::known(spool, item), outcome)),
         }
     }
     let mut prepared = Vec::new();
