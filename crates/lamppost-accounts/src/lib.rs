@@ -140,6 +140,12 @@ impl Accounts {
         }
     }
 
+    /// How many addresses and how many accounts are blocked after wrong passwords. `now` is since
+    /// 1970.
+    pub fn blocked(&self, now: Duration) -> (usize, usize) {
+        self.tries.lock().blocked(now)
+    }
+
     /// The account of an address, whatever its case; nothing when there is none.
     ///
     /// # Errors
@@ -212,14 +218,6 @@ impl Accounts {
         deleted.then_some(()).ok_or_else(|| AccountError::Unknown(address.clone()))
     }
 
-    /// All accounts by name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn list(&self) -> Result<Vec<Address>, DatabaseError> {
-        table::list(&self.database).await
-    }
-
     async fn hash(&self, password: &Secret) -> Result<String, AccountError> {
         if password.expose().is_empty() {
             return Err(AccountError::EmptyPassword);
@@ -228,6 +226,14 @@ impl Accounts {
         let hashed = tokio::task::spawn_blocking(move || password::hash(&password)).await;
         hashed.unwrap_or(Err(HashError::Interrupted)).map_err(AccountError::Hash)
     }
+}
+
+/// The accounts of a database that is only read, by name.
+///
+/// # Errors
+/// When it cannot be read, or no account was ever added.
+pub async fn listed(database: &Database) -> Result<Vec<Address>, DatabaseError> {
+    table::list(database).await
 }
 
 #[cfg(test)]
@@ -323,7 +329,7 @@ mod tests {
         assert!(matches!(here.add(&demo, &secret("x")).await, Err(AccountError::Exists(_))));
         there.set_password(&demo, &secret("two")).await.unwrap();
         login(&here, PEER, "demo@lamppost.test", "two").await.unwrap();
-        assert_eq!(here.list().await.unwrap(), std::slice::from_ref(&demo));
+        assert_eq!(listed(&here.database).await.unwrap(), std::slice::from_ref(&demo));
         there.delete(&demo).await.unwrap();
         assert_eq!(here.find(&demo).await.unwrap(), None);
         assert!(matches!(here.delete(&demo).await, Err(AccountError::Unknown(_))));

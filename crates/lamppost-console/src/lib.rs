@@ -7,10 +7,11 @@ mod api;
 mod client;
 mod import;
 mod metrics;
+mod snapshot;
 mod socket;
 
 pub use api::{
-    Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
+    Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
     RoleStatus, Status,
 };
 pub use client::{Client, ClientError};

@@ -1,5 +1,6 @@
 //! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
 
+mod certificate;
 mod clock;
 pub mod demo_ca;
 mod drain;
@@ -13,6 +14,7 @@ pub mod proxy;
 mod tls;
 mod tls_client;
 
+pub use certificate::CertificateFacts;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
 pub use handover::{Given, NotGiven, give, receive_descriptor, send_descriptor};

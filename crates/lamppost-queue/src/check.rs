@@ -2,6 +2,7 @@
 
 mod examine;
 mod repair;
+mod restored;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use serde::Serialize;
 use crate::lock::Lock;
 use crate::spool::{Means, Spool};
 use crate::{Settings, StartError, committer, control};
+
+pub use restored::Restored;
 
 /// A spool that this process holds and that nothing runs on.
 pub struct OfflineSpool {
@@ -110,11 +113,18 @@ impl OfflineSpool {
         &self.examined.report
     }
 
-    /// Answers List, Show and Read as a running queue does.
+    /// Answers all that changes nothing as a running queue does.
     pub fn ask(&self, request: ControlRequest) -> ControlAnswer {
         match request {
             ControlRequest::Change { .. } => {
                 ControlAnswer::Failed("nothing is changed while no program runs".into())
+            }
+            ControlRequest::Snapshot => {
+                let segments = self.examined.next.segments.keys().copied();
+                match self.spool.keep_snapshot(segments, None) {
+                    Ok(snapshot) => ControlAnswer::Snapshot(snapshot),
+                    Err(reason) => ControlAnswer::Failed(reason),
+                }
             }
             ControlRequest::Status => ControlAnswer::Status(self.spool.status()),
             request => control::read(&self.spool, request),
@@ -354,6 +364,22 @@ mod tests {
         assert!(findings.iter().all(|one| one.0 == Severity::Damage), "{findings:?}");
         assert_eq!(repair(folder.path()), [QueueId(3)]);
         assert_eq!(std::fs::read_dir(settings.quarantine()).unwrap().count(), 2);
+    }
+
+    /// A start moved it there; the messages in it are lost and not done.
+    #[tokio::test]
+    async fn messages_of_a_segment_in_the_quarantine_are_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        spool(folder.path(), true);
+        let settings = settings(folder.path());
+        std::fs::create_dir(settings.quarantine()).unwrap();
+        let aside = settings.quarantine().join("0000000001.seg");
+        std::fs::rename(settings.segment(1), aside).unwrap();
+        let (findings, messages) = found(folder.path());
+        assert_eq!(messages, [1, 2, 3]);
+        assert!(findings.iter().any(|one| one.1.contains("its segment is lost")), "{findings:?}");
+        assert_eq!(repair(folder.path()), [1, 2, 3].map(QueueId));
+        assert_eq!(found(folder.path()), (vec![], vec![]));
     }
 
     #[tokio::test]

@@ -56,6 +56,8 @@ async fn answer(spool: &Arc<Spool>, request: ControlRequest) -> ControlAnswer {
     match request {
         ControlRequest::Status => ControlAnswer::Status(spool.status()),
         ControlRequest::Change { verb, selection, by } => change(spool, verb, selection, by).await,
+        ControlRequest::Snapshot => spool.take_snapshot().await,
+        ControlRequest::EndSnapshot(snapshot) => spool.end_snapshot(snapshot),
         request => {
             let reader = spool.clone();
             let reading = spool.settings.blocking.run(move || read(&reader, request)).await;
@@ -78,14 +80,22 @@ pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
             },
         },
         ControlRequest::Read { id, offset, length_max } => {
-            match spool.read(id, offset, length_max.min(PIECE_MAX)) {
+            // Whoever reads a large content from its beginning is not given a damaged one as whole.
+            let proved = if offset == 0 { spool.prove(id) } else { Ok(()) };
+            match proved.and_then(|()| spool.read(id, offset, length_max.min(PIECE_MAX))) {
                 Ok(Some(piece)) => ControlAnswer::Piece(piece),
                 Ok(None) => ControlAnswer::NotFound,
                 Err(error) => ControlAnswer::Failed(error.to_string()),
             }
         }
-        // These need no disk and never come here.
-        ControlRequest::Status | ControlRequest::Change { .. } => ControlAnswer::NotFound,
+        ControlRequest::ReadSnapshot { snapshot, file, offset, length_max } => {
+            spool.read_snapshot((snapshot, file), offset, length_max.min(PIECE_MAX))
+        }
+        // These need no disk, or the committer, and never come here.
+        ControlRequest::Status
+        | ControlRequest::Change { .. }
+        | ControlRequest::Snapshot
+        | ControlRequest::EndSnapshot(_) => ControlAnswer::NotFound,
     }
 }
 

@@ -12,6 +12,7 @@ mod check;
 mod checkpoint;
 mod committer;
 mod control;
+mod figures;
 mod filter;
 mod index;
 mod intake;
@@ -27,6 +28,7 @@ mod schedule;
 mod segment;
 mod settings;
 mod settle;
+mod snapshot;
 mod spares;
 mod spool;
 mod upkeep;
@@ -50,7 +52,7 @@ use crate::lock::Lock;
 use crate::schedule::Askers;
 use crate::spool::{Means, Spool};
 
-pub use check::{Finding, OfflineSpool, Repaired, Report, Severity};
+pub use check::{Finding, OfflineSpool, Repaired, Report, Restored, Severity};
 pub use replay::scan_segment;
 pub use settings::{Durability, Settings};
 
@@ -197,7 +199,7 @@ struct Opened {
 fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let disk = means.disk.clone();
     make_folders(&*disk, &settings)?;
-    let lock = Lock::take(&settings.directory)?;
+    let lock = Lock::wait(&settings.directory)?;
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings, false)?;
     settle::settle(&*disk, &settings, &replayed);
@@ -208,6 +210,7 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let spool = Spool::new(settings, means, replayed, orders);
     spool.has_segment(log.current());
     spool.checkpoint_replayed(&mut log);
+    spool.measured(log.bytes());
     Ok(Opened { spool, log, waiting, lock })
 }
 

@@ -35,13 +35,14 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Usage,
         Self::Data,
         Self::Unavailable,
         Self::Software,
         Self::System,
         Self::Io,
+        Self::Permission,
         Self::Config,
     ];
 }
@@ -76,6 +77,12 @@ impl Failure {
     pub(crate) fn from_parts(code: u8, what: String, cure: Option<String>) -> Self {
         let code = Code::ALL.into_iter().find(|one| *one as u8 == code);
         Self { code: code.unwrap_or(Code::Software), what, cure }
+    }
+
+    /// Says what to do about it, unless that is said already.
+    pub(crate) fn or_cure(mut self, cure: impl Into<String>) -> Self {
+        self.cure.get_or_insert_with(|| cure.into());
+        self
     }
 
     /// What failed, for a place that tells it otherwise.

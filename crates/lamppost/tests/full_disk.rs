@@ -75,6 +75,8 @@ impl Trouble {
         let Self { mut server, running, codes, is_dead } = self;
         assert!(until(|| running.refused() >= 20), "nothing is refused");
         assert!(until(|| server.is_unwell()), "status says nothing of the disk");
+        let has = |figure: &str| until(|| server.metrics_text().contains(figure));
+        assert!(has("lamppost_spool_fault 1\n") && has("lamppost_messages_refused_total{reason="));
         running.stop();
         let mut report = running.finish();
         let told_codes: BTreeSet<_> = report.refused().collect();
@@ -97,6 +99,8 @@ impl Trouble {
         assert!(goes_on, "mail is still refused: {reply}");
         server.await_empty_queue();
         assert!(until(|| !server.is_unwell()), "the disk is still said to be bad");
+        let is_well = || server.metrics_text().contains("lamppost_spool_fault 0\n");
+        assert!(until(is_well), "{}", server.metrics_text());
         let mut notes = Reader::start(&server, &ACCOUNTS, 1).finish();
         // The probes are not of the load.
         notes.problems.retain(|problem| !problem.contains("no token"));
@@ -196,4 +200,20 @@ fn a_mailbox_on_a_full_file_system_holds_up_no_other() {
     std::fs::remove_file(filler).unwrap();
     server.delivered(ACCOUNTS[1], 2);
     server.await_empty_queue();
+}
+
+#[test]
+fn an_account_that_a_full_disk_has_no_room_for_is_told_so() {
+    let Some(mounted) = Mounted::new(Kind::Tmpfs(2)) else { return };
+    let server = Server::prepare(&Setup::default(), Some(mounted.point().join("state")));
+    let full = mounted.fill(u64::MAX);
+    let add = ["account", "add", "demo@lamppost.test", "--generate"];
+    let output = server.command(&add);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{told}");
+    assert!(told.contains("the disk of ") && told.contains(" is full\n  help: "), "{told}");
+    std::fs::remove_file(full).unwrap();
+    server.must(&add);
+    mounted.fill(u64::MAX);
+    assert_eq!(server.must(&["account", "list"]), "demo@lamppost.test\n");
 }

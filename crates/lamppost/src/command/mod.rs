@@ -1,14 +1,17 @@
 //! The command line.
 
 mod account;
+mod backup;
 mod config;
 mod log;
+mod man;
 pub(crate) mod out;
+mod progress;
 mod queue;
 mod remarks;
 mod status;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
@@ -55,6 +58,21 @@ enum Command {
         /// Which
         role: Role,
     },
+    /// Write the manual pages and the shells' completions into a folder, for a package
+    #[command(hide = true)]
+    Man(man::Man),
+    /// Write all state into one file, while the program runs or not; or check such a file
+    ///
+    /// In it are the queue, the accounts, the greylist, the outcome log, the demo's certificates and the
+    /// configuration file; not the Maildirs, nor the files that the configuration names. FILE gets its
+    /// name only once it is whole, and only you may read it: passwords' hashes and mail are in it.
+    Backup(backup::Backup),
+    /// Make a state folder out of a backup, of a program that does not run
+    ///
+    /// Everything in FILE is proved before anything is touched. A state that is there already is left
+    /// alone; with --force it is put aside. What was in the queue is held, since the original may have
+    /// delivered it since: look at it with `queue`, then `queue release` or `queue delete`.
+    Restore(backup::Restore),
 }
 
 /// Does what the command line says.
@@ -66,20 +84,23 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Init(init) => init.execute(&place),
         Command::Config(command) => command.execute(&place),
         Command::Explain(explain) => explain.execute(&place),
-        Command::Account(command) => wait(command.execute(&place)),
-        Command::Queue(queue) => wait(queue.execute(&place)),
-        Command::Status(status) => wait(status.execute(&place)),
+        Command::Account(command) => wait(command.execute(&place)).flatten(),
+        Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
+        Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
         Command::Role { role } => crate::run::run_role(role),
-        Command::Reload => wait(status::reload(&place)),
+        Command::Reload => wait(status::reload(&place)).flatten(),
+        Command::Man(man) => man.execute(&Arguments::command()),
+        Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
+        Command::Restore(restore) => restore.execute(&place),
     }
 }
 
 /// Runs a command that talks to the program or to the database.
-fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn wait<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
-    runtime.block_on(command)
+    Ok(runtime.block_on(command))
 }
 
 /// A way to ask the running program.
@@ -96,6 +117,8 @@ fn unanswered(error: &ClientError) -> Failure {
         ClientError::Forbidden { .. } => Failure::of(Code::Permission, error)
             .cure("run this as root or as that user, with sudo for example"),
         ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
+        ClientError::BrokenOff(_) => Failure::of(Code::Unavailable, error)
+            .cure("it may have done what was asked: look before you ask again"),
         ClientError::Broken(_) => Failure::of(Code::Software, error),
     }
 }

@@ -14,10 +14,11 @@ use std::path::Path;
 use lamppost_accounts::Accounts;
 use lamppost_config::{Config, Level, LogFormat};
 use lamppost_database::{Database, Survives};
-use lamppost_telemetry::{Format, Guard, Kept, OutcomesTo};
+use lamppost_telemetry::{Format, Guard, Kept, OutcomesTo, StartError};
 use tracing::Level as LogLevel;
 
 use crate::exit::{Code, Failure};
+use crate::state_files::{database_failure, folder_failure};
 
 pub(crate) use self::role::{Role, run as run_role};
 pub(crate) use self::supervisor::run;
@@ -37,7 +38,10 @@ fn start_log(config: &Config, outcomes: OutcomesTo) -> Result<Guard, Failure> {
         Level::Trace => LogLevel::TRACE,
     };
     let settings = lamppost_telemetry::Settings { format, level, outcomes };
-    lamppost_telemetry::start(settings).map_err(|error| Failure::of(Code::System, &error))
+    lamppost_telemetry::start(settings).map_err(|error| match &error {
+        StartError::Outcomes { path, .. } => folder_failure(path, &error),
+        _ => Failure::of(Code::System, &error),
+    })
 }
 
 /// How much of the outcome log is kept.
@@ -47,7 +51,7 @@ fn kept(config: &Config) -> Kept {
 }
 
 async fn open_accounts(config: &Config, path: &Path) -> Result<Accounts, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
+    let failed = |error: &_| database_failure(path, error);
     let database = Database::open(path, Survives::PowerCut).map_err(|error| failed(&error))?;
     Accounts::open(database, settings::accounts(config)).await.map_err(|error| failed(&error))
 }

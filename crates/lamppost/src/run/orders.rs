@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lamppost_console::RelayStatus;
+use lamppost_console::{Blocked, RelayStatus};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::Fact;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,8 @@ pub(super) struct Condition {
     pub(super) health: Vec<Fact>,
     /// How it stands with the relay; delivery's.
     pub(super) relay: Option<RelayStatus>,
+    /// Who may try no password now; policy's.
+    pub(super) blocked: Blocked,
     /// What it gave up.
     pub(super) force: InForce,
 }

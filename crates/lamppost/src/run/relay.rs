@@ -84,6 +84,7 @@ mod tests {
             file: None,
             newer: None,
             state: "/state".into(),
+            state_named_by: crate::run::setup::NamedBy::Nobody,
             hostname: "mail.lamppost.test".into(),
             pem: None,
             relay_password: password.map(|password| Secret::new(password.to_owned())),

@@ -21,6 +21,7 @@ pub(super) struct Setup {
     /// at the start.
     pub(super) newer: Option<String>,
     pub(super) state: PathBuf,
+    pub(super) state_named_by: NamedBy,
     pub(super) hostname: String,
     /// The certificate, where a listener needs one; for the front.
     pub(super) pem: Option<Pem>,
@@ -28,6 +29,25 @@ pub(super) struct Setup {
     pub(super) relay_password: Option<Secret>,
     /// Whom to believe that they are the relay; for delivery.
     pub(super) relay_trust: Option<Trust>,
+}
+
+/// Who named the state folder, for those who must name another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum NamedBy {
+    CommandLine,
+    /// The configuration file, at this place.
+    File(String),
+    Nobody,
+}
+
+impl NamedBy {
+    fn of(opened: &Opened) -> Self {
+        match opened.place_of("server.state") {
+            _ if opened.state_is_named => Self::CommandLine,
+            Some(place) => Self::File(place),
+            None => Self::Nobody,
+        }
+    }
 }
 
 impl Setup {
@@ -51,6 +71,7 @@ impl Setup {
             file: file.clone().map(|file| (file, text.clone())),
             newer: None,
             state: state.clone(),
+            state_named_by: NamedBy::of(opened),
             pem: pem(config, state, &hostname)?,
             hostname,
             relay_password: password.transpose()?,
@@ -64,6 +85,7 @@ impl Setup {
             file: begun.file.clone(),
             newer: self.file.map(|(_, text)| text),
             state: begun.state.clone(),
+            state_named_by: begun.state_named_by.clone(),
             hostname: begun.hostname.clone(),
             // Listeners that began without TLS stay without it.
             pem: begun.pem.as_ref().and(self.pem),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use lamppost_console::{
-    Control, ControlSettings, ControlSocket, Host, HostStatus, ReloadError, RoleStatus,
+    Blocked, Control, ControlSettings, ControlSocket, Host, HostStatus, ReloadError, RoleStatus,
     serve_metrics,
 };
 use lamppost_net::Listener;
@@ -112,6 +112,8 @@ impl Program {
             let Inspected::Condition(condition) = answer else { continue };
             status.sessions += condition.sessions;
             status.relay = status.relay.or(condition.relay);
+            status.blocked.addresses += condition.blocked.addresses;
+            status.blocked.accounts += condition.blocked.accounts;
             status.health.extend(condition.health);
             let name = role.name().into();
             status.roles.push(RoleStatus { name, pid: condition.pid, force: condition.force });
@@ -128,9 +130,11 @@ fn unknown() -> HostStatus {
         pid: 0,
         uptime_s: 0,
         state: "".into(),
+        file: None,
         listeners: Vec::new(),
         sessions: 0,
         relay: None,
+        blocked: Blocked::default(),
         health: Vec::new(),
         roles: Vec::new(),
     }

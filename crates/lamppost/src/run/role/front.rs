@@ -42,7 +42,7 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
         (Arc::new(SystemClock), start.metrics.clone()),
         drain.clone(),
     ));
-    let served = listeners::named(config).map(|(listen, address)| {
+    let served = listeners::named(config).map(|(_, listen, address)| {
         let name = address.to_string();
         let settings = settings::listener(config, listen, &name, &setup.hostname);
         let tls = tls.clone().filter(|_| listen.tls != TlsMode::Off);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_config::Config;
+use lamppost_console::Blocked;
 use lamppost_net::Given;
 use lamppost_net::link::Inbox;
 use lamppost_sandbox::{InForce, Power, Sockets, restrict};
@@ -24,6 +25,7 @@ use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
 use super::start_log;
 use crate::exit::{Code, Failure};
+use crate::state_files;
 
 /// How long a role that lost its supervisor takes to end well.
 const ORPHANS_GRACE: Duration = Duration::from_secs(1);
@@ -141,6 +143,8 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     let setup: Setup = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
     drop(zeroize::Zeroizing::new(text));
     let config = setup.config()?;
+    // Whose a file is can be told by name later.
+    state_files::users();
     // Before the first thread: what comes later has no more power than this one.
     let force = restrict(&role.power(&setup, &config)).map_err(|error| failed(&error))?;
     let outcomes = match role {
@@ -270,6 +274,7 @@ impl Start {
                         sessions: metrics.smtp_sessions_open.get(),
                         health: Vec::new(),
                         relay: None,
+                        blocked: Blocked::default(),
                         force: force.clone(),
                     })),
                 });

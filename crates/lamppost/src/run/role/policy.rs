@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lamppost_config::Config;
+use lamppost_console::Blocked;
 use lamppost_database::{Database, Survives};
 use lamppost_greylist::{Greylist, SqliteStore};
 use lamppost_mail::policy::Policy;
@@ -12,6 +13,7 @@ use super::Start;
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
 use crate::run::{open_accounts, settings};
+use crate::state_files::database_failure;
 
 /// Policy at work.
 pub(super) struct Running {
@@ -21,12 +23,17 @@ pub(super) struct Running {
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
-    start.inspected(|condition| condition)?;
     let (config, setup) = (&start.config, &start.setup);
     let accounts = open_accounts(config, &setup.state.join("state.db")).await?;
     let greylist = Arc::new(open_greylist(config, setup).await?);
     let settings = settings::policy(config, &setup.hostname);
     let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
+    let told = policy.clone();
+    start.inspected(move |mut condition| {
+        let (addresses, accounts) = told.blocked();
+        condition.blocked = Blocked { addresses: addresses as u64, accounts: accounts as u64 };
+        condition
+    })?;
     let links = &mut start.links;
     let questions = links.inbox("policy").map_err(|error| failed(&error))?;
     let routes = links.inbox("routes").map_err(|error| failed(&error))?;
@@ -36,11 +43,12 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
 }
 
 async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
     // A file of its own: a power cut may cost the last triplets, which only come back later.
     let path = setup.state.join("greylist.db");
-    let database = Database::open(&path, Survives::Kill).map_err(|error| failed(&error))?;
-    let store = SqliteStore::open(database).await.map_err(|error| failed(&error))?;
+    let database = Database::open(&path, Survives::Kill);
+    let database = database.map_err(|error| database_failure(&path, &error))?;
+    let store = SqliteStore::open(database).await;
+    let store = store.map_err(|error| Failure::of(Code::Io, &error))?;
     Ok(Greylist::new(settings::greylist(config), Box::new(store)))
 }
 

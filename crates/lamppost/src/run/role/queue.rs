@@ -10,6 +10,8 @@ use super::Start;
 use super::links::LinkError;
 use crate::exit::{Code, Failure};
 use crate::run::settings;
+use crate::run::setup::{NamedBy, Setup};
+use crate::state_files::folder_failure;
 
 /// The queue at work.
 pub(super) struct Running(Queue);
@@ -20,7 +22,28 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let setup = &start.setup;
     let settings = settings::queue(&start.config, &setup.state, &setup.hostname);
     let queue = Queue::start(settings, Arc::new(SystemClock), start.metrics.clone(), ends).await;
-    queue.map(Running).map_err(|error| Failure::of(Code::Unavailable, &error))
+    queue.map(Running).map_err(|error| unstarted(&error, &start.setup))
+}
+
+/// Why the queue did not start; a folder that does not do is told with who named it.
+fn unstarted(error: &lamppost_queue::StartError, setup: &Setup) -> Failure {
+    match error {
+        lamppost_queue::StartError::Volatile { .. } => {}
+        lamppost_queue::StartError::Disk { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            return folder_failure(&setup.state.join("spool"), error);
+        }
+        _ => return Failure::of(Code::Unavailable, error),
+    }
+    let cure = match &setup.state_named_by {
+        NamedBy::CommandLine => "name a folder on a disk with --state".to_owned(),
+        NamedBy::File(place) => format!("`state` at {place} names the folder: name one on a disk"),
+        NamedBy::Nobody => {
+            "name a folder on a disk: `state` in [server], or --state DIR".to_owned()
+        }
+    };
+    Failure::of(Code::Config, error).cure(cure)
 }
 
 fn ends(start: &mut Start) -> Result<Ends, LinkError> {

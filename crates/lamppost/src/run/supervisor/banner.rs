@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Supervisor;
+use crate::command::out;
 
 impl Supervisor {
     /// What listens where.
@@ -18,11 +19,9 @@ impl Supervisor {
         for bound in self.mail.iter().filter(|bound| !bound.is_skipped) {
             let status = bound.status();
             let waiting = if status.listening { "" } else { ", once the address appears" };
-            let _infallible = writeln!(
-                text,
-                "  smtp      {} for {}, TLS: {}{waiting}",
-                status.address, status.kind, status.tls
-            );
+            let (kind, tls) = out::words_of(&status);
+            let _infallible =
+                writeln!(text, "  smtp      {} for {kind}, TLS: {tls}{waiting}", status.address);
         }
         for address in self.metrics.iter().filter_map(|socket| socket.local_addr().ok()) {
             let _infallible = writeln!(text, "  metrics   http://{}/metrics", address);

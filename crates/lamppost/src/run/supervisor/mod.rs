@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::{ControlSocket, HostStatus, ListenerStatus, SocketError};
+use lamppost_console::{Blocked, ControlSocket, HostStatus, ListenerStatus, SocketError};
 use lamppost_net::PemWatch;
 use lamppost_net::link::Inbox;
 use lamppost_telemetry::{Health, OutcomesTo, State};
@@ -27,7 +27,9 @@ use super::setup::Setup;
 use super::{demo, open_accounts, settings, start_log};
 use crate::command::out;
 use crate::exit::{Code, Failure, chain};
+use crate::named_files::{self, Wrong};
 use crate::place::{Opened, Place};
+use crate::state_files::{self, folder_failure};
 
 /// The wait before roles are started again: it doubles from the first to the longest, and is the first
 /// again after roles ran for a while.
@@ -82,7 +84,7 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
 async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     // Taken before anything begins, so that no early signal is missed.
     let mut signals = Signals::new()?;
-    let (mail, metrics) = listeners::bind(&opened.config)?;
+    let (mail, metrics) = listeners::bind(&opened)?;
     let _log = start_log(&opened.config, OutcomesTo::Nobody)?;
     let setup = Setup::gather(&opened)?;
     let password = match opened.file {
@@ -104,6 +106,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         opened,
     };
     let (mut group, mut wishes) = supervisor.start().await?;
+    supervisor.warn_of_odd();
     let mut appearing = supervisor.await_addresses();
     let welcome = match supervisor.opened.file {
         None => demo::welcome(password.as_ref(), &supervisor.opened),
@@ -119,7 +122,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
             Event::Stop => break,
             Event::Reload => drop(supervisor.reload(&group).await),
             Event::Wish(wish, reply) => reply.send(match wish {
-                Wish::Reload => Granted::Reload(supervisor.reload(&group).await),
+                Wish::Reload => Granted::Reload(supervisor.reload_for(&group).await),
                 Wish::Status => Granted::Status(supervisor.status()),
             }),
             Event::LookAtCertificate => {
@@ -182,7 +185,8 @@ fn make_folders(opened: &Opened) -> Result<(), Failure> {
     for folder in &folders {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|error| {
-            Failure::at(Code::Io, &format!("cannot make {}", folder.display()), &error)
+            let step = format!("cannot make {}: {error}", folder.display());
+            folder_failure(folder, &std::io::Error::other(step))
         })?;
     }
     let state = &opened.state;
@@ -289,14 +293,18 @@ impl Supervisor {
             let text = format!("roles ended by themselves {} times", self.restarts);
             self.health.set("roles", State::Warn, text);
         }
+        let file = self.opened.file.as_ref();
         let status = HostStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_s: self.begun.elapsed().as_secs(),
             state: self.opened.state.clone(),
+            // Those who ask for it may stand elsewhere.
+            file: file.map(|file| std::path::absolute(file).unwrap_or(file.clone())),
             listeners: self.listeners(),
             sessions: 0,
             relay: None,
+            blocked: Blocked::default(),
             health: self.health.facts(),
             roles: Vec::new(),
         };
@@ -326,6 +334,25 @@ impl Supervisor {
                 error!(reason = text, "the new certificate cannot be used; the old one stays");
                 self.health.set("certificate", State::Fail, &text);
             }
+        }
+    }
+
+    /// Warns of what is odd in a program that runs.
+    fn warn_of_odd(&self) {
+        self.warn_of_certificate();
+        let state = &self.opened.state;
+        if let Some(owner) = state_files::other_owner(state) {
+            warn!(state = %state.display(), owner, "the state is another user's, and what root makes in it now that user cannot open");
+        }
+    }
+
+    /// Tells what clients will find wrong with the certificate.
+    fn warn_of_certificate(&self) {
+        let is_made_here = self.config().tls.files.is_none();
+        let Some(pem) = self.setup.pem.as_ref().filter(|_| !is_made_here) else { return };
+        for Wrong { what, cure } in named_files::ages(&pem.files.certificate, &self.setup.hostname)
+        {
+            warn!(reason = what, cure, "clients may refuse the certificate");
         }
     }
 

@@ -20,6 +20,15 @@ impl Supervisor {
         done
     }
 
+    /// As [`Self::reload`], told to whoever asked for it.
+    pub(super) async fn reload_for(&mut self, group: &Group) -> Result<String, String> {
+        let has_file = self.opened.file.is_some();
+        self.reload(group).await.map_err(|text| match has_file {
+            true => format!("{text}\n\nThe old configuration stays in force."),
+            false => text,
+        })
+    }
+
     async fn try_reload(&mut self, group: &Group) -> Result<String, String> {
         let Some(file) = self.opened.file.clone() else {
             return Err(
@@ -38,14 +47,19 @@ impl Supervisor {
         // What lives in listeners, sessions and the queue was settled at the start.
         let waiting = unlike(&settled, &new.config);
         self.opened.config = settled;
-        info!("configuration read again");
+        self.warn_of_certificate();
+        let restart = waiting.join(", ");
         let file = file.display();
+        if waiting.is_empty() {
+            info!(%file, "configuration read again");
+        } else {
+            info!(%file, restart, "configuration read again; what is changed in these sections takes a restart");
+        }
         Ok(if waiting.is_empty() {
             format!("{file} is in force.")
         } else {
             format!(
-                "{file} is in force, except for what is changed in {}: that takes a restart.",
-                waiting.join(", ")
+                "{file} is in force, except for what is changed in {restart}: that takes a restart."
             )
         })
     }
