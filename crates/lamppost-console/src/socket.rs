@@ -16,11 +16,13 @@ use tracing::warn;
 pub enum SocketError {
     /// A running program answers on it.
     #[error(
-        "{path} is answered by a running program; stop that one first, or set control-socket in [server]"
+        "{path} is answered by a running program, process {pid}; stop that one first, or set control-socket in [server]"
     )]
     Held {
         /// The socket.
         path: PathBuf,
+        /// The process that made the socket.
+        pid: i32,
     },
     /// The system refuses.
     #[error("cannot make the control socket {path}")]
@@ -46,8 +48,10 @@ impl ControlSocket {
     /// When a running program has it, or it cannot be made.
     pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError> {
         let failed = |source| SocketError::Make { path: path.to_owned(), source };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(SocketError::Held { path: path.to_owned() });
+        if let Ok(answered) = std::os::unix::net::UnixStream::connect(path) {
+            let holder = rustix::net::sockopt::socket_peercred(&answered);
+            let pid = holder.map_or(0, |holder| holder.pid.as_raw_nonzero().get());
+            return Err(SocketError::Held { path: path.to_owned(), pid });
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -126,6 +130,10 @@ mod tests {
         let _live = ControlSocket::bind(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let error = ControlSocket::bind(&path).unwrap_err().to_string();
-        assert!(error.contains("control.sock is answered by a running program"), "{error}");
+        let expected = format!(
+            "control.sock is answered by a running program, process {}",
+            std::process::id()
+        );
+        assert!(error.contains(&expected), "{error}");
     }
 }

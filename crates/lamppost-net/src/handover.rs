@@ -1,9 +1,9 @@
 //! Descriptors that one process gives another: by name when it is started, as systemd does
-//! (`LISTEN_FDS`, sd_listen_fds(3)), and one by one later (`SCM_RIGHTS`, unix(7)).
+//! (`LISTEN_FDS`, `sd_listen_fds(3)`), and one by one later (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// The first descriptor that is given (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
+/// The first descriptor that is given (`sd_listen_fds(3)`, `SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 /// More than any process of ours is given.
 const GIVEN_MAX: usize = 1024;
@@ -80,7 +80,7 @@ fn own_it(number: RawFd) -> io::Result<OwnedFd> {
     // It is nobody else's, and it tells whether it is there at all.
     if let Err(error) = rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC) {
         // There is nothing to close.
-        std::mem::forget(descriptor);
+        let _number = descriptor.into_raw_fd();
         return Err(io::Error::other(format!("descriptor {number} was not given: {error}")));
     }
     Ok(descriptor)

@@ -199,7 +199,7 @@ struct Opened {
 fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let disk = means.disk.clone();
     make_folders(&*disk, &settings)?;
-    let lock = Lock::wait(&settings.directory)?;
+    let lock = Lock::wait(&settings.directory, settings.program)?;
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings, false)?;
     settle::settle(&*disk, &settings, &replayed);

@@ -91,8 +91,9 @@ const SOCKETS: &[libc::c_long] =
 /// What makes a socket that others connect to.
 const LISTENING: &[libc::c_long] = &[libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];
 
-/// Restricts this thread and all that it will start.
-pub(crate) fn restrict(sockets: Sockets) -> Result<(), SandboxError> {
+/// Restricts this thread and all that it will start; tells whether that holds. Another filter may refuse
+/// it, such as that of a unit which does not know that programs can filter themselves.
+pub(crate) fn restrict(sockets: Sockets, missing: &mut Vec<String>) -> Result<bool, SandboxError> {
     let more = match sockets {
         Sockets::None => SOCKETS,
         Sockets::Connect => LISTENING,
@@ -101,8 +102,16 @@ pub(crate) fn restrict(sockets: Sockets) -> Result<(), SandboxError> {
     let refused = NEVER.iter().chain(more).map(|&call| (call, Vec::new()));
     let program = compile(refused.collect())
         .map_err(|error| SandboxError::refused("make a filter of system calls")(error.into()))?;
-    seccompiler::apply_filter(&program)
-        .map_err(|error| SandboxError::refused("filter system calls by seccomp")(error.into()))
+    match seccompiler::apply_filter(&program) {
+        Ok(()) => Ok(true),
+        Err(seccompiler::Error::Seccomp(error))
+            if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) =>
+        {
+            missing.push("seccomp(2) is refused: system calls are not filtered".into());
+            Ok(false)
+        }
+        Err(error) => Err(SandboxError::refused("filter system calls by seccomp")(error.into())),
+    }
 }
 
 fn compile(

@@ -64,9 +64,11 @@ pub(crate) fn restrict(
     Ok(Some(version))
 }
 
-/// What nobody needs in a folder, even where it may write.
+/// What nobody needs in a folder, even where it may write. Symbolic links are among it: where they lead
+/// to is looked at when a process begins, and none must be able to choose that for its successor.
 fn unwanted() -> BitFlags<AccessFs> {
     AccessFs::Execute
+        | AccessFs::MakeSym
         | AccessFs::MakeChar
         | AccessFs::MakeBlock
         | AccessFs::MakeFifo

@@ -50,7 +50,7 @@ pub struct InForce {
     pub landlock: Option<u32>,
     /// System calls are filtered.
     pub seccomp: bool,
-    /// What this kernel lacks, for people.
+    /// What this kernel lacks, or the system refuses, for people.
     pub missing: Vec<String>,
 }
 
@@ -95,10 +95,12 @@ pub fn restrict(power: &Power) -> Result<InForce, SandboxError> {
         .map_err(|error| SandboxError::refused("forbid core dumps")(error.into()))?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|error| SandboxError::refused("give up new privileges")(error.into()))?;
+    user::give_up_capabilities()
+        .map_err(|error| SandboxError::refused("give up capabilities")(error.into()))?;
     let mut missing = Vec::new();
     let landlock = files::restrict(power, &mut missing)?;
-    calls::restrict(power.sockets)?;
-    Ok(InForce { no_new_privs: true, landlock, seccomp: true, missing })
+    let seccomp = calls::restrict(power.sockets, &mut missing)?;
+    Ok(InForce { no_new_privs: true, landlock, seccomp, missing })
 }
 
 #[cfg(test)]

@@ -106,7 +106,8 @@ impl Opened {
                 state_files::folder_failure(&self.state, &cause).or_cure(
                     "run this as the user that lamppost runs as, or choose another with --state DIR",
                 )
-            })
+            })?;
+        state_files::make_database_folder(&self.state)
     }
 
     /// Where a key stands, as `FILE:LINE`; nothing when the file does not set it.
@@ -133,7 +134,7 @@ impl Opened {
 
     /// The database of accounts.
     pub(crate) fn accounts(&self) -> PathBuf {
-        self.state.join("state.db")
+        state_files::database(&self.state, state_files::ACCOUNTS)
     }
 }
 

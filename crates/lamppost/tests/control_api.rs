@@ -312,6 +312,10 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     is_documented(&status["queue"], "`queue` has");
     is_documented(&status["host"]["listeners"][0], "`host` has");
     is_documented(&status["host"]["blocked"], "`host` has");
+    for role in status["host"]["roles"].as_array().unwrap() {
+        is_documented(role, "`host` has");
+        is_documented(&role["force"], "`host` has");
+    }
     let words = |name: &str| {
         let listeners = status["host"]["listeners"].as_array().unwrap();
         listeners.iter().map(|one| one[name].as_str().unwrap()).collect::<Vec<_>>()

@@ -13,11 +13,11 @@ use lamppost_smtp::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Front;
 use super::completion::Completion;
-use super::content::{self, Inflow};
+use super::content::{self, Inflow, Unstored};
 use super::stream::Stream;
 use super::transaction::Transaction;
 
@@ -66,6 +66,8 @@ enum Lost {
     Closed,
     /// It could not be read from or written to.
     Failed(io::Error),
+    /// Nothing true could be said to the client any more; the log says why.
+    CutOff,
 }
 
 impl From<io::Error> for Lost {
@@ -105,6 +107,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         content.abort(&self.inflow()).await;
         match ended {
             Ok(()) => close_gracefully(&mut self.stream, LINGER.1, LINGER.0).await,
+            Err(Lost::CutOff) => {}
             Err(Lost::Closed) => debug!(session = self.id, "connection closed by the client"),
             Err(Lost::Failed(error)) => {
                 debug!(session = self.id, reason = %error, "connection lost");
@@ -253,7 +256,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Question::Sender { sender, .. } => self.begin(sender).await,
             Question::Recipient { recipient } => self.add_recipient(recipient).await,
             Question::Room { size } => self.room(size).await,
-            Question::Finish => self.finish().await,
+            Question::Finish => self.finish().await?,
         })
     }
 
@@ -350,7 +353,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         transaction.content.abort(&self.inflow()).await;
     }
 
-    async fn finish(&mut self) -> Answer {
+    /// Hands the message in. The client is told nothing of one whose fate is not known: whatever it were
+    /// told could be wrong.
+    async fn finish(&mut self) -> Result<Answer, Lost> {
         let transaction = std::mem::take(&mut self.transaction);
         let size = transaction.content.size();
         let recipients = transaction.recipients.len();
@@ -365,9 +370,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Ok(queue_id) => {
                 info!(session = self.id, %queue_id, peer = %self.peer, from = %sender, recipients, size, "message accepted");
                 self.front.metrics.messages_accepted.inc();
-                Answer::Stored(queue_id.to_string())
+                Ok(Answer::Stored(queue_id.to_string()))
             }
-            Err(refusal) => self.refuse_message(refusal),
+            Err(Unstored::Refused(refusal)) => Ok(self.refuse_message(refusal)),
+            Err(Unstored::Unknown) => {
+                warn!(session = self.id, peer = %self.peer, from = %sender, "session cut off: the queue ended while it took the message");
+                Err(Lost::CutOff)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod out;
 mod progress;
 mod queue;
 mod remarks;
+mod security;
 mod status;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -57,6 +58,9 @@ enum Command {
     Role {
         /// Which
         role: Role,
+        /// Try what the role may not do, and tell what came of it
+        #[arg(long)]
+        probe: bool,
     },
     /// Write the manual pages and the shells' completions into a folder, for a package
     #[command(hide = true)]
@@ -88,7 +92,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
         Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
-        Command::Role { role } => crate::run::run_role(role),
+        Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
+        Command::Role { role, probe: false } => crate::run::run_role(role),
         Command::Reload => wait(status::reload(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),

@@ -8,13 +8,16 @@ use clap::Args;
 use lamppost_console::{Blocked, ClientError, RelayStatus, Status as Shown};
 use lamppost_telemetry::State;
 
-use super::{client, out, unanswered};
+use super::{client, out, security, unanswered};
 use crate::exit::{Code, Failure};
 use crate::place::Place;
 
 /// Show what runs and how it is.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
+    /// Show what each process may do: what the kernel holds it to
+    #[arg(long)]
+    security: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -24,6 +27,14 @@ impl Status {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
         let status: Shown =
             client(place)?.get("/v1/status").await.map_err(|error| unanswered(&error))?;
+        if self.security {
+            let processes = security::processes(&status.host);
+            return if self.json {
+                out::json(&processes)
+            } else {
+                out::print(&security::text(&processes))
+            };
+        }
         if self.json { out::json(&status) } else { out::print(&text(&status)) }
     }
 }

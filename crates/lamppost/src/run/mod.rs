@@ -20,7 +20,7 @@ use tracing::Level as LogLevel;
 use crate::exit::{Code, Failure};
 use crate::state_files::{database_failure, folder_failure};
 
-pub(crate) use self::role::{Role, run as run_role};
+pub(crate) use self::role::{Role, probe as probe_role, run as run_role};
 pub(crate) use self::supervisor::run;
 
 fn start_log(config: &Config, outcomes: OutcomesTo) -> Result<Guard, Failure> {

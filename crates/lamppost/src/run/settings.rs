@@ -1,6 +1,6 @@
 //! From the checked configuration to the settings of each service.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use lamppost_config as config;
@@ -88,14 +88,9 @@ pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_q
     }
 }
 
-/// The folder above all Maildirs.
-pub(super) fn maildirs(config: &Config, state: &Path) -> PathBuf {
-    let template = config.mail.maildir.replace("{state}", &state.display().to_string());
-    let fixed = template.split('{').next().unwrap_or_default();
-    match fixed.rfind('/') {
-        Some(end) if end > 0 => fixed[..end].into(),
-        _ => "/".into(),
-    }
+/// Where Maildirs are, with only the account left open.
+pub(super) fn maildir(config: &Config, state: &Path) -> String {
+    config.mail.maildir.replace("{state}", &state.display().to_string())
 }
 
 pub(super) fn delivery(
@@ -104,9 +99,8 @@ pub(super) fn delivery(
     hostname: &str,
     (relay, health): (&Relay, &Health),
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
-    let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
-        maildir: MaildirTemplate::new(template)?,
+        maildir: MaildirTemplate::new(maildir(config, state))?,
         hostname: hostname.to_owned(),
         writers_max: config.mail.queue.writers_max,
         blocking: lamppost_disk::Blocking::Threads,

@@ -1,6 +1,5 @@
 //! Delivery: Maildirs, and the relay.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lamppost_config::Config;
@@ -12,22 +11,6 @@ use super::Start;
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
 use crate::run::{relay, settings};
-
-/// What finding another host by name and believing its certificate takes.
-const READS: [&str; 12] = [
-    "/etc/hosts",
-    "/etc/resolv.conf",
-    "/etc/nsswitch.conf",
-    "/etc/host.conf",
-    "/etc/gai.conf",
-    "/etc/services",
-    "/etc/ssl",
-    "/usr/share/ca-certificates",
-    "/usr/local/share/ca-certificates",
-    "/run/systemd/resolve",
-    "/usr/lib",
-    "/lib",
-];
 
 /// Delivery at work.
 pub(super) struct Running {
@@ -53,16 +36,6 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let metrics = start.metrics.clone();
     tokio::spawn(lamppost_delivery::run(settings, Arc::new(RealDisk), metrics, inbox, content));
     Ok(Running { relay })
-}
-
-/// What delivery may read: those of the files that this machine has.
-pub(super) fn reads() -> Vec<PathBuf> {
-    READS.into_iter().map(PathBuf::from).filter(|path| path.exists()).collect()
-}
-
-/// Where delivery may write: the folder above all Maildirs.
-pub(super) fn writes(config: &Config, state: &Path) -> Vec<PathBuf> {
-    vec![settings::maildirs(config, state)]
 }
 
 /// Whether the relay could be reached as the configuration says.

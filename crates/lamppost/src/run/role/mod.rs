@@ -4,7 +4,10 @@ mod control;
 mod delivery;
 mod front;
 mod links;
+pub(super) mod mail_folders;
 mod policy;
+mod power;
+mod probe;
 mod queue;
 
 use std::fs::File;
@@ -16,11 +19,12 @@ use lamppost_config::Config;
 use lamppost_console::Blocked;
 use lamppost_net::Given;
 use lamppost_net::link::Inbox;
-use lamppost_sandbox::{InForce, Power, Sockets, restrict};
+use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::links::Links;
+pub(crate) use self::probe::probe;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
 use super::start_log;
@@ -103,22 +107,6 @@ impl Role {
         }
     }
 
-    /// What it may touch. docs/concepts/security.md shows this table.
-    fn power(self, setup: &Setup, config: &Config) -> Power {
-        let state = &setup.state;
-        match self {
-            Self::Front => Power::default(),
-            Self::Policy => Power { writes: vec![state.clone()], ..Power::default() },
-            Self::Queue => Power { writes: vec![state.join("spool")], ..Power::default() },
-            Self::Delivery => Power {
-                reads: delivery::reads(),
-                writes: delivery::writes(config, state),
-                sockets: Sockets::Connect,
-            },
-            Self::Control => Power { writes: vec![state.join("log")], ..Power::default() },
-        }
-    }
-
     /// Threads that run its tasks.
     fn workers(self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -145,8 +133,14 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     let config = setup.config()?;
     // Whose a file is can be told by name later.
     state_files::users();
+    if let Some(user) = setup.user {
+        user.become_it().map_err(|error| failed(&error))?;
+        // Another user's process does not keep it.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
+    }
     // Before the first thread: what comes later has no more power than this one.
-    let force = restrict(&role.power(&setup, &config)).map_err(|error| failed(&error))?;
+    let force =
+        restrict(&power::of(role, &config, &setup.state)).map_err(|error| failed(&error))?;
     let outcomes = match role {
         Role::Control => OutcomesTo::Folder(setup.state.join("log"), super::kept(&config)),
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),

@@ -13,7 +13,7 @@ use super::Start;
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
 use crate::run::{open_accounts, settings};
-use crate::state_files::database_failure;
+use crate::state_files::{self, ACCOUNTS, GREYLIST, database_failure};
 
 /// Policy at work.
 pub(super) struct Running {
@@ -24,7 +24,7 @@ pub(super) struct Running {
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let (config, setup) = (&start.config, &start.setup);
-    let accounts = open_accounts(config, &setup.state.join("state.db")).await?;
+    let accounts = open_accounts(config, &state_files::database(&setup.state, ACCOUNTS)).await?;
     let greylist = Arc::new(open_greylist(config, setup).await?);
     let settings = settings::policy(config, &setup.hostname);
     let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
@@ -44,7 +44,7 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
 
 async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
     // A file of its own: a power cut may cost the last triplets, which only come back later.
-    let path = setup.state.join("greylist.db");
+    let path = state_files::database(&setup.state, GREYLIST);
     let database = Database::open(&path, Survives::Kill);
     let database = database.map_err(|error| database_failure(&path, &error))?;
     let store = SqliteStore::open(database).await;

@@ -20,7 +20,10 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     start.inspected(|condition| condition)?;
     let ends = ends(&mut start).map_err(|error| Failure::of(Code::Software, &error))?;
     let setup = &start.setup;
-    let settings = settings::queue(&start.config, &setup.state, &setup.hostname);
+    let mut settings = settings::queue(&start.config, &setup.state, &setup.hostname);
+    // Whoever ended this process alone would see it begin again.
+    let supervisor = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    settings.program = supervisor.and_then(|pid| pid.try_into().ok()).unwrap_or(settings.program);
     let queue = Queue::start(settings, Arc::new(SystemClock), start.metrics.clone(), ends).await;
     queue.map(Running).map_err(|error| unstarted(&error, &start.setup))
 }

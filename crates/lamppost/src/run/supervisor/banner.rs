@@ -24,7 +24,7 @@ impl Supervisor {
                 writeln!(text, "  smtp      {} for {kind}, TLS: {tls}{waiting}", status.address);
         }
         for address in self.metrics.iter().filter_map(|socket| socket.local_addr().ok()) {
-            let _infallible = writeln!(text, "  metrics   http://{}/metrics", address);
+            let _infallible = writeln!(text, "  metrics   http://{address}/metrics");
         }
         let _infallible = writeln!(text, "  control   {}", self.opened.control_socket.display());
         let pem = self.setup.pem.as_ref();

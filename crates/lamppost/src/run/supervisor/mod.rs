@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 use self::group::{ControlSockets, Group, told};
 use super::listeners::{self, Bound};
 use super::orders::{Granted, Wish};
+use super::role::mail_folders;
 use super::setup::Setup;
 use super::{demo, open_accounts, settings, start_log};
 use crate::command::out;
@@ -87,12 +88,18 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     let (mail, metrics) = listeners::bind(&opened)?;
     let _log = start_log(&opened.config, OutcomesTo::Nobody)?;
     let setup = Setup::gather(&opened)?;
+    state_files::gather_databases(&opened.state)?;
     let password = match opened.file {
         None => demo::account(&open_accounts(&opened.config, &opened.accounts()).await?).await?,
         Some(_) => None,
     };
     make_folders(&opened)?;
     let control = control_socket(&opened)?;
+    state_files::hand_over(&opened.state, &opened.control_socket)
+        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
+    // What this process may, such as bind ports below 1024, is not for those that it starts.
+    rustix::thread::clear_ambient_capability_set()
+        .map_err(|error| Failure::at(Code::System, "cannot keep capabilities back", &error))?;
     let mut supervisor = Supervisor {
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
@@ -105,59 +112,18 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         restarts: 0,
         opened,
     };
-    let (mut group, mut wishes) = supervisor.start().await?;
-    supervisor.warn_of_odd();
-    let mut appearing = supervisor.await_addresses();
+    let (group, wishes) = supervisor.start().await?;
+    supervisor.warn_of_certificate();
     let welcome = match supervisor.opened.file {
         None => demo::welcome(password.as_ref(), &supervisor.opened),
         Some(_) => String::new(),
     };
     out::print(&format!("{}{welcome}\nLamppost is ready.\n", supervisor.banner()))?;
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    let mut pause = PAUSE_FIRST;
-    let mut began = Instant::now();
-    let mut look = Moment::now() + supervisor.opened.config.tls.reload_check;
-    loop {
-        match next(&mut signals, &mut wishes, &mut appearing, look).await {
-            Event::Stop => break,
-            Event::Reload => drop(supervisor.reload(&group).await),
-            Event::Wish(wish, reply) => reply.send(match wish {
-                Wish::Reload => Granted::Reload(supervisor.reload_for(&group).await),
-                Wish::Status => Granted::Status(supervisor.status()),
-            }),
-            Event::LookAtCertificate => {
-                supervisor.look_at_certificate(&group).await;
-                look = Moment::now() + supervisor.opened.config.tls.reload_check;
-            }
-            Event::Appeared(place, socket) => supervisor.appeared(&group, place, socket),
-            Event::Child => {
-                let Some((role, status)) = group.ended() else { continue };
-                if began.elapsed() > RAN_WELL {
-                    pause = PAUSE_FIRST;
-                }
-                error!(
-                    role = role.name(),
-                    reason = told(status),
-                    "a role ended; all are started again"
-                );
-                supervisor.restarts += 1;
-                group.finish(Duration::ZERO).await;
-                (group, wishes) = match supervisor.again(&mut signals, &mut pause).await {
-                    Some(started) => started,
-                    None => return supervisor.gone(),
-                };
-                began = Instant::now();
-            }
-        }
-    }
-    let grace = supervisor.opened.config.server.stop_grace;
-    info!(grace_s = grace.as_secs(), "stopping");
-    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
-    let left = group.finish(grace).await;
-    if left > 0 {
-        warn!(left, "sessions cut short");
-    }
-    supervisor.gone()
+    supervisor.rule(&mut signals, (group, wishes)).await;
+    info!("stopped");
+    drop(std::fs::remove_file(&supervisor.opened.control_socket));
+    Ok(())
 }
 
 async fn next(
@@ -180,10 +146,14 @@ async fn next(
 /// Makes, durably, the folders that roles may write into, since they may not write above them.
 fn make_folders(opened: &Opened) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let maildirs = settings::maildirs(&opened.config, &opened.state);
+    let maildirs = mail_folders::above(&settings::maildir(&opened.config, &opened.state));
     let folders = [opened.outcomes(), opened.state.join("spool"), maildirs];
     for folder in &folders {
+        if folder.is_dir() {
+            continue;
+        }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let made = made.and_then(|()| state_files::hand_over(&opened.state, folder));
         made.map_err(|error| {
             let step = format!("cannot make {}: {error}", folder.display());
             folder_failure(folder, &std::io::Error::other(step))
@@ -208,6 +178,51 @@ fn control_socket(opened: &Opened) -> Result<UnixListener, Failure> {
 }
 
 impl Supervisor {
+    /// Does what is asked for, and starts roles again that ended, until the program is to stop; then ends
+    /// them.
+    async fn rule(&mut self, signals: &mut Signals, started: (Group, Inbox<Wish, Granted>)) {
+        let (mut group, mut wishes) = started;
+        let mut appearing = self.await_addresses();
+        let mut pause = PAUSE_FIRST;
+        let mut began = Instant::now();
+        let mut look = Moment::now() + self.config().tls.reload_check;
+        loop {
+            match next(signals, &mut wishes, &mut appearing, look).await {
+                Event::Stop => break,
+                Event::Reload => drop(self.reload(&group).await),
+                Event::Wish(wish, reply) => reply.send(match wish {
+                    Wish::Reload => Granted::Reload(self.reload_for(&group).await),
+                    Wish::Status => Granted::Status(self.status()),
+                }),
+                Event::LookAtCertificate => {
+                    self.look_at_certificate(&group).await;
+                    look = Moment::now() + self.config().tls.reload_check;
+                }
+                Event::Appeared(place, socket) => self.appeared(&group, place, socket),
+                Event::Child => {
+                    let Some((role, status)) = group.ended() else { continue };
+                    if began.elapsed() > RAN_WELL {
+                        pause = PAUSE_FIRST;
+                    }
+                    let reason = told(status);
+                    error!(role = role.name(), reason, "a role ended; all are started again");
+                    self.restarts += 1;
+                    group.finish(Duration::ZERO).await;
+                    let Some(again) = self.again(signals, &mut pause).await else { return };
+                    (group, wishes) = again;
+                    began = Instant::now();
+                }
+            }
+        }
+        let grace = self.config().server.stop_grace;
+        info!(grace_s = grace.as_secs(), "stopping");
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+        let left = group.finish(grace).await;
+        if left > 0 {
+            warn!(left, "sessions cut short");
+        }
+    }
+
     /// Starts all roles and waits until they work.
     async fn start(&self) -> Result<(Group, Inbox<Wish, Granted>), Failure> {
         let failed = |error: &dyn std::error::Error| {
@@ -337,15 +352,6 @@ impl Supervisor {
         }
     }
 
-    /// Warns of what is odd in a program that runs.
-    fn warn_of_odd(&self) {
-        self.warn_of_certificate();
-        let state = &self.opened.state;
-        if let Some(owner) = state_files::other_owner(state) {
-            warn!(state = %state.display(), owner, "the state is another user's, and what root makes in it now that user cannot open");
-        }
-    }
-
     /// Tells what clients will find wrong with the certificate.
     fn warn_of_certificate(&self) {
         let is_made_here = self.config().tls.files.is_none();
@@ -354,12 +360,6 @@ impl Supervisor {
         {
             warn!(reason = what, cure, "clients may refuse the certificate");
         }
-    }
-
-    fn gone(&self) -> Result<(), Failure> {
-        info!("stopped");
-        drop(std::fs::remove_file(&self.opened.control_socket));
-        Ok(())
     }
 }
 

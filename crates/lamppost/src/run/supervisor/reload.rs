@@ -23,10 +23,8 @@ impl Supervisor {
     /// As [`Self::reload`], told to whoever asked for it.
     pub(super) async fn reload_for(&mut self, group: &Group) -> Result<String, String> {
         let has_file = self.opened.file.is_some();
-        self.reload(group).await.map_err(|text| match has_file {
-            true => format!("{text}\n\nThe old configuration stays in force."),
-            false => text,
-        })
+        let stays = if has_file { "\n\nThe old configuration stays in force." } else { "" };
+        self.reload(group).await.map_err(|text| text + stays)
     }
 
     async fn try_reload(&mut self, group: &Group) -> Result<String, String> {
