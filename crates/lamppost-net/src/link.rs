@@ -71,6 +71,11 @@ impl<Q, A> Port<Q, A> {
         self.questions.send((question, to)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
+
+    /// Whether nobody answers any more.
+    pub fn is_gone(&self) -> bool {
+        self.questions.is_closed()
+    }
 }
 
 impl<Q, A> Inbox<Q, A> {

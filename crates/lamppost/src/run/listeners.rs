@@ -38,11 +38,19 @@ pub(super) fn named(config: &Config) -> impl Iterator<Item = (String, &Listen, S
     })
 }
 
-/// Binds all listeners of the mail service and of the metrics endpoint.
-pub(super) fn bind(opened: &Opened) -> Result<(Vec<Bound>, Vec<TcpListener>), Failure> {
+/// Binds all listeners of the mail service and of the metrics endpoint. Those that are `held` already
+/// are not bound again.
+pub(super) fn bind(
+    opened: &Opened,
+    held: &[TcpListener],
+) -> Result<(Vec<Bound>, Vec<TcpListener>), Failure> {
     let config = &opened.config;
     let mut problems = Vec::new();
     let mut mail = Vec::new();
+    let bind_soon = |address| match held_at(held, address) {
+        Some(socket) => Ok(socket),
+        None => bind_soon(address),
+    };
     for (key, listen, address) in named(config) {
         let (socket, is_skipped) = match (bind_soon(address), listen.when_absent) {
             (Ok(socket), _) => (Some(socket), false),
@@ -68,6 +76,12 @@ pub(super) fn bind(opened: &Opened) -> Result<(Vec<Bound>, Vec<TcpListener>), Fa
         return Ok((mail, metrics));
     }
     Err(Failure::new(Code::Unavailable, told(&problems)))
+}
+
+/// The socket that listens on an address already.
+fn held_at(held: &[TcpListener], address: SocketAddr) -> Option<TcpListener> {
+    let is_it = |socket: &&TcpListener| socket.local_addr().is_ok_and(|at| at == address);
+    held.iter().find(is_it).and_then(|socket| socket.try_clone().ok())
 }
 
 /// Each problem on a line; neighbours with the same cure share it.

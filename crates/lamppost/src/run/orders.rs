@@ -21,6 +21,14 @@ pub(super) enum Order {
     Apply(Box<Setup>),
     /// Finish what is under way, within this time, and end.
     Finish(Duration),
+    /// Another process has your place: take nothing new, let sessions go on for `patience`, then finish
+    /// within `grace`.
+    Retire {
+        /// How long sessions may go on.
+        patience: Duration,
+        /// How long they may take to finish afterwards.
+        grace: Duration,
+    },
 }
 
 /// What a role answers.

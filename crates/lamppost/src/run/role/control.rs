@@ -15,8 +15,11 @@ use lamppost_net::Listener;
 use lamppost_net::link::{Gone, Port};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::{Metrics, merged};
+use parking_lot::Mutex;
+use tracing::error;
 
-use super::{Role, Start};
+use super::links::port_to;
+use super::{Role, Start, handed};
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Inspect, Inspected, Wish};
 
@@ -26,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The program as it is asked about.
 #[derive(Clone)]
 struct Program {
-    others: Arc<[(Role, Port<Inspect, Inspected>)]>,
+    others: Arc<Mutex<Vec<(Role, Port<Inspect, Inspected>)>>>,
     supervisor: Port<Wish, Granted>,
     metrics: Arc<Metrics>,
     force: InForce,
@@ -45,11 +48,25 @@ pub(super) fn begin(mut start: Start) -> Result<(), Failure> {
         start.log.keep(UnixStream::from(outcomes)).map_err(|error| failed(&error))?;
     }
     let program = Program {
-        others: ports.into(),
+        others: Arc::new(Mutex::new(ports)),
         supervisor: links.port("wishes").map_err(|error| failed(&error))?,
         metrics: start.metrics.clone(),
         force: start.force.clone(),
     };
+    let later = links.one("handed").map_err(|error| failed(&error))?;
+    let (known, log) = (program.others.clone(), start.log.clone());
+    handed::receive(later, move |what, end| {
+        let taken = match what {
+            handed::INSPECT => port_to("inspect", end)
+                .map(|port| known.lock().push((Role::Front, port)))
+                .map_err(|error| error.to_string()),
+            _ => log.keep(UnixStream::from(end)).map_err(|error| error.to_string()),
+        };
+        if let Err(reason) = taken {
+            error!(reason, "a new front is not listened to");
+        }
+    })
+    .map_err(|error| failed(&error))?;
     for place in 0..start.config.metrics.listen.len() {
         let socket = links.one(&format!("metrics.{place}")).map_err(|error| failed(&error))?;
         let socket = TcpListener::from(socket);
@@ -77,9 +94,11 @@ pub(super) fn begin(mut start: Start) -> Result<(), Failure> {
 }
 
 impl Program {
-    /// What all other roles answer; those that do not are left out.
+    /// What all other processes answer; those that do not are left out, and those that ended forgotten.
     async fn ask_all(&self, question: fn() -> Inspect) -> Vec<(Role, Inspected)> {
-        let asked = self.others.iter().map(|(role, port)| async move {
+        self.others.lock().retain(|(_, port)| !port.is_gone());
+        let others = self.others.lock().clone();
+        let asked = others.iter().map(|(role, port)| async move {
             let answer = tokio::time::timeout(PATIENCE, port.ask(question())).await;
             Some((*role, answer.ok()?.ok()?))
         });

@@ -1,16 +1,15 @@
 //! The front: accepted connections and the dialogues on them.
 
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_config::TlsMode;
 use lamppost_mail::{Front, FrontEnds, ListenerSettings};
-use lamppost_net::{Drain, Listener, ServerTls, SystemClock, receive_descriptor};
+use lamppost_net::{Drain, Listener, ServerTls, SystemClock};
 use tracing::error;
 
-use super::Start;
+use super::{Start, handed};
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
 use crate::run::{listeners, settings};
@@ -32,7 +31,7 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
         policy: links.port("policy").map_err(|error| failed(&error))?,
         intake: links.port("intake").map_err(|error| failed(&error))?,
     };
-    let sockets = links.one("sockets").map_err(|error| failed(&error))?;
+    let sockets = links.one("handed").map_err(|error| failed(&error))?;
     let (config, setup) = (&start.config, &start.setup);
     let tls = tls(setup)?;
     let drain = Drain::default();
@@ -49,42 +48,23 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
         (Arc::new(settings), tls)
     });
     let served: Served = served.collect();
-    let handle = tokio::runtime::Handle::current();
-    std::thread::Builder::new()
-        .name("sockets".into())
-        .spawn(move || {
-            let _context = handle.enter();
-            listen(&front, &served, &UnixStream::from(sockets));
-        })
-        .map_err(|error| failed(&error))?;
-    Ok(Running { tls, drain })
-}
-
-/// Listens on each socket that the supervisor sends, until it is gone.
-fn listen(front: &Arc<Front>, served: &Served, sockets: &UnixStream) {
-    loop {
-        match receive_descriptor(sockets) {
-            Ok(None) => return,
-            Ok(Some((place, socket))) => {
-                let socket = TcpListener::from(socket);
-                let listener =
-                    socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
-                match (listener, served.get(place as usize)) {
-                    (Ok(listener), Some((settings, tls))) => {
-                        let front = front.clone();
-                        let (settings, tls) = (settings.clone(), tls.clone());
-                        tokio::spawn(front.listen(listener, settings, tls));
-                    }
-                    (Err(reason), _) => error!(%reason, "a socket cannot be listened on"),
-                    (Ok(_), None) => error!(place, "a socket that no listener was named for"),
-                }
+    let listening = drain.clone();
+    handed::receive(sockets, move |place, socket| {
+        let socket = TcpListener::from(socket);
+        let listener = socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
+        match (listener, served.get(place as usize)) {
+            (Ok(listener), Some((settings, tls))) => {
+                let front = front.clone();
+                let (settings, tls) = (settings.clone(), tls.clone());
+                // What was accepted is waited for, and so is who accepts.
+                listening.spawn(front.listen(listener, settings, tls));
             }
-            Err(reason) => {
-                error!(%reason, "no further sockets can be received");
-                return;
-            }
+            (Err(reason), _) => error!(%reason, "a socket cannot be listened on"),
+            (Ok(_), None) => error!(place, "a socket that no listener was named for"),
         }
-    }
+    })
+    .map_err(|error| failed(&error))?;
+    Ok(Running { tls, drain })
 }
 
 /// Whether the certificate could be used.
@@ -105,6 +85,16 @@ impl Running {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lets sessions go on, and then finish; tells how many did not.
+    pub(super) fn retire(
+        &self,
+        patience: Duration,
+        grace: Duration,
+    ) -> impl Future<Output = u64> + Send + 'static {
+        let drain = self.drain.clone();
+        async move { drain.retire(patience, grace).await as u64 }
     }
 
     /// Lets sessions finish; tells how many did not.

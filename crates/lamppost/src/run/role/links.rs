@@ -44,11 +44,7 @@ impl Links {
         Q: Serialize + Send + 'static,
         A: DeserializeOwned + Send + 'static,
     {
-        let socket = stream(name, self.0.one(name)?)?;
-        let (port, inbox) = link();
-        let name = name.to_owned();
-        tokio::spawn(async move { told(&name, carry_questions(inbox, socket).await) });
-        Ok(port)
+        port_to(name, self.0.one(name)?)
     }
 
     /// The end by which this role is asked.
@@ -57,23 +53,57 @@ impl Links {
         Q: DeserializeOwned + Send + 'static,
         A: Serialize + Send + 'static,
     {
-        self.inbox_of(&[name])
+        Ok(self.joint(&[name])?.1)
     }
 
-    /// The end by which several roles ask this one the same.
-    pub(super) fn inbox_of<Q, A>(&mut self, names: &[&str]) -> Result<Inbox<Q, A>, LinkError>
+    /// The end by which several processes ask this one the same, those too that come later.
+    pub(super) fn joint<Q, A>(
+        &mut self,
+        names: &[&str],
+    ) -> Result<(Joint<Q, A>, Inbox<Q, A>), LinkError>
     where
         Q: DeserializeOwned + Send + 'static,
         A: Serialize + Send + 'static,
     {
         let (port, inbox) = link();
+        let joint = Joint { port };
         for &name in names {
-            let socket = stream(name, self.0.one(name)?)?;
-            let (port, name) = (port.clone(), name.to_owned());
-            tokio::spawn(async move { told(&name, carry_answers(port, socket).await) });
+            joint.join(name, self.0.one(name)?)?;
         }
-        Ok(inbox)
+        Ok((joint, inbox))
     }
+}
+
+/// Where processes join that ask this one the same.
+pub(super) struct Joint<Q, A> {
+    port: Port<Q, A>,
+}
+
+impl<Q, A> Joint<Q, A>
+where
+    Q: DeserializeOwned + Send + 'static,
+    A: Serialize + Send + 'static,
+{
+    /// Answers whoever asks at this end of a link too.
+    pub(super) fn join(&self, name: &str, end: OwnedFd) -> Result<(), LinkError> {
+        let socket = stream(name, end)?;
+        let (port, name) = (self.port.clone(), name.to_owned());
+        tokio::spawn(async move { told(&name, carry_answers(port, socket).await) });
+        Ok(())
+    }
+}
+
+/// The end by which this role asks a process.
+pub(super) fn port_to<Q, A>(name: &str, end: OwnedFd) -> Result<Port<Q, A>, LinkError>
+where
+    Q: Serialize + Send + 'static,
+    A: DeserializeOwned + Send + 'static,
+{
+    let socket = stream(name, end)?;
+    let (port, inbox) = link();
+    let name = name.to_owned();
+    tokio::spawn(async move { told(&name, carry_questions(inbox, socket).await) });
+    Ok(port)
 }
 
 /// The end of a link as a stream.

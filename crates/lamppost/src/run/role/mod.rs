@@ -3,6 +3,7 @@
 mod control;
 mod delivery;
 mod front;
+pub(super) mod handed;
 mod links;
 pub(super) mod mail_folders;
 mod policy;
@@ -21,6 +22,7 @@ use lamppost_net::Given;
 use lamppost_net::link::Inbox;
 use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
+use tokio_util::sync::CancellationToken;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::links::Links;
@@ -169,7 +171,14 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
         orders.map_err(|error| Failure::of(Code::Software, &error))?;
     let mut waiting = Some(start);
     let mut running = None;
-    while let Some((order, reply)) = orders.next().await {
+    // After it retired a role ends by itself.
+    let over = CancellationToken::new();
+    loop {
+        let order = tokio::select! {
+            order = orders.next() => order,
+            () = over.cancelled() => None,
+        };
+        let Some((order, reply)) = order else { break };
         let done = match order {
             Order::Begin => match waiting.take() {
                 Some(start) => begin(role, start).await.map(|begun| running = Some(begun)),
@@ -177,6 +186,19 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
             },
             Order::Check(setup) => check(role, &setup),
             Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
+            Order::Retire { patience, grace } => {
+                if let Some(Running::Front(front)) = &running {
+                    let (retiring, over) = (front.retire(patience, grace), over.clone());
+                    // Orders to end sooner are obeyed meanwhile.
+                    tokio::spawn(async move {
+                        reply.send(Report::Finished { left: retiring.await });
+                        over.cancel();
+                    });
+                } else {
+                    reply.send(Report::Finished { left: 0 });
+                }
+                continue;
+            }
             Order::Finish(grace) => {
                 let left = match running.take() {
                     Some(running) => running.finish(grace).await,

@@ -8,8 +8,9 @@ use lamppost_database::{Database, Survives};
 use lamppost_greylist::{Greylist, SqliteStore};
 use lamppost_mail::policy::Policy;
 use lamppost_net::SystemClock;
+use tracing::error;
 
-use super::Start;
+use super::{Start, handed};
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
 use crate::run::{open_accounts, settings};
@@ -35,7 +36,14 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
         condition
     })?;
     let links = &mut start.links;
-    let questions = links.inbox("policy").map_err(|error| failed(&error))?;
+    let (joint, questions) = links.joint(&["policy"]).map_err(|error| failed(&error))?;
+    let later = links.one("handed").map_err(|error| failed(&error))?;
+    handed::receive(later, move |_, end| {
+        if let Err(reason) = joint.join("policy", end) {
+            error!(%reason, "a new front cannot ask");
+        }
+    })
+    .map_err(|error| failed(&error))?;
     let routes = links.inbox("routes").map_err(|error| failed(&error))?;
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lamppost_net::SystemClock;
 use lamppost_queue::{Ends, Queue};
+use tracing::error;
 
-use super::Start;
-use super::links::LinkError;
+use super::{Start, handed};
 use crate::exit::{Code, Failure};
 use crate::run::settings;
 use crate::run::setup::{NamedBy, Setup};
@@ -18,7 +18,7 @@ pub(super) struct Running(Queue);
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     start.inspected(|condition| condition)?;
-    let ends = ends(&mut start).map_err(|error| Failure::of(Code::Software, &error))?;
+    let ends = ends(&mut start)?;
     let setup = &start.setup;
     let mut settings = settings::queue(&start.config, &setup.state, &setup.hostname);
     // Whoever ended this process alone would see it begin again.
@@ -49,14 +49,24 @@ fn unstarted(error: &lamppost_queue::StartError, setup: &Setup) -> Failure {
     Failure::of(Code::Config, error).cure(cure)
 }
 
-fn ends(start: &mut Start) -> Result<Ends, LinkError> {
+fn ends(start: &mut Start) -> Result<Ends, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let links = &mut start.links;
+    let (joint, intake) =
+        links.joint(&["intake", "imports"]).map_err(|error| failed(&error))?;
+    let later = links.one("handed").map_err(|error| failed(&error))?;
+    handed::receive(later, move |_, end| {
+        if let Err(reason) = joint.join("intake", end) {
+            error!(%reason, "a new front cannot hand in mail");
+        }
+    })
+    .map_err(|error| failed(&error))?;
     Ok(Ends {
-        intake: links.inbox_of(&["intake", "imports"])?,
-        control: links.inbox("control")?,
-        content: links.inbox("content")?,
-        delivery: links.port("delivery")?,
-        routing: links.port("routes")?,
+        intake,
+        control: links.inbox("control").map_err(|error| failed(&error))?,
+        content: links.inbox("content").map_err(|error| failed(&error))?,
+        delivery: links.port("delivery").map_err(|error| failed(&error))?,
+        routing: links.port("routes").map_err(|error| failed(&error))?,
     })
 }
 

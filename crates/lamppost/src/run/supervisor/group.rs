@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{self, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lamppost_net::link::{Inbox, Port, carry_answers, carry_questions, link};
+use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_net::{give, send_descriptor};
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use crate::run::role::Role;
 use crate::run::setup::Setup;
 
 /// Links between two roles: who asks, who answers, and the link's name at both ends.
-const LINKS: [(Role, Role, &str); 8] = [
+const LINKS: [(Role, Role, &str); 7] = [
     (Role::Front, Role::Policy, "policy"),
     (Role::Front, Role::Queue, "intake"),
     (Role::Queue, Role::Policy, "routes"),
@@ -27,19 +27,29 @@ const LINKS: [(Role, Role, &str); 8] = [
     (Role::Delivery, Role::Queue, "content"),
     (Role::Control, Role::Queue, "control"),
     (Role::Control, Role::Queue, "imports"),
-    // The front may not make sockets: it is sent those that it listens on.
-    (Role::Front, Role::Front, "sockets"),
 ];
+
+/// Roles that are handed descriptors while they work: the front those that it listens on, since it may
+/// make none, and the others the ends of their links with a new front.
+const HANDED: [Role; 4] = [Role::Front, Role::Policy, Role::Queue, Role::Control];
 
 /// How long a role that was told to end may take.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// All roles at work.
 pub(super) struct Group {
-    children: Vec<(Role, Child)>,
-    orders: HashMap<Role, Port<Order, Report>>,
-    /// Where the front is sent its sockets.
-    sockets: UnixStream,
+    pub(super) children: Vec<(Role, Child)>,
+    pub(super) orders: HashMap<Role, Port<Order, Report>>,
+    /// Where roles are handed descriptors.
+    pub(super) handed: HashMap<Role, UnixStream>,
+    /// Fronts that others have taken the place of.
+    pub(super) retired: Vec<Retired>,
+}
+
+/// A front whose sessions go on while another takes new ones.
+pub(super) struct Retired {
+    pub(super) child: Child,
+    pub(super) orders: Port<Order, Report>,
 }
 
 /// Sockets that the control role is given.
@@ -50,10 +60,10 @@ pub(super) struct ControlSockets {
 
 /// What each role is given, by name.
 #[derive(Default)]
-struct Gifts(HashMap<Role, Vec<(String, OwnedFd)>>);
+pub(super) struct Gifts(pub(super) HashMap<Role, Vec<(String, OwnedFd)>>);
 
 impl Gifts {
-    fn add(&mut self, role: Role, name: impl Into<String>, gift: impl Into<OwnedFd>) {
+    pub(super) fn add(&mut self, role: Role, name: impl Into<String>, gift: impl Into<OwnedFd>) {
         self.0.entry(role).or_default().push((name.into(), gift.into()));
     }
 }
@@ -65,17 +75,17 @@ impl Group {
         control: ControlSockets,
     ) -> io::Result<(Self, Inbox<Wish, Granted>)> {
         let mut gifts = Gifts::default();
-        let mut sockets = None;
         for (asking, answering, name) in LINKS {
             let (one, other) = UnixStream::pair()?;
             gifts.add(asking, name, one);
-            if asking == answering {
-                sockets = Some(other);
-            } else {
-                gifts.add(answering, name, other);
-            }
+            gifts.add(answering, name, other);
         }
-        let sockets = sockets.ok_or_else(|| io::Error::other("no link for sockets"))?;
+        let mut handed = HashMap::new();
+        for role in HANDED {
+            let (ours, theirs) = UnixStream::pair()?;
+            gifts.add(role, "handed", theirs);
+            handed.insert(role, ours);
+        }
         let mut orders = HashMap::new();
         for role in Role::ALL {
             let (ours, theirs) = UnixStream::pair()?;
@@ -102,7 +112,7 @@ impl Group {
         for (role, gifts) in gifts.0 {
             children.push((role, spawn(role, gifts)?));
         }
-        Ok((Self { children, orders, sockets }, wishes))
+        Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }
 
     /// Orders all roles to begin; tells the first that cannot.
@@ -117,45 +127,48 @@ impl Group {
             Some(async move { (role, port.ask(order).await) })
         });
         for (role, answer) in join_all(asked).await {
-            match answer {
-                Ok(Report::Done | Report::Finished { .. }) => {}
-                Ok(Report::Failed { code, text, cure }) => {
-                    return Err(Failure::from_parts(code, text, cure));
-                }
-                Err(gone) => {
-                    let name = role.name();
-                    return Err(Failure::at(Code::Software, &format!("the role `{name}`"), &gone));
-                }
-            }
+            done(role, answer)?;
         }
         Ok(())
     }
 
     /// Sends the front a socket to listen on.
     pub(super) fn listen(&self, place: u32, socket: &std::net::TcpListener) -> io::Result<()> {
-        send_descriptor(&self.sockets, place, socket.as_fd())
+        self.hand(Role::Front, place, socket.as_fd())
+    }
+
+    /// Hands a role a descriptor.
+    pub(super) fn hand(&self, role: Role, what: u32, given: BorrowedFd<'_>) -> io::Result<()> {
+        let to = self.handed.get(&role).ok_or_else(|| io::Error::other("nothing is handed to it"))?;
+        send_descriptor(to, what, given)
     }
 
     /// A role whose process has ended by itself, and how.
     pub(super) fn ended(&mut self) -> Option<(Role, ExitStatus)> {
+        // The end of one that has retired is what it was to come to.
+        self.retired.retain_mut(|one| matches!(one.child.try_wait(), Ok(None)));
         self.children.iter_mut().find_map(|(role, child)| Some((*role, child.try_wait().ok()??)))
     }
 
     /// Ends sessions, then the queue, then all; tells how many sessions were cut short.
     pub(super) async fn finish(mut self, grace: Duration) -> u64 {
-        let mut left = 0;
-        for role in [Role::Front, Role::Queue] {
-            let Some(port) = self.orders.get(&role) else { continue };
-            let finished = timeout(grace * 2 + LAST_WORDS, port.ask(Order::Finish(grace))).await;
-            if let Ok(Ok(Report::Finished { left: cut })) = finished {
-                left += cut;
-            }
+        let fronts = self.orders.get(&Role::Front).into_iter();
+        let fronts = fronts.chain(self.retired.iter().map(|one| &one.orders));
+        let fronts = join_all(fronts.map(|port| finished(port, grace))).await;
+        let mut left = fronts.into_iter().sum();
+        if let Some(queue) = self.orders.get(&Role::Queue) {
+            left += finished(queue, grace).await;
         }
         // Roles end when nobody can order anything from them any more.
         self.orders.clear();
-        drop(self.sockets);
+        self.handed.clear();
+        let mut children = self.children;
+        for Retired { child, orders } in self.retired {
+            drop(orders);
+            children.push((Role::Front, child));
+        }
         let begun = std::time::Instant::now();
-        for (_, child) in &mut self.children {
+        for (_, child) in &mut children {
             while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < LAST_WORDS {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -164,6 +177,26 @@ impl Group {
             drop(child.wait());
         }
         left
+    }
+}
+
+/// Has a role finish; tells how many sessions it cut short.
+async fn finished(port: &Port<Order, Report>, grace: Duration) -> u64 {
+    match timeout(grace * 2 + LAST_WORDS, port.ask(Order::Finish(grace))).await {
+        Ok(Ok(Report::Finished { left })) => left,
+        _ => 0,
+    }
+}
+
+/// What a role's answer to an order means.
+pub(super) fn done(role: Role, answer: Result<Report, Gone>) -> Result<(), Failure> {
+    match answer {
+        Ok(Report::Done | Report::Finished { .. }) => Ok(()),
+        Ok(Report::Failed { code, text, cure }) => Err(Failure::from_parts(code, text, cure)),
+        Err(gone) => {
+            let name = role.name();
+            Err(Failure::at(Code::Software, &format!("the role `{name}`"), &gone))
+        }
     }
 }
 
@@ -176,7 +209,7 @@ pub(super) fn told(status: ExitStatus) -> String {
     }
 }
 
-fn spawn(role: Role, gifts: Vec<(String, OwnedFd)>) -> io::Result<Child> {
+pub(super) fn spawn(role: Role, gifts: Vec<(String, OwnedFd)>) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("lamppost").args(["role", role.name()]).stdin(Stdio::null());
     // Keys of a terminal are for the supervisor, which ends the others in order.
@@ -186,7 +219,7 @@ fn spawn(role: Role, gifts: Vec<(String, OwnedFd)>) -> io::Result<Child> {
 }
 
 /// What a role is told, in memory that has no name.
-fn memory(setup: &Setup) -> io::Result<OwnedFd> {
+pub(super) fn memory(setup: &Setup) -> io::Result<OwnedFd> {
     let text = zeroize::Zeroizing::new(serde_json::to_vec(setup).map_err(io::Error::other)?);
     let memory = rustix::fs::memfd_create("setup", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
@@ -201,7 +234,7 @@ fn stream(socket: UnixStream) -> io::Result<tokio::net::UnixStream> {
 }
 
 /// The end of a link by which the supervisor asks.
-fn asking<Q, A>(socket: UnixStream) -> io::Result<Port<Q, A>>
+pub(super) fn asking<Q, A>(socket: UnixStream) -> io::Result<Port<Q, A>>
 where
     Q: serde::Serialize + Send + 'static,
     A: serde::de::DeserializeOwned + Send + 'static,

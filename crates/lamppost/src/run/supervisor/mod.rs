@@ -2,6 +2,7 @@
 //! one ends, and passes on what administrators want. It reads nothing that comes from the network.
 
 mod banner;
+mod front;
 mod group;
 mod reload;
 
