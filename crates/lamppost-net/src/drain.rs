@@ -36,10 +36,13 @@ impl Drain {
         self.begun.is_cancelled()
     }
 
-    /// Lets what has its connection go on undisturbed, since others serve the new ones, and then finishes:
-    /// after `patience` at the latest.
-    pub async fn retire(&self, patience: Duration, grace: Duration) -> usize {
+    /// Has no further connection taken; what has one goes on undisturbed.
+    pub fn retire(&self) {
         self.retired.cancel();
+    }
+
+    /// Waits until all tasks have ended by themselves, and finishes them after `patience`.
+    pub async fn wait(&self, patience: Duration, grace: Duration) -> usize {
         self.tasks.close();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
             return 0;
@@ -90,7 +93,8 @@ mod tests {
         });
         drain.spawn(async move { other.begun().await });
         let begun = tokio::time::Instant::now();
-        assert_eq!(drain.retire(Duration::from_secs(60), Duration::from_secs(10)).await, 0);
+        drain.retire();
+        assert_eq!(drain.wait(Duration::from_secs(60), Duration::from_secs(10)).await, 0);
         assert_eq!(begun.elapsed(), Duration::from_secs(60));
     }
 

@@ -37,8 +37,10 @@ fn no_session_is_lost_when_listeners_and_limits_change_again_and_again() {
     let mut reloads = 0_u64;
     while running.acknowledged() < SESSIONS * 9 / 10 {
         reloads += 1;
-        let limited = begun
-            .replace("greeting-delay = \"0s\"", &format!("greeting-delay = \"0s\"\nerrors-max = {}", 10 + reloads));
+        let limited = begun.replace(
+            "greeting-delay = \"0s\"",
+            &format!("greeting-delay = \"0s\"\nerrors-max = {}", 10 + reloads),
+        );
         let text = if reloads % 2 == 0 { limited } else { with_listener(&limited, another) };
         std::fs::write(server.config(), text).unwrap();
         let told = server.must(&["reload"]);
@@ -59,7 +61,10 @@ fn a_session_that_runs_goes_on_as_it_began_and_new_ones_are_served_anew() {
     let mut old = Wire::greeted(server.mx);
     old.begin_content(ACCOUNT);
     rewrite(&server, |text| {
-        text.replace("greeting-delay = \"0s\"", "greeting-delay = \"0s\"\nmessage-size-max = \"2MiB\"")
+        text.replace(
+            "greeting-delay = \"0s\"",
+            "greeting-delay = \"0s\"\nmessage-size-max = \"2MiB\"",
+        )
     });
     server.must(&["reload"]);
     assert!(Wire::connect(server.mx).reply().starts_with("220"));

@@ -42,7 +42,7 @@ pub(super) fn named(config: &Config) -> impl Iterator<Item = (String, &Listen, S
 /// are not bound again.
 pub(super) fn bind(
     opened: &Opened,
-    held: &[TcpListener],
+    held: &[&TcpListener],
 ) -> Result<(Vec<Bound>, Vec<TcpListener>), Failure> {
     let config = &opened.config;
     let mut problems = Vec::new();
@@ -79,8 +79,8 @@ pub(super) fn bind(
 }
 
 /// The socket that listens on an address already.
-fn held_at(held: &[TcpListener], address: SocketAddr) -> Option<TcpListener> {
-    let is_it = |socket: &&TcpListener| socket.local_addr().is_ok_and(|at| at == address);
+fn held_at(held: &[&TcpListener], address: SocketAddr) -> Option<TcpListener> {
+    let is_it = |socket: &&&TcpListener| socket.local_addr().is_ok_and(|at| at == address);
     held.iter().find(is_it).and_then(|socket| socket.try_clone().ok())
 }
 

@@ -99,6 +99,12 @@ impl Setup {
         }
     }
 
+    /// As this one, in the place of the other, which stays while the program runs.
+    pub(super) fn in_state_of(self, begun: &Self) -> Self {
+        let (state, state_named_by) = (begun.state.clone(), begun.state_named_by.clone());
+        Self { state, state_named_by, ..self }
+    }
+
     /// The configuration in force, whose texts were found right before they were sent here.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         let Some((file, text)) = &self.file else { return Ok(Config::demo()) };
@@ -109,7 +115,7 @@ impl Setup {
         let begun = parse(text)?;
         match &self.newer {
             None => Ok(begun),
-            Some(newer) => Ok(settled(begun, &parse(newer)?)),
+            Some(newer) => Ok(settled(begun, &parse(newer)?, false)),
         }
     }
 
@@ -119,14 +125,20 @@ impl Setup {
     }
 }
 
-/// What is in force after a reload: what can change while the program runs is new.
-pub(super) fn settled(begun: Config, new: &Config) -> Config {
+/// What is in force after a reload: what can change while roles run is new, and what a new front began
+/// with.
+pub(super) fn settled(begun: Config, new: &Config, has_new_front: bool) -> Config {
     let mut settled = begun;
     settled.mail.greylist = new.mail.greylist.clone();
     settled.mail.domains.clone_from(&new.mail.domains);
     settled.mail.postmaster.clone_from(&new.mail.postmaster);
     settled.mail.relay_to.clone_from(&new.mail.relay_to);
     settled.mail.relay = new.mail.relay.clone();
+    if has_new_front {
+        settled.tls.clone_from(&new.tls);
+        settled.mail.limits.clone_from(&new.mail.limits);
+        settled.mail.listen.clone_from(&new.mail.listen);
+    }
     settled
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use lamppost_config::TlsMode;
 use lamppost_mail::{Front, FrontEnds, ListenerSettings};
 use lamppost_net::{Drain, Listener, ServerTls, SystemClock};
-use tracing::error;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
 
 use super::{Start, handed};
 use crate::exit::{Code, Failure};
@@ -18,6 +19,8 @@ use crate::run::{listeners, settings};
 pub(super) struct Running {
     tls: Option<Arc<ServerTls>>,
     drain: Drain,
+    /// Who accepts connections.
+    accepting: TaskTracker,
 }
 
 /// How each listener is served, by its place among those that the file names.
@@ -48,7 +51,8 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
         (Arc::new(settings), tls)
     });
     let served: Served = served.collect();
-    let listening = drain.clone();
+    let accepting = TaskTracker::new();
+    let at_work = accepting.clone();
     handed::receive(sockets, move |place, socket| {
         let socket = TcpListener::from(socket);
         let listener = socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
@@ -56,15 +60,14 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
             (Ok(listener), Some((settings, tls))) => {
                 let front = front.clone();
                 let (settings, tls) = (settings.clone(), tls.clone());
-                // What was accepted is waited for, and so is who accepts.
-                listening.spawn(front.listen(listener, settings, tls));
+                at_work.spawn(front.listen(listener, settings, tls));
             }
             (Err(reason), _) => error!(%reason, "a socket cannot be listened on"),
             (Ok(_), None) => error!(place, "a socket that no listener was named for"),
         }
     })
     .map_err(|error| failed(&error))?;
-    Ok(Running { tls, drain })
+    Ok(Running { tls, drain, accepting })
 }
 
 /// Whether the certificate could be used.
@@ -87,14 +90,20 @@ impl Running {
         }
     }
 
-    /// Lets sessions go on, and then finish; tells how many did not.
-    pub(super) fn retire(
+    /// Takes no connection any more; returns what lets sessions go on and then finish.
+    pub(super) async fn retire(
         &self,
         patience: Duration,
         grace: Duration,
-    ) -> impl Future<Output = u64> + Send + 'static {
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.drain.retire();
+        self.accepting.close();
+        self.accepting.wait().await;
         let drain = self.drain.clone();
-        async move { drain.retire(patience, grace).await as u64 }
+        async move {
+            let left = drain.wait(patience, grace).await;
+            info!(left, "the sessions of a front that was replaced have ended");
+        }
     }
 
     /// Lets sessions finish; tells how many did not.

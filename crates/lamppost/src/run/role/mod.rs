@@ -22,8 +22,8 @@ use lamppost_net::Given;
 use lamppost_net::link::Inbox;
 use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
-use tokio_util::sync::CancellationToken;
 use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio_util::sync::CancellationToken;
 
 use self::links::Links;
 pub(crate) use self::probe::probe;
@@ -188,16 +188,14 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
             Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
             Order::Retire { patience, grace } => {
                 if let Some(Running::Front(front)) = &running {
-                    let (retiring, over) = (front.retire(patience, grace), over.clone());
+                    let (sessions, over) = (front.retire(patience, grace).await, over.clone());
                     // Orders to end sooner are obeyed meanwhile.
                     tokio::spawn(async move {
-                        reply.send(Report::Finished { left: retiring.await });
+                        sessions.await;
                         over.cancel();
                     });
-                } else {
-                    reply.send(Report::Finished { left: 0 });
                 }
-                continue;
+                Ok(())
             }
             Order::Finish(grace) => {
                 let left = match running.take() {

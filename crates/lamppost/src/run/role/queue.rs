@@ -52,8 +52,7 @@ fn unstarted(error: &lamppost_queue::StartError, setup: &Setup) -> Failure {
 fn ends(start: &mut Start) -> Result<Ends, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let links = &mut start.links;
-    let (joint, intake) =
-        links.joint(&["intake", "imports"]).map_err(|error| failed(&error))?;
+    let (joint, intake) = links.joint(&["intake", "imports"]).map_err(|error| failed(&error))?;
     let later = links.one("handed").map_err(|error| failed(&error))?;
     handed::receive(later, move |_, end| {
         if let Err(reason) = joint.join("intake", end) {

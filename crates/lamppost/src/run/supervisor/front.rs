@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lamppost_net::link::Port;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::group::{Gifts, Group, Retired, asking, done, memory, spawn};
 use crate::exit::{Code, Failure};
@@ -58,13 +58,10 @@ impl Group {
         let place = self.children.iter_mut().find(|(role, _)| *role == Role::Front);
         if let (Some(orders), Some((_, place))) = (old, place) {
             let child = std::mem::replace(place, child);
-            let asked = orders.clone();
-            tokio::spawn(async move {
-                let order = Order::Retire { patience: SESSIONS_GO_ON, grace };
-                if let Ok(Report::Finished { left }) = asked.ask(order).await {
-                    info!(left, "a front that was replaced has ended");
-                }
-            });
+            let order = Order::Retire { patience: SESSIONS_GO_ON, grace };
+            if orders.ask(order).await.is_err() {
+                warn!("a front that was to be replaced has ended by itself");
+            }
             self.retired.push(Retired { child, orders });
         }
         Ok(())

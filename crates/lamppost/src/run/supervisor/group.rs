@@ -139,7 +139,8 @@ impl Group {
 
     /// Hands a role a descriptor.
     pub(super) fn hand(&self, role: Role, what: u32, given: BorrowedFd<'_>) -> io::Result<()> {
-        let to = self.handed.get(&role).ok_or_else(|| io::Error::other("nothing is handed to it"))?;
+        let to =
+            self.handed.get(&role).ok_or_else(|| io::Error::other("nothing is handed to it"))?;
         send_descriptor(to, what, given)
     }
 

@@ -17,7 +17,7 @@ use lamppost_net::PemWatch;
 use lamppost_net::link::Inbox;
 use lamppost_telemetry::{Health, OutcomesTo, State};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
@@ -45,8 +45,14 @@ const ORPHANS_LAST: Duration = Duration::from_millis(500);
 struct Supervisor {
     place: Place,
     opened: Opened,
+    /// What new processes are told.
     setup: Setup,
+    /// What the roles but the front were told when they began, and what the front was.
+    begun_with: Setup,
+    front_begun_with: Setup,
     mail: Vec<Bound>,
+    /// Addresses that this machine does not have yet.
+    appearing: JoinSet<(usize, TcpListener)>,
     metrics: Vec<TcpListener>,
     control: UnixListener,
     certificate: Option<PemWatch>,
@@ -86,7 +92,7 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
 async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     // Taken before anything begins, so that no early signal is missed.
     let mut signals = Signals::new()?;
-    let (mail, metrics) = listeners::bind(&opened)?;
+    let (mail, metrics) = listeners::bind(&opened, &[])?;
     let _log = start_log(&opened.config, OutcomesTo::Nobody)?;
     let setup = Setup::gather(&opened)?;
     state_files::gather_databases(&opened.state)?;
@@ -104,8 +110,11 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     let mut supervisor = Supervisor {
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
+        begun_with: setup.clone(),
+        front_begun_with: setup.clone(),
         setup,
         mail,
+        appearing: JoinSet::new(),
         metrics,
         control,
         health: Health::default(),
@@ -130,7 +139,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
 async fn next(
     signals: &mut Signals,
     wishes: &mut Inbox<Wish, Granted>,
-    appearing: &mut UnboundedReceiver<(usize, TcpListener)>,
+    appearing: &mut JoinSet<(usize, TcpListener)>,
     look: Moment,
 ) -> Event {
     tokio::select! {
@@ -139,7 +148,7 @@ async fn next(
         _ = signals.hangup.recv() => Event::Reload,
         _ = signals.child.recv() => Event::Child,
         Some((wish, reply)) = wishes.next() => Event::Wish(wish, reply),
-        Some((place, socket)) = appearing.recv() => Event::Appeared(place, socket),
+        Some(Ok((place, socket))) = appearing.join_next() => Event::Appeared(place, socket),
         () = tokio::time::sleep_until(look) => Event::LookAtCertificate,
     }
 }
@@ -183,16 +192,16 @@ impl Supervisor {
     /// them.
     async fn rule(&mut self, signals: &mut Signals, started: (Group, Inbox<Wish, Granted>)) {
         let (mut group, mut wishes) = started;
-        let mut appearing = self.await_addresses();
+        self.await_addresses();
         let mut pause = PAUSE_FIRST;
         let mut began = Instant::now();
         let mut look = Moment::now() + self.config().tls.reload_check;
         loop {
-            match next(signals, &mut wishes, &mut appearing, look).await {
+            match next(signals, &mut wishes, &mut self.appearing, look).await {
                 Event::Stop => break,
-                Event::Reload => drop(self.reload(&group).await),
+                Event::Reload => drop(self.reload(&mut group).await),
                 Event::Wish(wish, reply) => reply.send(match wish {
-                    Wish::Reload => Granted::Reload(self.reload_for(&group).await),
+                    Wish::Reload => Granted::Reload(self.reload_for(&mut group).await),
                     Wish::Status => Granted::Status(self.status()),
                 }),
                 Event::LookAtCertificate => {
@@ -249,7 +258,7 @@ impl Supervisor {
 
     /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
     async fn again(
-        &self,
+        &mut self,
         signals: &mut Signals,
         pause: &mut Duration,
     ) -> Option<(Group, Inbox<Wish, Granted>)> {
@@ -262,6 +271,8 @@ impl Supervisor {
             *pause = (*pause * 2).min(PAUSE_LONGEST);
             match self.start().await {
                 Ok(started) => {
+                    self.begun_with = self.setup.clone();
+                    self.front_begun_with = self.setup.clone();
                     info!("all roles work again");
                     return Some(started);
                 }
@@ -270,19 +281,15 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the addresses that this machine does not have yet.
-    fn await_addresses(&self) -> UnboundedReceiver<(usize, TcpListener)> {
-        let (to, appearing) = unbounded_channel();
+    /// Waits for the addresses that this machine does not have yet, and for no others.
+    fn await_addresses(&mut self) {
+        self.appearing = JoinSet::new();
         for (place, bound) in self.mail.iter().enumerate() {
             if bound.socket.is_none() && !bound.is_skipped {
-                let (to, address) = (to.clone(), bound.address);
-                tokio::spawn(async move {
-                    let socket = listeners::appear(address).await;
-                    drop(to.send((place, socket)));
-                });
+                let address = bound.address;
+                self.appearing.spawn(async move { (place, listeners::appear(address).await) });
             }
         }
-        appearing
     }
 
     fn appeared(&mut self, group: &Group, place: usize, socket: TcpListener) {
