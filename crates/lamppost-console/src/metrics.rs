@@ -6,9 +6,13 @@ use axum::routing::get;
 use lamppost_net::Listener;
 use tokio::net::TcpStream;
 
-/// Answers `GET /metrics` on a listener with what `figures` gives, for as long as the program runs.
-pub async fn serve<F, T>(listener: Listener, figures: F)
-where
+/// Answers `GET /metrics` on a listener with what `figures` gives, until it is to take no further
+/// request.
+pub async fn serve<F, T>(
+    listener: Listener,
+    figures: F,
+    until: impl Future<Output = ()> + Send + 'static,
+) where
     F: Fn() -> T + Clone + Send + Sync + 'static,
     T: Future<Output = String> + Send,
 {
@@ -20,7 +24,7 @@ where
     };
     let router = Router::new().route("/metrics", get(text));
     // It ends with the program: a scrape that is cut short is repeated by itself.
-    drop(axum::serve(Tcp(listener), router).await);
+    drop(axum::serve(Tcp(listener), router).with_graceful_shutdown(until).await);
 }
 
 struct Tcp(Listener);

@@ -53,6 +53,11 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Have the program's file, which a newer one may have replaced, take the place of what runs
+    ///
+    /// No connection is refused meanwhile: those that come wait until the new one takes them, and those
+    /// that are open may finish within `stop-grace`. The new program is tried first.
+    Upgrade,
     /// Be one role; `run` starts them all
     #[command(hide = true)]
     Role {
@@ -95,6 +100,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
         Command::Role { role, probe: false } => crate::run::run_role(role),
         Command::Reload => wait(status::reload(&place)).flatten(),
+        Command::Upgrade => wait(status::upgrade(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
         Command::Restore(restore) => restore.execute(&place),

@@ -1,11 +1,17 @@
 //! Binding everything that the file names, or telling all that cannot be bound.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lamppost_config::{Config, Kind, Listen, TlsMode, WhenAbsent};
 use lamppost_console::ListenerStatus;
-use lamppost_net::{BindCause, BindError, bind_socket};
+use lamppost_net::{BindCause, BindError, Given, bind_socket};
+use rustix::net::sockopt::get_socket_acceptconn;
+use rustix::net::{AddressFamily, getsockname};
+use tracing::warn;
 
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
@@ -25,6 +31,54 @@ pub(super) struct Bound {
     pub(super) socket: Option<TcpListener>,
     /// Whether the address is not waited for.
     pub(super) is_skipped: bool,
+}
+
+/// Sockets that this process was given, by systemd or by the program whose place it takes.
+pub(super) struct Held {
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListener>,
+}
+
+impl Held {
+    /// Takes what the environment says was given.
+    pub(super) fn take() -> std::io::Result<Self> {
+        let mut given = Given::take()?;
+        let listens = |one: BorrowedFd<'_>, family| {
+            get_socket_acceptconn(one).unwrap_or(false)
+                && getsockname(one).is_ok_and(|address| address.address_family() == family)
+        };
+        let is_tcp = |one: BorrowedFd<'_>| {
+            listens(one, AddressFamily::INET) || listens(one, AddressFamily::INET6)
+        };
+        let tcp = std::iter::from_fn(|| given.find(is_tcp)).map(TcpListener::from).collect();
+        let is_unix = |one: BorrowedFd<'_>| listens(one, AddressFamily::UNIX);
+        let unix = std::iter::from_fn(|| given.find(is_unix)).map(UnixListener::from).collect();
+        Ok(Self { tcp, unix })
+    }
+
+    pub(super) fn tcp(&self) -> Vec<&TcpListener> {
+        self.tcp.iter().collect()
+    }
+
+    /// The control socket, if it was given.
+    pub(super) fn control(&mut self, path: &Path) -> Option<UnixListener> {
+        let is_it = |socket: &UnixListener| {
+            socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+        };
+        let place = self.unix.iter().position(is_it)?;
+        Some(self.unix.swap_remove(place))
+    }
+
+    /// Tells of sockets that were given for addresses that the file does not name.
+    pub(super) fn warn_of_unnamed(&self, mail: &[Bound], metrics: &[TcpListener]) {
+        let mail = mail.iter().filter_map(|bound| bound.socket.as_ref());
+        let known: Vec<_> = mail.chain(metrics).filter_map(|one| one.local_addr().ok()).collect();
+        for address in self.tcp.iter().filter_map(|socket| socket.local_addr().ok()) {
+            if !known.contains(&address) {
+                warn!(%address, "a socket was given that the configuration does not name: nobody answers there");
+            }
+        }
+    }
 }
 
 /// The mail listeners in the order of the file, each with its key there; the place among them is their

@@ -21,6 +21,8 @@ pub(super) enum Order {
     Apply(Box<Setup>),
     /// Finish what is under way, within this time, and end.
     Finish(Duration),
+    /// Answer, if you can.
+    Answer,
     /// Another process has your place: take nothing new, let sessions go on for `patience`, then finish
     /// within `grace`.
     Retire {
@@ -99,6 +101,8 @@ pub(super) struct Condition {
 pub(super) enum Wish {
     /// Read the configuration again.
     Reload,
+    /// Begin the program's file anew.
+    Upgrade,
     /// How is the program as a whole?
     Status,
 }
@@ -106,8 +110,8 @@ pub(super) enum Wish {
 /// The supervisor's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Granted {
-    /// What the reload changed, or all that is wrong.
-    Reload(Result<String, String>),
+    /// What the reload or the upgrade does, or all that is wrong.
+    Done(Result<String, String>),
     /// The program as the supervisor sees it, in JSON's text: `lamppost_console::HostStatus`.
     Status(String),
 }

@@ -115,7 +115,7 @@ impl Setup {
         let begun = parse(text)?;
         match &self.newer {
             None => Ok(begun),
-            Some(newer) => Ok(settled(begun, &parse(newer)?, false)),
+            Some(newer) => Ok(settled(begun, &parse(newer)?)),
         }
     }
 
@@ -125,20 +125,14 @@ impl Setup {
     }
 }
 
-/// What is in force after a reload: what can change while roles run is new, and what a new front began
-/// with.
-pub(super) fn settled(begun: Config, new: &Config, has_new_front: bool) -> Config {
+/// What is in force for a role after a reload: what can change while it runs is new.
+fn settled(begun: Config, new: &Config) -> Config {
     let mut settled = begun;
     settled.mail.greylist = new.mail.greylist.clone();
     settled.mail.domains.clone_from(&new.mail.domains);
     settled.mail.postmaster.clone_from(&new.mail.postmaster);
     settled.mail.relay_to.clone_from(&new.mail.relay_to);
     settled.mail.relay = new.mail.relay.clone();
-    if has_new_front {
-        settled.tls.clone_from(&new.tls);
-        settled.mail.limits.clone_from(&new.mail.limits);
-        settled.mail.listen.clone_from(&new.mail.listen);
-    }
     settled
 }
 

@@ -16,6 +16,8 @@ use lamppost_net::link::{Gone, Port};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::{Metrics, merged};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::links::port_to;
@@ -26,17 +28,36 @@ use crate::run::orders::{Granted, Inspect, Inspected, Wish};
 /// How long a role may take to tell of itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The other processes, and how each is asked about itself.
+type Others = Arc<Mutex<Vec<(Role, Port<Inspect, Inspected>)>>>;
+
 /// The program as it is asked about.
 #[derive(Clone)]
 struct Program {
-    others: Arc<Mutex<Vec<(Role, Port<Inspect, Inspected>)>>>,
+    others: Others,
     supervisor: Port<Wish, Granted>,
     metrics: Arc<Metrics>,
     force: InForce,
 }
 
+/// Control at work.
+pub(super) struct Running {
+    retired: CancellationToken,
+    answering: TaskTracker,
+}
+
+impl Running {
+    /// Takes no request any more; returns what waits for those that are under way.
+    pub(super) fn retire(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.retired.cancel();
+        self.answering.close();
+        let answering = self.answering.clone();
+        async move { answering.wait().await }
+    }
+}
+
 /// Begins to answer.
-pub(super) fn begin(mut start: Start) -> Result<(), Failure> {
+pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let links = &mut start.links;
     let others = Role::ALL.into_iter().filter(|&role| role != Role::Control);
@@ -67,16 +88,18 @@ pub(super) fn begin(mut start: Start) -> Result<(), Failure> {
         }
     })
     .map_err(|error| failed(&error))?;
+    let (retired, answering) = (CancellationToken::new(), TaskTracker::new());
     for place in 0..start.config.metrics.listen.len() {
         let socket = links.one(&format!("metrics.{place}")).map_err(|error| failed(&error))?;
         let socket = TcpListener::from(socket);
         let listener = socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
         let listener = listener.map_err(|error| failed(&error))?;
         let program = program.clone();
-        tokio::spawn(serve_metrics(listener, move || {
+        let figures = move || {
             let program = program.clone();
             async move { program.figures().await }
-        }));
+        };
+        answering.spawn(serve_metrics(listener, figures, retired.clone().cancelled_owned()));
     }
     let socket = links.one("socket").map_err(|error| failed(&error))?;
     let socket = ControlSocket::from_std(UnixListener::from(socket));
@@ -89,8 +112,8 @@ pub(super) fn begin(mut start: Start) -> Result<(), Failure> {
             .unwrap_or(usize::MAX),
     };
     let control = Control::new(queue, imports, Arc::new(program), settings);
-    tokio::spawn(control.serve(socket));
-    Ok(())
+    answering.spawn(control.serve(socket, retired.clone().cancelled_owned()));
+    Ok(Running { retired, answering })
 }
 
 impl Program {
@@ -103,6 +126,16 @@ impl Program {
             Some((*role, answer.ok()?.ok()?))
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Has the supervisor do something; tells what it did.
+    async fn wish(&self, wish: Wish) -> Result<String, ReloadError> {
+        match self.supervisor.ask(wish).await {
+            Ok(Granted::Done(done)) => done.map_err(ReloadError),
+            Ok(Granted::Status(_)) | Err(Gone) => {
+                Err(ReloadError("error: the supervisor does not answer".into()))
+            }
+        }
     }
 
     /// The figures of all roles.
@@ -165,13 +198,10 @@ impl Host for Program {
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
-        Box::pin(async {
-            match self.supervisor.ask(Wish::Reload).await {
-                Ok(Granted::Reload(done)) => done.map_err(ReloadError),
-                Ok(Granted::Status(_)) | Err(Gone) => {
-                    Err(ReloadError("error: the supervisor does not answer".into()))
-                }
-            }
-        })
+        Box::pin(self.wish(Wish::Reload))
+    }
+
+    fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
+        Box::pin(self.wish(Wish::Upgrade))
     }
 }

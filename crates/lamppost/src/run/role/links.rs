@@ -60,7 +60,7 @@ impl Links {
     pub(super) fn joint<Q, A>(
         &mut self,
         names: &[&str],
-    ) -> Result<(Joint<Q, A>, Inbox<Q, A>), LinkError>
+    ) -> Result<Joined<Q, A>, LinkError>
     where
         Q: DeserializeOwned + Send + 'static,
         A: Serialize + Send + 'static,
@@ -73,6 +73,9 @@ impl Links {
         Ok((joint, inbox))
     }
 }
+
+/// Where processes join, and where what they ask comes in.
+type Joined<Q, A> = (Joint<Q, A>, Inbox<Q, A>);
 
 /// Where processes join that ask this one the same.
 pub(super) struct Joint<Q, A> {

@@ -67,7 +67,7 @@ enum Running {
     Policy(policy::Running),
     Queue(queue::Running),
     Delivery(delivery::Running),
-    Control,
+    Control(control::Running),
 }
 
 impl Role {
@@ -186,14 +186,10 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
             },
             Order::Check(setup) => check(role, &setup),
             Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
+            Order::Answer => Ok(()),
             Order::Retire { patience, grace } => {
-                if let Some(Running::Front(front)) = &running {
-                    let (sessions, over) = (front.retire(patience, grace).await, over.clone());
-                    // Orders to end sooner are obeyed meanwhile.
-                    tokio::spawn(async move {
-                        sessions.await;
-                        over.cancel();
-                    });
+                if let Some(running) = &running {
+                    running.retire(patience, grace, over.clone()).await;
                 }
                 Ok(())
             }
@@ -224,10 +220,7 @@ async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
         Role::Policy => Running::Policy(policy::begin(start).await?),
         Role::Queue => Running::Queue(queue::begin(start).await?),
         Role::Delivery => Running::Delivery(delivery::begin(start)?),
-        Role::Control => {
-            control::begin(start)?;
-            Running::Control
-        }
+        Role::Control => Running::Control(control::begin(start)?),
     })
 }
 
@@ -252,7 +245,29 @@ impl Running {
                 Ok(())
             }
             Self::Delivery(delivery) => delivery.apply(&config, setup),
-            Self::Queue(_) | Self::Control => Ok(()),
+            Self::Queue(_) | Self::Control(_) => Ok(()),
+        }
+    }
+
+    /// Takes nothing new; says that it is over when what is under way has ended. Orders to end sooner are
+    /// obeyed meanwhile.
+    async fn retire(&self, patience: Duration, grace: Duration, over: CancellationToken) {
+        match self {
+            Self::Front(front) => {
+                let sessions = front.retire(patience, grace).await;
+                tokio::spawn(async move {
+                    sessions.await;
+                    over.cancel();
+                });
+            }
+            Self::Control(control) => {
+                let requests = control.retire();
+                tokio::spawn(async move {
+                    drop(tokio::time::timeout(patience, requests).await);
+                    over.cancel();
+                });
+            }
+            Self::Policy(_) | Self::Queue(_) | Self::Delivery(_) => {}
         }
     }
 
@@ -264,7 +279,7 @@ impl Running {
                 queue.finish(grace).await;
                 0
             }
-            Self::Policy(_) | Self::Delivery(_) | Self::Control => 0,
+            Self::Policy(_) | Self::Delivery(_) | Self::Control(_) => 0,
         }
     }
 }

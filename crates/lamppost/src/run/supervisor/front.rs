@@ -9,7 +9,7 @@ use std::time::Duration;
 use lamppost_net::link::Port;
 use tracing::warn;
 
-use super::group::{Gifts, Group, Retired, asking, done, memory, spawn};
+use super::group::{Gifts, Group, asking, done, memory, spawn};
 use crate::exit::{Code, Failure};
 use crate::run::listeners::Bound;
 use crate::run::orders::{Order, Report};
@@ -45,7 +45,8 @@ impl Group {
             return Err(failure);
         }
         let Candidate { child, orders, handed } = candidate;
-        let old = self.handed.insert(Role::Front, handed);
+        self.retire(Role::Front, SESSIONS_GO_ON, grace).await;
+        self.handed.insert(Role::Front, handed);
         for (place, bound) in (0..).zip(mail) {
             if let Some(socket) = &bound.socket
                 && let Err(reason) = self.listen(place, socket)
@@ -53,17 +54,8 @@ impl Group {
                 warn!(%reason, address = %bound.address, "a front could not be given a socket");
             }
         }
-        drop(old);
-        let old = self.orders.insert(Role::Front, orders);
-        let place = self.children.iter_mut().find(|(role, _)| *role == Role::Front);
-        if let (Some(orders), Some((_, place))) = (old, place) {
-            let child = std::mem::replace(place, child);
-            let order = Order::Retire { patience: SESSIONS_GO_ON, grace };
-            if orders.ask(order).await.is_err() {
-                warn!("a front that was to be replaced has ended by itself");
-            }
-            self.retired.push(Retired { child, orders });
-        }
+        self.orders.insert(Role::Front, orders);
+        self.children.push((Role::Front, child));
         Ok(())
     }
 

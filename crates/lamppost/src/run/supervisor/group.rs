@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_net::{give, send_descriptor};
 use tokio::time::timeout;
+use tracing::{error, warn};
 
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Order, Report, Wish};
@@ -37,16 +38,17 @@ const HANDED: [Role; 4] = [Role::Front, Role::Policy, Role::Queue, Role::Control
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// All roles at work.
+#[derive(Default)]
 pub(super) struct Group {
     pub(super) children: Vec<(Role, Child)>,
     pub(super) orders: HashMap<Role, Port<Order, Report>>,
     /// Where roles are handed descriptors.
     pub(super) handed: HashMap<Role, UnixStream>,
-    /// Fronts that others have taken the place of.
+    /// Processes that others have taken the place of.
     pub(super) retired: Vec<Retired>,
 }
 
-/// A front whose sessions go on while another takes new ones.
+/// A process that finishes what it has while another takes what is new.
 pub(super) struct Retired {
     pub(super) child: Child,
     pub(super) orders: Port<Order, Report>,
@@ -149,6 +151,35 @@ impl Group {
         // The end of one that has retired is what it was to come to.
         self.retired.retain_mut(|one| matches!(one.child.try_wait(), Ok(None)));
         self.children.iter_mut().find_map(|(role, child)| Some((*role, child.try_wait().ok()??)))
+    }
+
+    /// Has the processes of a role take nothing new.
+    pub(super) async fn retire(&mut self, role: Role, patience: Duration, grace: Duration) {
+        let place = self.children.iter().position(|(known, _)| *known == role);
+        let (Some(place), Some(orders)) = (place, self.orders.remove(&role)) else { return };
+        let (_, child) = self.children.swap_remove(place);
+        if orders.ask(Order::Retire { patience, grace }).await.is_err() {
+            warn!(role = role.name(), "a role that was to retire has ended by itself");
+        }
+        self.retired.push(Retired { child, orders });
+    }
+
+    /// Tells the service manager that all is well, if all roles answer.
+    pub(super) async fn tell_watchdog(&self) {
+        match timeout(LAST_WORDS, self.order_all(|_| Order::Answer)).await {
+            Ok(Ok(())) => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+            Ok(Err(failure)) => error!(reason = failure.text(), "a role does not answer"),
+            Err(_) => error!(seconds = LAST_WORDS.as_secs(), "a role does not answer"),
+        }
+    }
+
+    /// Waits until all processes that have retired have ended, at most so long.
+    pub(super) async fn await_retired(&mut self, patience: Duration) {
+        let begun = std::time::Instant::now();
+        let is_alive = |one: &mut Retired| matches!(one.child.try_wait(), Ok(None));
+        while self.retired.iter_mut().any(is_alive) && begun.elapsed() < patience {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Ends sessions, then the queue, then all; tells how many sessions were cut short.

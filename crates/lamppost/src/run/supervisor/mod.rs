@@ -1,6 +1,7 @@
 //! The supervisor: binds what the file names, starts a process for each role, starts them again when
 //! one ends, and passes on what administrators want. It reads nothing that comes from the network.
 
+mod anew;
 mod banner;
 mod front;
 mod group;
@@ -9,6 +10,7 @@ mod reload;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
@@ -22,7 +24,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
-use super::listeners::{self, Bound};
+use super::listeners::{self, Bound, Held};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
@@ -59,6 +61,14 @@ struct Supervisor {
     health: Health,
     begun: Instant,
     restarts: u64,
+    /// The file of the program, which may be another by now.
+    program: PathBuf,
+}
+
+/// The roles at work, and what they want.
+struct Work {
+    group: Group,
+    wishes: Inbox<Wish, Granted>,
 }
 
 /// What happens next.
@@ -68,7 +78,15 @@ enum Event {
     Wish(Wish, lamppost_net::link::Reply<Granted>),
     Child,
     LookAtCertificate,
+    LookAtRoles,
     Appeared(usize, TcpListener),
+}
+
+/// When the supervisor looks after something by itself.
+struct Looks {
+    certificate: Moment,
+    /// How often the service manager wants to hear that all is well, if it does.
+    watchdog: Option<tokio::time::Interval>,
 }
 
 /// Runs the services until told to stop.
@@ -90,10 +108,15 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
 }
 
 async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
+    // Asked before another file may have its name.
+    let program = std::env::current_exe();
+    let program =
+        program.map_err(|error| Failure::at(Code::System, "cannot find the program", &error))?;
     // Taken before anything begins, so that no early signal is missed.
     let mut signals = Signals::new()?;
-    let (mail, metrics) = listeners::bind(&opened, &[])?;
-    let _log = start_log(&opened.config, OutcomesTo::Nobody)?;
+    let mut held = Held::take().map_err(|error| Failure::of(Code::Usage, &error))?;
+    let (mail, metrics) = listeners::bind(&opened, &held.tcp())?;
+    let log = start_log(&opened.config, OutcomesTo::Nobody)?;
     let setup = Setup::gather(&opened)?;
     state_files::gather_databases(&opened.state)?;
     let password = match opened.file {
@@ -101,7 +124,11 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         Some(_) => None,
     };
     make_folders(&opened)?;
-    let control = control_socket(&opened)?;
+    let control = match held.control(&opened.control_socket) {
+        Some(socket) => socket,
+        None => control_socket(&opened)?,
+    };
+    held.warn_of_unnamed(&mail, &metrics);
     state_files::hand_over(&opened.state, &opened.control_socket)
         .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
@@ -120,9 +147,10 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         health: Health::default(),
         begun: Instant::now(),
         restarts: 0,
+        program,
         opened,
     };
-    let (group, wishes) = supervisor.start().await?;
+    let mut work = supervisor.start().await?;
     supervisor.warn_of_certificate();
     let welcome = match supervisor.opened.file {
         None => demo::welcome(password.as_ref(), &supervisor.opened),
@@ -130,9 +158,13 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     };
     out::print(&format!("{}{welcome}\nLamppost is ready.\n", supervisor.banner()))?;
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    supervisor.rule(&mut signals, (group, wishes)).await;
-    info!("stopped");
-    drop(std::fs::remove_file(&supervisor.opened.control_socket));
+    let is_to_upgrade = supervisor.rule(&mut signals, &mut work).await;
+    if is_to_upgrade {
+        let failure = supervisor.become_successor(&mut work).await;
+        drop(log);
+        return Err(failure);
+    }
+    supervisor.end(work.group).await;
     Ok(())
 }
 
@@ -140,8 +172,14 @@ async fn next(
     signals: &mut Signals,
     wishes: &mut Inbox<Wish, Granted>,
     appearing: &mut JoinSet<(usize, TcpListener)>,
-    look: Moment,
+    looks: &mut Looks,
 ) -> Event {
+    let watchdog = async {
+        match &mut looks.watchdog {
+            Some(interval) => interval.tick().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = signals.term.recv() => Event::Stop,
         _ = signals.interrupt.recv() => Event::Stop,
@@ -149,7 +187,8 @@ async fn next(
         _ = signals.child.recv() => Event::Child,
         Some((wish, reply)) = wishes.next() => Event::Wish(wish, reply),
         Some(Ok((place, socket))) = appearing.join_next() => Event::Appeared(place, socket),
-        () = tokio::time::sleep_until(look) => Event::LookAtCertificate,
+        () = tokio::time::sleep_until(looks.certificate) => Event::LookAtCertificate,
+        _ = watchdog => Event::LookAtRoles,
     }
 }
 
@@ -188,42 +227,59 @@ fn control_socket(opened: &Opened) -> Result<UnixListener, Failure> {
 }
 
 impl Supervisor {
-    /// Does what is asked for, and starts roles again that ended, until the program is to stop; then ends
-    /// them.
-    async fn rule(&mut self, signals: &mut Signals, started: (Group, Inbox<Wish, Granted>)) {
-        let (mut group, mut wishes) = started;
+    /// Does what is asked for, and starts roles again that ended, until the program is to stop. Tells
+    /// whether another is to take its place.
+    async fn rule(&mut self, signals: &mut Signals, work: &mut Work) -> bool {
         self.await_addresses();
         let mut pause = PAUSE_FIRST;
         let mut began = Instant::now();
-        let mut look = Moment::now() + self.config().tls.reload_check;
+        let mut looks = Looks {
+            certificate: Moment::now() + self.config().tls.reload_check,
+            // Twice as often as it must be, sd_watchdog_enabled(3).
+            watchdog: sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2)),
+        };
         loop {
-            match next(signals, &mut wishes, &mut self.appearing, look).await {
-                Event::Stop => break,
-                Event::Reload => drop(self.reload(&mut group).await),
-                Event::Wish(wish, reply) => reply.send(match wish {
-                    Wish::Reload => Granted::Reload(self.reload_for(&mut group).await),
-                    Wish::Status => Granted::Status(self.status()),
-                }),
-                Event::LookAtCertificate => {
-                    self.look_at_certificate(&group).await;
-                    look = Moment::now() + self.config().tls.reload_check;
+            match next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await {
+                Event::Stop => return false,
+                Event::Reload => drop(self.reload(work, signals).await),
+                Event::Wish(Wish::Reload, reply) => {
+                    let done = self.reload_for(work, signals).await;
+                    reply.send(Granted::Done(done));
                 }
-                Event::Appeared(place, socket) => self.appeared(&group, place, socket),
+                Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
+                Event::Wish(Wish::Upgrade, reply) => {
+                    let successor = self.try_successor();
+                    let is_good = successor.is_ok();
+                    reply.send(Granted::Done(successor));
+                    if is_good {
+                        return true;
+                    }
+                }
+                Event::LookAtCertificate => {
+                    self.look_at_certificate(&work.group).await;
+                    looks.certificate = Moment::now() + self.config().tls.reload_check;
+                }
+                Event::LookAtRoles => work.group.tell_watchdog().await,
+                Event::Appeared(place, socket) => self.appeared(&work.group, place, socket),
                 Event::Child => {
-                    let Some((role, status)) = group.ended() else { continue };
+                    let Some((role, status)) = work.group.ended() else { continue };
                     if began.elapsed() > RAN_WELL {
                         pause = PAUSE_FIRST;
                     }
                     let reason = told(status);
                     error!(role = role.name(), reason, "a role ended; all are started again");
                     self.restarts += 1;
-                    group.finish(Duration::ZERO).await;
-                    let Some(again) = self.again(signals, &mut pause).await else { return };
-                    (group, wishes) = again;
+                    std::mem::take(&mut work.group).finish(Duration::ZERO).await;
+                    let Some(again) = self.again(signals, &mut pause).await else { return false };
+                    *work = again;
                     began = Instant::now();
                 }
             }
         }
+    }
+
+    /// Ends all roles, sessions first, and what the program leaves to be seen.
+    async fn end(&self, group: Group) {
         let grace = self.config().server.stop_grace;
         info!(grace_s = grace.as_secs(), "stopping");
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
@@ -231,10 +287,12 @@ impl Supervisor {
         if left > 0 {
             warn!(left, "sessions cut short");
         }
+        info!("stopped");
+        drop(std::fs::remove_file(&self.opened.control_socket));
     }
 
     /// Starts all roles and waits until they work.
-    async fn start(&self) -> Result<(Group, Inbox<Wish, Granted>), Failure> {
+    async fn start(&mut self) -> Result<Work, Failure> {
         let failed = |error: &dyn std::error::Error| {
             Failure::at(Code::System, "cannot start the roles", error)
         };
@@ -253,7 +311,9 @@ impl Supervisor {
                 group.listen(place, socket).map_err(again)?;
             }
         }
-        Ok((group, wishes))
+        self.begun_with = self.setup.clone();
+        self.front_begun_with = self.setup.clone();
+        Ok(Work { group, wishes })
     }
 
     /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
@@ -261,7 +321,7 @@ impl Supervisor {
         &mut self,
         signals: &mut Signals,
         pause: &mut Duration,
-    ) -> Option<(Group, Inbox<Wish, Granted>)> {
+    ) -> Option<Work> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(*pause) => {}
@@ -271,8 +331,6 @@ impl Supervisor {
             *pause = (*pause * 2).min(PAUSE_LONGEST);
             match self.start().await {
                 Ok(started) => {
-                    self.begun_with = self.setup.clone();
-                    self.front_begun_with = self.setup.clone();
                     info!("all roles work again");
                     return Some(started);
                 }

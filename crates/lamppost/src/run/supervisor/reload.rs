@@ -7,18 +7,20 @@ use lamppost_net::PemWatch;
 use tracing::{error, info};
 
 use super::Supervisor;
+use super::anew::Next;
 use super::group::Group;
+use super::{Signals, Work};
 use crate::exit::Failure;
 use crate::run::listeners;
 use crate::run::orders::Order;
 use crate::run::role::Role;
-use crate::run::setup::{Setup, settled};
+use crate::run::setup::Setup;
 
 impl Supervisor {
     /// Reads the file again and applies what can change while the program runs; tells what was done, or
     /// all that is wrong.
-    pub(super) async fn reload(&mut self, group: &mut Group) -> Result<String, String> {
-        let done = self.try_reload(group).await;
+    pub(super) async fn reload(&mut self, work: &mut Work, signals: &mut Signals) -> Result<String, String> {
+        let done = self.try_reload(work, signals).await;
         if let Err(reason) = &done {
             error!(reason, "the configuration file is wrong; the old one stays in force");
         }
@@ -26,13 +28,13 @@ impl Supervisor {
     }
 
     /// As [`Self::reload`], told to whoever asked for it.
-    pub(super) async fn reload_for(&mut self, group: &mut Group) -> Result<String, String> {
+    pub(super) async fn reload_for(&mut self, work: &mut Work, signals: &mut Signals) -> Result<String, String> {
         let has_file = self.opened.file.is_some();
         let stays = if has_file { "\n\nThe old configuration stays in force." } else { "" };
-        self.reload(group).await.map_err(|text| text + stays)
+        self.reload(work, signals).await.map_err(|text| text + stays)
     }
 
-    async fn try_reload(&mut self, group: &mut Group) -> Result<String, String> {
+    async fn try_reload(&mut self, work: &mut Work, signals: &mut Signals) -> Result<String, String> {
         let Some(file) = self.opened.file.clone() else {
             return Err(
                 "error: the program runs the built-in demo, which has no file to read again".into(),
@@ -46,32 +48,27 @@ impl Supervisor {
         new.check_files().map_err(told)?;
         let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
         let setup = Setup::gather(&new).map_err(told)?;
-        let setup = setup.in_state_of(&self.setup);
-        let has_new_front = has_new_front(self.config(), &new.config);
-        self.check(group, &setup).await.map_err(told)?;
-        if has_new_front {
-            let grace = new.config.server.stop_grace;
-            group.replace_front(&setup, &mail, grace).await.map_err(told)?;
-            self.mail = mail;
-            self.await_addresses();
-            self.front_begun_with = setup.clone();
+        if are_all_new(self.config(), &new.config) {
+            let next = Next { opened: new, setup, mail, metrics };
+            self.begin_anew(work, signals, next).await.map_err(told)?;
+        } else {
+            let setup = setup.in_state_of(&self.setup);
+            self.check(&work.group, &setup).await.map_err(told)?;
+            if is_front_new(self.config(), &new.config) {
+                let grace = new.config.server.stop_grace;
+                work.group.replace_front(&setup, &mail, grace).await.map_err(told)?;
+                self.mail = mail;
+                self.await_addresses();
+                self.front_begun_with = setup.clone();
+            }
+            self.apply(&work.group, setup).await.map_err(told)?;
+            self.opened = new;
         }
-        self.apply(group, setup).await.map_err(told)?;
         self.certificate = self.setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
-        let settled = settled(self.config().clone(), &new.config, has_new_front);
-        let waiting = unlike(&settled, &new.config);
-        self.opened.config = settled;
         self.warn_of_certificate();
-        let restart = waiting.join(", ");
         let file = file.display();
-        if waiting.is_empty() {
-            info!(%file, "configuration read again");
-            return Ok(format!("{file} is in force."));
-        }
-        info!(%file, restart, "configuration read again; what is changed in these sections takes a restart");
-        Ok(format!(
-            "{file} is in force, except for what is changed in {restart}: that takes a restart."
-        ))
+        info!(%file, "configuration read again");
+        Ok(format!("{file} is in force."))
     }
 
     /// Sockets that listen already.
@@ -105,21 +102,18 @@ impl Supervisor {
 }
 
 /// Whether a front must begin anew for what has changed.
-fn has_new_front(old: &Config, new: &Config) -> bool {
+fn is_front_new(old: &Config, new: &Config) -> bool {
     let (mail, others) = (&old.mail, &new.mail);
     old.tls != new.tls || mail.limits != others.limits || mail.listen != others.listen
 }
 
-/// The sections that differ.
-fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
-    let (mail, others) = (&one.mail, &other.mail);
-    let sections = [
-        ("[server]", one.server != other.server),
-        ("[log]", one.log != other.log),
-        ("[metrics]", one.metrics != other.metrics),
-        ("[mail] (maildir)", mail.maildir != others.maildir),
-        ("[mail.auth]", mail.auth != others.auth),
-        ("[mail.queue]", mail.queue != others.queue),
-    ];
-    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+/// Whether all roles must begin anew for what has changed: it lives in the queue, or they are held to it.
+fn are_all_new(old: &Config, new: &Config) -> bool {
+    let (mail, others) = (&old.mail, &new.mail);
+    old.server != new.server
+        || old.log != new.log
+        || old.metrics != new.metrics
+        || mail.maildir != others.maildir
+        || mail.auth != others.auth
+        || mail.queue != others.queue
 }
