@@ -1,6 +1,6 @@
 //! Rebuilding the index from the checkpoint and the log.
 
-mod take;
+mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,17 @@ use lamppost_roles::QueueId;
 use tracing::{error, warn};
 
 use crate::checkpoint::{self, Position, Standing};
-use crate::index::{Entry, Index, Message, Place};
+use crate::index::{Entry, Index, Message};
 use crate::log::Next;
 use crate::quarantine::{self, keep};
-use crate::record::Progress;
+use crate::record::{Progress, Record};
+use crate::replay::records::{damaged, missing};
 use crate::salvage::{self, Salvaged};
-use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, SegmentId, read_head, scan};
+use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, cut_torn, read_head, scan};
 use crate::{Settings, StartError};
 
-use self::take::{apply, missing};
-pub(crate) use self::take::{restore, take_in, voided};
+pub use records::scan_segment;
+pub(crate) use records::{Segment, restore, take_in, voided};
 
 /// What the spool says.
 pub(crate) struct Replayed {
@@ -35,18 +36,12 @@ pub(crate) struct Replayed {
     /// Messages that the log alone tells of, though parts of it are gone: they may have been delivered,
     /// or deleted, long ago.
     pub(crate) doubtful: Vec<QueueId>,
+    /// Messages whose contents are damaged in the log, and why.
+    pub(crate) damaged: Vec<(QueueId, String)>,
     /// Messages that were found damaged in earlier lives and lie in the quarantine, and why.
     pub(crate) quarantined: BTreeMap<QueueId, String>,
     /// Messages with recipients that failed for good.
     pub(crate) failures: BTreeSet<QueueId>,
-}
-
-/// A segment whose records are replayed.
-pub(crate) struct Segment {
-    pub(crate) id: SegmentId,
-    /// The sequence number of the first record that may be in it.
-    pub(crate) first: u64,
-    pub(crate) found: Vec<Found>,
 }
 
 /// Reads the checkpoint, then the segments that it does not cover, and takes what they say into an
@@ -89,6 +84,7 @@ pub(crate) fn replay(
     replay.remove_orphans()?;
     let Replay { index, last_id, next, damage, standing, wants_checkpoint, .. } = replay;
     let failures = failures(&index);
+    let damaged = damaged(&index, &segments);
     Ok(Replayed {
         index,
         last_id,
@@ -97,6 +93,7 @@ pub(crate) fn replay(
         wants_checkpoint,
         damage,
         doubtful,
+        damaged,
         quarantined: quarantine::known(disk, settings)?,
         failures,
     })
@@ -218,8 +215,12 @@ impl<'a> Replay<'a> {
         self.next.segments.insert(number, length);
         self.next.sequence = self.next.sequence.max(header.sequence);
         self.index.add_segment(header.id);
-        let found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
-        self.quarantine(header, &bytes, &found);
+        let mut found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
+        let is_open = !matches!(found.last(), None | Some(Found::Record { is_whole: true, .. }));
+        // Only what ends in damage may be torn.
+        let next = is_open.then(|| following(disk, &self.paths, number)).flatten();
+        cut_torn(&mut found, bytes.len() as u64, next);
+        self.quarantine(header, (&bytes, next), &found);
         Ok(Some(Segment { id: header.id, first: header.sequence, found }))
     }
 
@@ -251,8 +252,11 @@ impl<'a> Replay<'a> {
         let moved = self.disk.rename(path, &target);
         // Its name there is what tells its messages from those that were done.
         let moved = moved.and_then(|()| self.disk.sync_folder(&self.settings.quarantine()));
-        let reason = moved.err().map(|error| error.to_string()).unwrap_or_default();
-        warn!(segment = number, moved_to = %target.display(), reason, "a segment of the spool has no header and was set aside");
+        if let Err(error) = moved {
+            warn!(segment = number, reason = %error, "a segment of the spool has no header and cannot be set aside");
+        } else {
+            warn!(segment = number, moved_to = %target.display(), "a segment of the spool has no header and was set aside");
+        }
         self.damage.push(format!(
             "{} has no header and was moved to {}",
             path.display(),
@@ -275,19 +279,30 @@ impl<'a> Replay<'a> {
     }
 
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.
-    fn quarantine(&mut self, header: SegmentHeader, bytes: &[u8], found: &[Found]) {
+    fn quarantine(
+        &mut self,
+        header: SegmentHeader,
+        (bytes, next): (&[u8], Option<u64>),
+        found: &[Found],
+    ) {
         let id = header.id;
         for (place, hole) in found.iter().enumerate() {
-            let &Found::Hole { at, length } = hole else { continue };
-            if place + 1 == found.len() && self.is_torn_end(header, found) {
+            let &Found::Hole { at, length } = hole else {
+                self.content(id.number, hole);
+                continue;
+            };
+            if place + 1 == found.len() && is_torn_end(header, found, next) {
                 continue;
             }
             let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
             let from = usize::try_from(at).unwrap_or(usize::MAX);
             let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
             let copied = keep(self.disk, &path, bytes.get(from..to).unwrap_or_default());
-            let reason = copied.err().map(|error| error.to_string()).unwrap_or_default();
-            warn!(segment = id.number, at, length, copy = %path.display(), reason, "a part of the spool is damaged and was skipped");
+            if let Err(error) = copied {
+                warn!(segment = id.number, at, length, reason = %error, "a part of the spool is damaged and was skipped; it could not be copied");
+            } else {
+                warn!(segment = id.number, at, length, copy = %path.display(), "a part of the spool is damaged and was skipped");
+            }
             self.damage.push(format!(
                 "{length} bytes from {at} on of segment {} are damaged; a copy is {}",
                 id.number,
@@ -296,22 +311,16 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Whether what ends a segment was written when the power went, and acknowledged to nobody: then
-    /// the next segment, if there is one, goes on with the numbers of its records.
-    fn is_torn_end(&self, header: SegmentHeader, found: &[Found]) -> bool {
-        let Some((_, path)) = self.paths.iter().find(|(number, _)| *number > header.id.number)
-        else {
-            return true;
+    /// Tells of a record whose content is damaged. If its message waits, what is left of it is copied.
+    fn content(&mut self, segment: u64, found: &Found) {
+        let Found::Record { record, at, is_whole: false, .. } = found else { return };
+        warn!(segment, at, "the content of a record of the spool is damaged");
+        let what = match &**record {
+            Record::Message(message) => format!("message {}", message.id),
+            Record::Notice { of, .. } => format!("a notice about message {of}"),
+            _ => "a change of state".into(),
         };
-        let Ok(Head::Ours(next)) = self.disk.read(path, 0, SEGMENT_HEADER).map(|b| read_head(&b))
-        else {
-            return false;
-        };
-        let last = found.iter().rev().find_map(|found| match found {
-            Found::Record { sequence, .. } => Some(*sequence),
-            Found::Hole { .. } => None,
-        });
-        last.map_or(header.sequence, |last| last + 1) == next.sequence
+        self.damage.push(format!("a record in segment {segment} at {at} is damaged: {what}"));
     }
 
     /// Removes large contents that no message names: they were never acknowledged, or are delivered.
@@ -338,6 +347,26 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// The number of the record that the log goes on with behind a segment; nothing when it is the last.
+pub(crate) fn following(disk: &dyn Disk, paths: &[(u64, PathBuf)], segment: u64) -> Option<u64> {
+    let (_, path) = paths.iter().find(|(number, _)| *number > segment)?;
+    match disk.read(path, 0, SEGMENT_HEADER).map(|bytes| read_head(&bytes)) {
+        Ok(Head::Ours(next)) => Some(next.sequence),
+        // Whatever is in this one may have been acknowledged.
+        _ => Some(u64::MAX),
+    }
+}
+
+/// Whether what ends a segment was written when the power went, and acknowledged to nobody: then the
+/// next segment, if there is one, goes on with the numbers of its records.
+fn is_torn_end(header: SegmentHeader, found: &[Found], next: Option<u64>) -> bool {
+    let last = found.iter().rev().find_map(|found| match found {
+        Found::Record { sequence, .. } => Some(*sequence),
+        Found::Hole { .. } => None,
+    });
+    next.is_none_or(|next| last.map_or(header.sequence, |last| last + 1) == next)
+}
+
 fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
     disk.list(folder).map_err(|source| StartError::Disk {
         step: "list",
@@ -352,22 +381,4 @@ pub(crate) fn failures(index: &Index) -> BTreeSet<QueueId> {
         message.recipients.iter().any(|recipient| recipient.progress == Progress::Failed)
     };
     index.after(None).filter(|(_, message)| has_failed(message)).map(|(id, _)| id).collect()
-}
-
-/// Reads the bytes of a segment as a replay does; returns how many records and damaged parts there
-/// are. For fuzzing: any bytes are read, and none are believed.
-pub fn scan_segment(bytes: &[u8]) -> (usize, usize) {
-    let Head::Ours(header) = read_head(bytes) else {
-        return (0, 0);
-    };
-    let found = scan(header.id, bytes);
-    let holes = found.iter().filter(|found| matches!(found, Found::Hole { .. })).count();
-    let mut index = Index::default();
-    index.add_segment(header.id);
-    for found in &found {
-        if let Found::Record { record, at, text, .. } = found {
-            apply(&mut index, record, Place { segment: header.id.number, at: *at, text: *text });
-        }
-    }
-    (found.len() - holes, holes)
 }

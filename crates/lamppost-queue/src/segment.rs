@@ -97,13 +97,15 @@ pub(crate) enum Found {
         at: u64,
         /// Bytes of its text.
         text: u32,
+        /// Whether its content is what was written; its text always is.
+        is_whole: bool,
     },
     /// Bytes that are no valid record: before a valid one, or the beginning of one that is torn.
     Hole { at: u64, length: u64 },
 }
 
 /// Everything in a segment behind its header, in order. What is damaged is skipped up to the next
-/// valid record. What lies behind the last record is left over from another life of the file, unless
+/// valid record; of a record whose content alone is damaged the text is known. What lies behind the last record is left over from another life of the file, unless
 /// a record of this life begins there.
 pub(crate) fn scan(segment: SegmentId, bytes: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
@@ -111,7 +113,7 @@ pub(crate) fn scan(segment: SegmentId, bytes: &[u8]) -> Vec<Found> {
     let mut hole = at;
     let mut torn = None;
     while at < bytes.len() {
-        if let Some((record, header)) = record_at(segment, &bytes[at..]) {
+        if let Some((record, header, is_whole)) = record_at(segment, &bytes[at..]) {
             push_hole(&mut found, bytes, hole, at);
             let place = at as u64;
             let record = Box::new(record);
@@ -120,8 +122,10 @@ pub(crate) fn scan(segment: SegmentId, bytes: &[u8]) -> Vec<Found> {
                 sequence: header.sequence,
                 at: place,
                 text: header.text,
+                is_whole,
             });
-            at += header.length();
+            // The text's checksum covers the lengths.
+            at = at.saturating_add(header.length()).min(bytes.len());
             (hole, torn) = (at, None);
         } else {
             if torn.is_none() && RecordHeader::read(segment, &bytes[at..]).is_some() {
@@ -143,12 +147,36 @@ fn push_hole(found: &mut Vec<Found>, bytes: &[u8], from: usize, to: usize) {
     }
 }
 
-/// The record that the bytes begin with, checksums and all.
-fn record_at(segment: SegmentId, bytes: &[u8]) -> Option<(Record, RecordHeader)> {
+/// The record that the bytes begin with, its text proved; and whether its content is too.
+fn record_at(segment: SegmentId, bytes: &[u8]) -> Option<(Record, RecordHeader, bool)> {
     let header = RecordHeader::read(segment, bytes)?;
     let record = header.record(bytes)?;
-    let content = bytes.get(RECORD_HEADER + header.text as usize..header.length())?;
-    header.is_content(content).then_some((record, header))
+    let content = bytes.get(RECORD_HEADER + header.text as usize..header.length());
+    let is_whole = content.is_some_and(|content| header.is_content(content));
+    Some((record, header, is_whole))
+}
+
+/// Takes records out of the end of a segment whose contents were never written to their end: they were
+/// acknowledged to nobody, and their numbers were given again, from `next` on. Without a next record
+/// nobody knows that those at the end were once whole.
+pub(crate) fn cut_torn(found: &mut Vec<Found>, length: u64, next: Option<u64>) {
+    let mut torn = None;
+    for one in found.iter().rev() {
+        match one {
+            Found::Hole { .. } if torn.is_none() => {}
+            Found::Record { sequence, at, is_whole: false, .. }
+                if next.is_none_or(|next| *sequence >= next) =>
+            {
+                torn = Some(*at);
+            }
+            _ => break,
+        }
+    }
+    let Some(at) = torn else { return };
+    found.retain(|one| match one {
+        Found::Record { at: place, .. } | Found::Hole { at: place, .. } => *place < at,
+    });
+    found.push(Found::Hole { at, length: length.saturating_sub(at) });
 }
 
 #[cfg(test)]
@@ -190,6 +218,15 @@ mod tests {
             Found::Hole { .. } => None,
         });
         ids.collect()
+    }
+
+    /// The records whose contents are what was written.
+    fn whole(found: &[Found]) -> Vec<u64> {
+        let whole = found.iter().filter_map(|found| match found {
+            Found::Record { sequence, is_whole: true, .. } => Some(*sequence),
+            _ => None,
+        });
+        whole.collect()
     }
 
     fn holes(found: &[Found]) -> usize {
@@ -244,6 +281,25 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_content_leaves_the_text_known_unless_it_is_a_torn_end() {
+        let mut bytes = written(SEGMENT, &two());
+        let length = bytes.len();
+        for text in ["first", "second"] {
+            let at = memchr::memmem::find(&bytes, text.as_bytes()).unwrap();
+            bytes[at] ^= 1;
+        }
+        let after = |next| {
+            let mut found = scan(SEGMENT, &bytes);
+            cut_torn(&mut found, length as u64, next);
+            (ids(&found), whole(&found).len(), holes(&found))
+        };
+        assert_eq!(after(Some(3)), (vec![1, 2], 0, 0));
+        assert_eq!(after(Some(2)), (vec![1], 0, 1));
+        assert_eq!(after(Some(1)), (vec![], 0, 1));
+        assert_eq!(after(None), (vec![], 0, 1));
+    }
+
+    #[test]
     fn records_of_another_life_of_the_file_are_dead_and_no_damage() {
         let old = written(SegmentId { generation: 98, ..SEGMENT }, &two());
         assert_eq!(scan(SEGMENT, &old), []);
@@ -270,7 +326,7 @@ mod tests {
             let ends = [1, 2].map(|count| written(SEGMENT, &two()[..count]).len());
             let cut = cut.min(bytes.len());
             let found = scan(SEGMENT, &bytes[..cut]);
-            prop_assert_eq!(ids(&found).len(), ends.iter().filter(|&&end| end <= cut).count());
+            prop_assert_eq!(whole(&found).len(), ends.iter().filter(|&&end| end <= cut).count());
         }
 
         #[test]
@@ -286,7 +342,7 @@ mod tests {
             let mut bytes = written(SEGMENT, &two()[..1]);
             let at = SEGMENT_HEADER + at % (bytes.len() - SEGMENT_HEADER);
             bytes[at] ^= 1 << bit;
-            prop_assert!(ids(&scan(SEGMENT, &bytes)).is_empty());
+            prop_assert!(whole(&scan(SEGMENT, &bytes)).is_empty());
         }
     }
 }
