@@ -35,6 +35,7 @@ pub(crate) async fn run(spool: Arc<Spool>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = spool.notices.notified() => tell_failures(&spool).await,
             _ = look.tick() => {
+                spool.look_for_room();
                 tell_failures(&spool).await;
                 look_at_undeliverable(&spool).await;
                 tell_delays(&spool).await;

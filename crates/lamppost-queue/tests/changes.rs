@@ -29,6 +29,16 @@ async fn submit_from(around: &Around, sender: &str) -> QueueId {
     stored(&around.intake.ask(request).await.unwrap())
 }
 
+/// A queue that begins no delivery for an hour, and the folder of its lock.
+async fn undelivered() -> (Around, tempfile::TempDir) {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |settings| {
+        small(settings);
+        settings.delivery_lag = Duration::from_secs(3600);
+    });
+    (around.await, folder)
+}
+
 /// What is told of one message that stays as it was.
 fn unchanged(id: QueueId, why: WhyUnchanged) -> Changes {
     Changes { unchanged: vec![Unchanged { id, why }], ..Changes::default() }
@@ -36,12 +46,7 @@ fn unchanged(id: QueueId, why: WhyUnchanged) -> Changes {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_ids_are_told_and_doubles_are_one() {
-    let (disk, folder) = world();
-    let around = start(&disk, folder.path(), |settings| {
-        small(settings);
-        settings.delivery_lag = Duration::from_secs(3600);
-    });
-    let around = around.await;
+    let (around, _folder) = undelivered().await;
     let id = submit_from(&around, "s@lamppost.test").await;
     let nobody = QueueId(7);
     for verb in [Verb::Hold, Verb::Release, Verb::Retry, Verb::Return] {
@@ -53,12 +58,7 @@ async fn unknown_ids_are_told_and_doubles_are_one() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_so_already_is_told() {
-    let (disk, folder) = world();
-    let around = start(&disk, folder.path(), |settings| {
-        small(settings);
-        settings.delivery_lag = Duration::from_secs(3600);
-    });
-    let around = around.await;
+    let (around, _folder) = undelivered().await;
     let id = submit_from(&around, "s@lamppost.test").await;
     let again = unchanged(id, WhyUnchanged::SoBefore);
     assert_eq!(change_all(&around, Verb::Release, &[id]).await, again);
