@@ -201,7 +201,7 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     make_folders(&*disk, &settings)?;
     let lock = Lock::wait(&settings.directory)?;
     check_file_system(&settings)?;
-    let mut replayed = replay::replay(&*disk, &settings, false)?;
+    let mut replayed = replay::replay(&*disk, &settings)?;
     settle::settle(&*disk, &settings, &replayed);
     let messages = replayed.index.messages();
     let mut log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;

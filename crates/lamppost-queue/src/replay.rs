@@ -16,11 +16,13 @@ use crate::quarantine::{self, keep};
 use crate::record::{Progress, Record};
 use crate::replay::records::{damaged, missing};
 use crate::salvage::{self, Salvaged};
-use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, cut_torn, read_head, scan};
+use crate::segment::{
+    Behind, Found, Head, SEGMENT_HEADER, SegmentHeader, Unproved, read_head, scan, take_unproved,
+};
 use crate::{Settings, StartError};
 
 pub use records::scan_segment;
-pub(crate) use records::{Segment, restore, take_in, voided};
+pub(crate) use records::{Segment, named, restore, take_in, voided};
 
 /// What the spool says.
 pub(crate) struct Replayed {
@@ -47,25 +49,22 @@ pub(crate) struct Replayed {
 /// Reads the checkpoint, then the segments that it does not cover, and takes what they say into an
 /// index.
 ///
-/// Damaged parts are copied to the quarantine and skipped, and so is what the disk does not give. With
-/// `all`, or when there is no good checkpoint, every segment is read.
-pub(crate) fn replay(
-    disk: &dyn Disk,
-    settings: &Settings,
-    all: bool,
-) -> Result<Replayed, StartError> {
+/// Damaged parts are copied to the quarantine and skipped, and so is what the disk does not give. When
+/// there is no good checkpoint, every segment is read.
+pub(crate) fn replay(disk: &dyn Disk, settings: &Settings) -> Result<Replayed, StartError> {
     let mut replay = Replay::begin(disk, settings)?;
     let position = replay.checkpoint()?;
     let begin = position.map_or(0, |position| position.begin);
     let mut segments = Vec::new();
     for (number, path) in replay.paths.clone() {
         let wanted = number >= begin;
-        if let Some(segment) = replay.segment(number, &path, wanted || all)?
+        if let Some(segment) = replay.segment(number, &path, wanted)?
             && wanted
         {
             segments.push(segment);
         }
     }
+    replay.tell_damaged(&segments);
     let entries = std::mem::take(&mut replay.entries);
     let lost = quarantine::segments(disk, settings)?;
     restore(&mut replay.index, &replay.next, (entries, &lost));
@@ -216,11 +215,16 @@ impl<'a> Replay<'a> {
         self.next.sequence = self.next.sequence.max(header.sequence);
         self.index.add_segment(header.id);
         let mut found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
-        let is_open = !matches!(found.last(), None | Some(Found::Record { is_whole: true, .. }));
-        // Only what ends in damage may be torn.
-        let next = is_open.then(|| following(disk, &self.paths, number)).flatten();
-        cut_torn(&mut found, bytes.len() as u64, next);
-        self.quarantine(header, (&bytes, next), &found);
+        let is_whole = |one: &Found| matches!(one, Found::Record { is_whole: true, .. });
+        // What is behind is of no interest while nothing is damaged.
+        let behind = if found.iter().all(is_whole) {
+            Behind::default()
+        } else {
+            behind(disk, &self.paths, number, self.standing.newest)
+        };
+        let unproved = take_unproved(&mut found, bytes.len() as u64, behind);
+        self.tell_unproved(number, &unproved);
+        self.quarantine(header, (&bytes, behind.next), &found, &unproved);
         Ok(Some(Segment { id: header.id, first: header.sequence, found }))
     }
 
@@ -284,14 +288,14 @@ impl<'a> Replay<'a> {
         header: SegmentHeader,
         (bytes, next): (&[u8], Option<u64>),
         found: &[Found],
+        unproved: &[Unproved],
     ) {
         let id = header.id;
         for (place, hole) in found.iter().enumerate() {
-            let &Found::Hole { at, length } = hole else {
-                self.content(id.number, hole);
-                continue;
-            };
-            if place + 1 == found.len() && is_torn_end(header, found, next) {
+            let &Found::Hole { at, length } = hole else { continue };
+            let is_torn = place + 1 == found.len() && is_torn_end(header, found, next);
+            // Of what cannot be a message nothing need be kept.
+            if is_torn && !unproved.iter().any(|one| one.is_torn) {
                 continue;
             }
             let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
@@ -303,6 +307,9 @@ impl<'a> Replay<'a> {
             } else {
                 warn!(segment = id.number, at, length, copy = %path.display(), "a part of the spool is damaged and was skipped");
             }
+            if is_torn {
+                continue;
+            }
             self.damage.push(format!(
                 "{length} bytes from {at} on of segment {} are damaged; a copy is {}",
                 id.number,
@@ -311,16 +318,44 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Tells of a record whose content is damaged. If its message waits, what is left of it is copied.
-    fn content(&mut self, segment: u64, found: &Found) {
-        let Found::Record { record, at, is_whole: false, .. } = found else { return };
-        warn!(segment, at, "the content of a record of the spool is damaged");
-        let what = match &**record {
-            Record::Message(message) => format!("message {}", message.id),
-            Record::Notice { of, .. } => format!("a notice about message {of}"),
-            _ => "a change of state".into(),
-        };
-        self.damage.push(format!("a record in segment {segment} at {at} is damaged: {what}"));
+    /// Tells of records without their whole contents that were perhaps never acknowledged, and has those
+    /// voided whose numbers are not given again: behind what is written next they would look like
+    /// messages that once were whole.
+    fn tell_unproved(&mut self, segment: u64, unproved: &[Unproved]) {
+        for Unproved { record, sequence, at, is_torn } in unproved {
+            let what = named(record);
+            warn!(segment, at, %what, "a record at the end of the spool is not whole: unless it was damaged later, nobody was told that it is stored");
+            if *is_torn {
+                continue;
+            }
+            self.damage.push(format!(
+                "{what}, in segment {segment} at {at}, is not whole; unless it was damaged later, \
+                 nobody was told that it is stored"
+            ));
+            let (first, last) = (*sequence, *sequence);
+            self.next.voids.push(Record::Void { segment, first, last });
+        }
+    }
+
+    /// Tells of records whose contents are damaged. What is left of a message that waits is copied.
+    fn tell_damaged(&mut self, segments: &[Segment]) {
+        let void = voided(segments);
+        for Segment { id, found, .. } in segments {
+            for found in found {
+                let Found::Record { record, sequence, at, is_whole: false, .. } = found else {
+                    continue;
+                };
+                let segment = id.number;
+                if void.contains(&(segment, *sequence)) {
+                    continue;
+                }
+                let what = named(record);
+                warn!(segment, at, %what, "the content of a record of the spool is damaged");
+                self.damage.push(format!(
+                    "the content of {what}, in segment {segment} at {at}, is damaged"
+                ));
+            }
+        }
     }
 
     /// Removes large contents that no message names: they were never acknowledged, or are delivered.
@@ -347,14 +382,34 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// The number of the record that the log goes on with behind a segment; nothing when it is the last.
-pub(crate) fn following(disk: &dyn Disk, paths: &[(u64, PathBuf)], segment: u64) -> Option<u64> {
-    let (_, path) = paths.iter().find(|(number, _)| *number > segment)?;
-    match disk.read(path, 0, SEGMENT_HEADER).map(|bytes| read_head(&bytes)) {
-        Ok(Head::Ours(next)) => Some(next.sequence),
-        // Whatever is in this one may have been acknowledged.
-        _ => Some(u64::MAX),
+/// What is behind a segment.
+pub(crate) fn behind(
+    disk: &dyn Disk,
+    paths: &[(u64, PathBuf)],
+    segment: u64,
+    newest: Option<Position>,
+) -> Behind {
+    // The checkpoint of a program that was stopped properly is behind the last segment.
+    if let Some(position) = newest.filter(|position| position.begin == segment + 1) {
+        return Behind { next: Some(position.sequence), is_written: true };
     }
+    let mut next = None;
+    for (number, path) in paths.iter().filter(|(number, _)| *number > segment) {
+        let read = salvage::read(disk, path, 0, usize::MAX);
+        let bytes = read.map_or_else(|_| Vec::new(), |read| read.bytes);
+        let header = match read_head(&bytes) {
+            Head::Ours(header) if header.id.number == *number => header,
+            Head::Ours(_) => continue,
+            // Whatever is in this one may have been acknowledged.
+            _ => return Behind { next: next.or(Some(u64::MAX)), is_written: true },
+        };
+        next = next.or(Some(header.sequence));
+        let is_record = |one: &Found| matches!(one, Found::Record { is_whole: true, .. });
+        if scan(header.id, &bytes).iter().any(is_record) {
+            return Behind { next, is_written: true };
+        }
+    }
+    Behind { next, is_written: false }
 }
 
 /// Whether what ends a segment was written when the power went, and acknowledged to nobody: then the

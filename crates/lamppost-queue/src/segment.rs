@@ -4,7 +4,7 @@
 use crate::record::{RECORD_HEADER, RECORD_MAGIC, Record, RecordHeader};
 
 /// What a segment begins with; its last letter is the format's version.
-pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"LAMPLOG2";
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"LAMPLOG3";
 /// Bytes of a segment before its records: two copies of the header, a sector apart, so that a torn
 /// write costs one of them at most.
 pub(crate) const SEGMENT_HEADER: usize = 1024;
@@ -39,7 +39,7 @@ pub(crate) enum Head {
     Ours(SegmentHeader),
     /// A segment of a format that only a newer program knows.
     Newer,
-    /// A segment of the first format, which no release wrote.
+    /// A segment of a format before, which no release wrote.
     Older,
     /// No header, or a damaged one.
     Broken,
@@ -77,7 +77,7 @@ pub(crate) fn read_head(bytes: &[u8]) -> Head {
     // A letter that is damaged is no other version's.
     let is_whole = |copy: &[u8]| copy[32..] == crc32c::crc32c(&copy[..32]).to_le_bytes();
     let newer = |copy: &[u8]| is_whole(copy) && is_like(copy, |letter| letter > SEGMENT_MAGIC[7]);
-    let older = |copy: &[u8]| is_like(copy, |letter| letter == b'1');
+    let older = |copy: &[u8]| is_like(copy, |letter| letter < SEGMENT_MAGIC[7]);
     match good {
         Some(header) => Head::Ours(header),
         None if copies.into_iter().flatten().any(newer) => Head::Newer,
@@ -93,9 +93,12 @@ pub(crate) enum Found {
     Record {
         record: Box<Record>,
         sequence: u64,
+        /// The number of its group's first record.
+        group: u64,
         /// Where it begins.
         at: u64,
-        /// Bytes of its text.
+        /// Bytes of it whole, and of its text.
+        length: u64,
         text: u32,
         /// Whether its content is what was written; its text always is.
         is_whole: bool,
@@ -105,8 +108,8 @@ pub(crate) enum Found {
 }
 
 /// Everything in a segment behind its header, in order. What is damaged is skipped up to the next
-/// valid record; of a record whose content alone is damaged the text is known. What lies behind the last record is left over from another life of the file, unless
-/// a record of this life begins there.
+/// valid record; of a record whose content alone is damaged the text is known. What lies behind the last
+/// record is left over from another life of the file, unless a record of this life begins there.
 pub(crate) fn scan(segment: SegmentId, bytes: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut at = SEGMENT_HEADER.min(bytes.len());
@@ -120,7 +123,9 @@ pub(crate) fn scan(segment: SegmentId, bytes: &[u8]) -> Vec<Found> {
             found.push(Found::Record {
                 record,
                 sequence: header.sequence,
+                group: header.group,
                 at: place,
+                length: header.length() as u64,
                 text: header.text,
                 is_whole,
             });
@@ -156,27 +161,72 @@ fn record_at(segment: SegmentId, bytes: &[u8]) -> Option<(Record, RecordHeader, 
     Some((record, header, is_whole))
 }
 
-/// Takes records out of the end of a segment whose contents were never written to their end: they were
-/// acknowledged to nobody, and their numbers were given again, from `next` on. Without a next record
-/// nobody knows that those at the end were once whole.
-pub(crate) fn cut_torn(found: &mut Vec<Found>, length: u64, next: Option<u64>) {
+/// What is behind a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Behind {
+    /// The number that the log goes on with, if it does.
+    pub(crate) next: Option<u64>,
+    /// Whether a record is there: what had been written before it was durable.
+    pub(crate) is_written: bool,
+}
+
+/// A record without its whole content that was perhaps acknowledged to nobody.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Unproved {
+    pub(crate) record: Box<Record>,
+    pub(crate) sequence: u64,
+    /// Where it begins.
+    pub(crate) at: u64,
+    /// Whether nothing whole is behind it: a write that the end of the program cut short looks so.
+    pub(crate) is_torn: bool,
+}
+
+/// Makes holes of the records without their whole contents of which nothing says that they were ever
+/// durable; returns them.
+///
+/// A group is written when the one before is durable. So a record of a group that another follows was
+/// written whole once, and one of the last group that was written perhaps never. The numbers of those at
+/// the very end are given again, from `behind.next` on.
+pub(crate) fn take_unproved(found: &mut Vec<Found>, length: u64, behind: Behind) -> Vec<Unproved> {
+    let is_whole = |one: &Found| matches!(one, Found::Record { is_whole: true, .. });
+    let end = found.iter().rposition(is_whole).map_or(0, |last| last + 1);
+    let groups = found.iter().filter_map(|one| match one {
+        Found::Record { group, is_whole: true, .. } => Some(*group),
+        _ => None,
+    });
+    let followed = behind.next.filter(|_| behind.is_written);
+    let durable = groups.chain(followed).max().unwrap_or(0);
+    let (mut kept, mut unproved) = (Vec::with_capacity(found.len()), Vec::new());
     let mut torn = None;
-    for one in found.iter().rev() {
+    let is_unproved = |is_behind: bool, sequence: u64| {
+        if is_behind {
+            behind.next.is_none_or(|next| sequence >= next)
+        } else {
+            sequence >= durable
+        }
+    };
+    for (place, one) in std::mem::take(found).into_iter().enumerate() {
+        let is_behind = place >= end;
         match one {
-            Found::Hole { .. } if torn.is_none() => {}
-            Found::Record { sequence, at, is_whole: false, .. }
-                if next.is_none_or(|next| *sequence >= next) =>
+            Found::Record { record, sequence, at, is_whole: false, length, .. }
+                if is_unproved(is_behind, sequence) =>
             {
-                torn = Some(*at);
+                if is_behind {
+                    torn = torn.or(Some(at));
+                } else {
+                    kept.push(Found::Hole { at, length });
+                }
+                unproved.push(Unproved { record, sequence, at, is_torn: is_behind });
             }
-            _ => break,
+            _ if torn.is_some() => {}
+            one => kept.push(one),
         }
     }
-    let Some(at) = torn else { return };
-    found.retain(|one| match one {
-        Found::Record { at: place, .. } | Found::Hole { at: place, .. } => *place < at,
-    });
-    found.push(Found::Hole { at, length: length.saturating_sub(at) });
+    if let Some(at) = torn {
+        kept.push(Found::Hole { at, length: length.saturating_sub(at) });
+    }
+    *found = kept;
+    unproved
 }
 
 #[cfg(test)]
@@ -197,8 +247,9 @@ mod tests {
     fn written(segment: SegmentId, records: &[(u64, Record, &'static str)]) -> Vec<u8> {
         let mut bytes = SegmentHeader { id: segment, sequence: 1 }.encode().to_vec();
         for (sequence, record, content) in records {
+            let group = sequence;
             let draft = Draft::new(record, Bytes::from_static(content.as_bytes()));
-            bytes.extend(draft.header(segment, *sequence));
+            bytes.extend(draft.header(segment, *sequence, *group));
             bytes.extend(&draft.text);
             bytes.extend(&draft.content[..]);
         }
@@ -280,23 +331,42 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_damaged_content_leaves_the_text_known_unless_it_is_a_torn_end() {
-        let mut bytes = written(SEGMENT, &two());
-        let length = bytes.len();
-        for text in ["first", "second"] {
-            let at = memchr::memmem::find(&bytes, text.as_bytes()).unwrap();
-            bytes[at] ^= 1;
+    /// What is left of two records without their contents in two groups, or in one, with a third behind.
+    fn unproved(groups: [u64; 3], behind: Behind, is_third_whole: bool) -> (Vec<u64>, Vec<u64>) {
+        let mut bytes = SegmentHeader { id: SEGMENT, sequence: 1 }.encode().to_vec();
+        for (sequence, group) in (1..).zip(groups) {
+            let draft = Draft::new(&deleted(sequence), Bytes::from_static(b"content"));
+            bytes.extend(draft.header(SEGMENT, sequence, group));
+            bytes.extend(&draft.text);
+            bytes.extend(if sequence == 3 && is_third_whole { b"content" } else { b"damaged" });
         }
-        let after = |next| {
-            let mut found = scan(SEGMENT, &bytes);
-            cut_torn(&mut found, length as u64, next);
-            (ids(&found), whole(&found).len(), holes(&found))
-        };
-        assert_eq!(after(Some(3)), (vec![1, 2], 0, 0));
-        assert_eq!(after(Some(2)), (vec![1], 0, 1));
-        assert_eq!(after(Some(1)), (vec![], 0, 1));
-        assert_eq!(after(None), (vec![], 0, 1));
+        let mut found = scan(SEGMENT, &bytes);
+        let unproved = take_unproved(&mut found, bytes.len() as u64, behind);
+        let taken: Vec<_> = unproved.iter().map(|one| one.sequence).collect();
+        assert_eq!(holes(&found), taken.len().min(if is_third_whole { 3 } else { 1 }));
+        assert!(unproved.iter().all(|one| one.is_torn != is_third_whole));
+        (ids(&found), taken)
+    }
+
+    #[test]
+    fn a_record_that_another_group_follows_was_once_whole() {
+        let nothing = Behind::default();
+        assert_eq!(unproved([1, 2, 3], nothing, true), (vec![1, 2, 3], vec![]));
+        assert_eq!(unproved([1, 2, 2], nothing, true), (vec![1, 3], vec![2]));
+        assert_eq!(unproved([1, 1, 1], nothing, true), (vec![3], vec![1, 2]));
+        // A segment that was begun behind it proves nothing before something is in it.
+        let begun = Behind { next: Some(4), is_written: false };
+        assert_eq!(unproved([1, 1, 1], begun, true), (vec![3], vec![1, 2]));
+        let written = Behind { is_written: true, ..begun };
+        assert_eq!(unproved([1, 1, 1], written, true), (vec![1, 2, 3], vec![]));
+    }
+
+    #[test]
+    fn numbers_that_are_given_again_were_those_of_a_torn_end() {
+        assert_eq!(unproved([1, 2, 3], Behind::default(), false), (vec![], vec![1, 2, 3]));
+        let behind = |next| Behind { next: Some(next), is_written: false };
+        assert_eq!(unproved([1, 1, 3], behind(3), false), (vec![1, 2], vec![3]));
+        assert_eq!(unproved([1, 1, 3], behind(4), false), (vec![1, 2, 3], vec![]));
     }
 
     #[test]

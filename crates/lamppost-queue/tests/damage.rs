@@ -324,6 +324,44 @@ async fn a_message_whose_content_is_damaged_before_a_start_is_known_and_bounced(
     assert_eq!((recipient.state, recipient.due), (RecipientState::Failed, None));
 }
 
+/// Nothing says whether the last group that was written was ever acknowledged.
+#[tokio::test(start_paused = true)]
+async fn a_content_of_the_last_group_that_is_not_whole_is_kept_and_named_and_nobody_gets_a_bounce()
+{
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), small).await;
+    let (one, two) = tokio::join!(
+        submit(&around, "demo", "first secret\n"),
+        submit(&around, "other", "second\n")
+    );
+    let (one, two) = (stored(&one), stored(&two));
+    let disk = disk.after_kill();
+    let (segment, at) = find(&disk, "secret");
+    disk.damage(&segment, at, b"DDDD");
+    let around = restart(around, &disk, folder.path(), small).await;
+    assert_eq!(listed(&around).await, [two]);
+    let damage = status(&around).await.damage.join("\n");
+    for expected in [&one.to_string(), "from <>", "demo@lamppost.test", "nobody was told"] {
+        assert!(damage.contains(expected), "{expected}: {damage}");
+    }
+    let world = disk.world();
+    let copies: Vec<_> = disk.files("quarantine/").iter().map(|path| world.file(path)).collect();
+    assert!(copies.iter().flatten().any(|copy| copy.ends_with(b"first DDDDet\n")), "{copies:?}");
+    // What is written behind it does not make it a message that once was whole.
+    let later = held(&around, "later\n").await;
+    held(&around, "another group\n").await;
+    let disk = disk.after_kill();
+    for checkpoint in disk.files("checkpoint") {
+        disk.damage(&checkpoint, 50, b"DDDD");
+    }
+    let mut around = restart(around, &disk, folder.path(), small).await;
+    assert!(listed(&around).await.starts_with(&[two, later]));
+    assert!(!status(&around).await.damage.join("\n").contains(&one.to_string()));
+    let request = deliver(&mut around, &Outcome::Done).await;
+    let DeliveryRequest::Prepare(jobs) = &request else { panic!("{request:?}") };
+    assert_eq!(jobs.iter().map(|job| job.placement.id).collect::<Vec<_>>(), [two]);
+}
+
 /// Its record settles what it is about: without it the sender would never be told.
 #[tokio::test(start_paused = true)]
 async fn a_bounce_whose_content_is_damaged_before_a_start_is_written_anew() {

@@ -14,9 +14,13 @@ use crate::index::{Entry, Index};
 use crate::log::Next;
 use crate::quarantine;
 use crate::record::Record;
-use crate::replay::{Replayed, Segment, before_gap, failures, following, restore, take_in, voided};
+use crate::replay::{
+    Replayed, Segment, before_gap, behind, failures, named, restore, take_in, voided,
+};
 use crate::salvage;
-use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, cut_torn, read_head, scan};
+use crate::segment::{
+    Behind, Found, Head, SEGMENT_HEADER, SegmentHeader, Unproved, read_head, scan, take_unproved,
+};
 use crate::spares;
 use crate::{Settings, StartError};
 
@@ -49,6 +53,8 @@ struct Seen {
     whole: HashMap<(u64, u64), (QueueId, u32)>,
     /// Messages of whose records the content alone is damaged, by segment and place.
     known: HashMap<(u64, u64), QueueId>,
+    /// Records of which the content alone is damaged: segment, place, number.
+    contents: Vec<(u64, u64, u64)>,
     /// For each segment: its first sequence number by its header, and those of its records.
     sequences: BTreeMap<u64, (u64, Vec<u64>)>,
     /// Those that are there, with a header.
@@ -57,6 +63,8 @@ struct Seen {
     void: BTreeSet<(u64, u64)>,
     /// Damaged parts behind the last record of a segment.
     tails: BTreeMap<u64, (u64, u64)>,
+    /// Segments at whose end there is what may have been a message.
+    torn: BTreeSet<u64>,
 }
 
 /// Reads everything; changes nothing.
@@ -189,11 +197,8 @@ impl Examination<'_> {
         for path in paths {
             if let Some(number) = number(&path) {
                 replayed.next.segment = replayed.next.segment.max(number + 1);
-                let covered = replayed.standing.newest.filter(|one| one.begin == number + 1);
-                let next = following(self.disk, &segments, number);
-                // The checkpoint of a program that was stopped properly is behind the last segment.
-                let next = next.or(covered.map(|position| position.sequence));
-                self.segment((number, next), &path, replayed)?;
+                let behind = behind(self.disk, &segments, number, replayed.standing.newest);
+                self.segment((number, behind), &path, replayed)?;
             } else if spares::number(&path).is_some() {
                 let length = self.length(&path)?.unwrap_or(0);
                 self.out.report.spares += 1;
@@ -219,7 +224,7 @@ impl Examination<'_> {
     /// Reads a segment whole, also one that the checkpoint covers.
     fn segment(
         &mut self,
-        (number, next): (u64, Option<u64>),
+        (number, behind): (u64, Behind),
         path: &Path,
         replayed: &mut Replayed,
     ) -> Result<(), StartError> {
@@ -260,7 +265,8 @@ impl Examination<'_> {
         replayed.next.sequence = replayed.next.sequence.max(header.sequence);
         replayed.index.add_segment(header.id);
         let mut found = scan(header.id, &bytes);
-        cut_torn(&mut found, bytes.len() as u64, next);
+        let unproved = take_unproved(&mut found, bytes.len() as u64, behind);
+        replayed.next.voids.extend(self.unproved(number, unproved));
         self.records(number, header.sequence, &found);
         if number >= replayed.standing.covered_below() {
             self.seen.replayed.push(Segment { id: header.id, first: header.sequence, found });
@@ -301,7 +307,7 @@ impl Examination<'_> {
                         }
                     }
                     if !is_whole {
-                        self.content(here);
+                        self.seen.contents.push((number, *at, *sequence));
                     }
                 }
                 &Found::Hole { at, length } if place + 1 == found.len() => {
@@ -321,12 +327,36 @@ impl Examination<'_> {
         self.out.holes.push((number, at, length));
     }
 
-    /// Tells of a record whose text alone is whole.
-    fn content(&mut self, (number, at): (u64, u64)) {
-        let what = format!("the content of the record at {at} is damaged");
-        let cure = "--repair writes what is whole again elsewhere";
-        self.damage(&self.settings.segment(number), what, cure);
-        self.out.damaged.insert(number);
+    /// Tells of records whose text alone is whole.
+    fn contents(&mut self, void: &BTreeSet<(u64, u64)>) {
+        for (number, at, sequence) in std::mem::take(&mut self.seen.contents) {
+            if void.contains(&(number, sequence)) {
+                continue;
+            }
+            let what = format!("the content of the record at {at} is damaged");
+            let cure = "--repair writes what is whole again elsewhere";
+            self.damage(&self.settings.segment(number), what, cure);
+            self.out.damaged.insert(number);
+        }
+    }
+
+    /// Tells of records without their whole contents that were perhaps never acknowledged.
+    /// Returns what voids those whose numbers are not given again.
+    fn unproved(&mut self, number: u64, unproved: Vec<Unproved>) -> Vec<Record> {
+        let mut voids = Vec::new();
+        for Unproved { record, sequence, at, is_torn } in unproved {
+            let what = format!("{}, at {at}, is not whole", named(&record));
+            let cure = "unless it was damaged later, nobody was told that it is stored; the next start \
+                        copies it to quarantine/, and so does --repair";
+            self.note(&self.settings.segment(number), what, cure);
+            if is_torn {
+                self.seen.torn.insert(number);
+            } else {
+                self.seen.void.insert((number, sequence));
+                voids.push(Record::Void { segment: number, first: sequence, last: sequence });
+            }
+        }
+        voids
     }
 
     /// Looks for records that are missing: their numbers follow one another through all segments.
@@ -336,6 +366,7 @@ impl Examination<'_> {
     fn sequences(&mut self, position: Option<Position>) {
         let void: BTreeSet<_> =
             self.seen.void.iter().copied().chain(voided(&self.seen.replayed)).collect();
+        self.contents(&void);
         let sequences = std::mem::take(&mut self.seen.sequences);
         let tails = std::mem::take(&mut self.seen.tails);
         for (&number, (first, records)) in &sequences {
@@ -381,6 +412,9 @@ impl Examination<'_> {
 
     fn torn(&mut self) {
         for (number, (at, length)) in std::mem::take(&mut self.seen.tails) {
+            if self.seen.torn.contains(&number) {
+                self.out.holes.push((number, at, length));
+            }
             self.note(
                 &self.settings.segment(number),
                 format!("{length} bytes from {at} on are a torn write, acknowledged to nobody"),

@@ -45,7 +45,9 @@ pub(crate) fn take_in(index: &mut Index, segments: &[Segment]) -> (u64, QueueId)
     let (mut next, mut newest) = (0, QueueId(0));
     for Segment { id, found, .. } in segments {
         for found in found {
-            let Found::Record { record, sequence, at, text, is_whole } = found else { continue };
+            let Found::Record { record, sequence, at, text, is_whole, .. } = found else {
+                continue;
+            };
             next = next.max(sequence + 1);
             if void.contains(&(id.number, *sequence)) {
                 continue;
@@ -178,6 +180,18 @@ pub fn scan_segment(bytes: &[u8]) -> (usize, usize) {
         }
     }
     (found.len() - holes, holes)
+}
+
+/// What a record is about, for people.
+pub(crate) fn named(record: &Record) -> String {
+    let message = match record {
+        Record::Message(message) => message,
+        Record::Notice { of, .. } => return format!("a notice about message {of}"),
+        _ => return "a change of state".into(),
+    };
+    let to = message.envelope.recipients.iter().map(|one| one.address.to_string());
+    let to = to.collect::<Vec<_>>().join(", ");
+    format!("message {} from <{}> to {to}", message.id, message.envelope.sender)
 }
 
 /// The messages in the queue whose contents are damaged in the log.
