@@ -281,7 +281,7 @@ fn original(spool: &Spool, id: QueueId) -> io::Result<Option<(MessageRecord, Byt
 }
 
 /// What is known of a message whose record is damaged.
-fn known(spool: &Spool, id: QueueId) -> Option<MessageRecord> {
+pub(crate) fn known(spool: &Spool, id: QueueId) -> Option<MessageRecord> {
     let index = spool.index.lock();
     let message = index.message(id)?;
     // The account stands for the address; for those elsewhere nothing is known.

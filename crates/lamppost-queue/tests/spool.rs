@@ -147,7 +147,8 @@ async fn a_hole_is_quarantined_and_the_rest_is_read() {
     let third = held(&around, "third\n").await;
     let after = disk.after_kill();
     let (segment, at) = find(&after, "second\n");
-    after.damage(&segment, at, b"SECOND");
+    // The last byte of its text.
+    after.damage(&segment, at - 1, b"S");
     let around = restart(around, &after, folder.path(), small).await;
     assert_eq!(listed(&around).await, [first, third]);
     assert_eq!(after.files(".damaged").len(), 1);

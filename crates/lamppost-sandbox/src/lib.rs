@@ -7,14 +7,12 @@
 
 mod calls;
 mod files;
-mod secure;
 mod user;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use secure::{SecureExecution, refuse_secure_execution};
 pub use user::{User, UserError};
 
 /// What a process may touch from now on.

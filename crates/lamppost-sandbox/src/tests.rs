@@ -143,8 +143,3 @@ fn another_user_has_no_capability_and_no_way_back() {
     .join()
     .unwrap();
 }
-
-#[test]
-fn tests_are_no_secure_execution() {
-    assert_eq!(refuse_secure_execution(), Ok(()));
-}
