@@ -192,6 +192,10 @@ where
                 to.write_all(&frames).await?;
                 frames.clear();
             }
+            // Nobody answers any more: askers learn it by the end of the socket.
+            if port.is_gone() && under_way.is_empty() {
+                return to.shutdown().await;
+            }
         }
         std::future::pending().await
     };
@@ -286,6 +290,17 @@ mod tests {
         for (n, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.unwrap(), vec![n.to_le_bytes()[0]; 500]);
         }
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_role_that_answers_no_more_learns_it() {
+        let (port, asked) = link::<u32, u64>();
+        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (far_port, far_inbox) = link();
+        tokio::spawn(carry_questions(asked, here));
+        tokio::spawn(carry_answers(far_port, there));
+        let (answer, ()) = tokio::join!(port.ask(2), async { drop(far_inbox) });
+        assert_eq!(answer, Err(Gone));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lamppost_config::{Config, Kind, Listen, TlsMode, WhenAbsent};
 use lamppost_console::ListenerStatus;
 use lamppost_net::{BindCause, BindError, Given, bind_socket};
-use rustix::net::sockopt::get_socket_acceptconn;
+use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{AddressFamily, getsockname};
 use tracing::warn;
 
@@ -44,7 +44,7 @@ impl Held {
     pub(super) fn take() -> std::io::Result<Self> {
         let mut given = Given::take()?;
         let listens = |one: BorrowedFd<'_>, family| {
-            get_socket_acceptconn(one).unwrap_or(false)
+            socket_acceptconn(one).unwrap_or(false)
                 && getsockname(one).is_ok_and(|address| address.address_family() == family)
         };
         let is_tcp = |one: BorrowedFd<'_>| {

@@ -57,10 +57,7 @@ impl Links {
     }
 
     /// The end by which several processes ask this one the same, those too that come later.
-    pub(super) fn joint<Q, A>(
-        &mut self,
-        names: &[&str],
-    ) -> Result<Joined<Q, A>, LinkError>
+    pub(super) fn joint<Q, A>(&mut self, names: &[&str]) -> Result<Joined<Q, A>, LinkError>
     where
         Q: DeserializeOwned + Send + 'static,
         A: Serialize + Send + 'static,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use lamppost_net::give;
 use tracing::{error, info};
 
+use super::group::Group;
 use super::{PAUSE_FIRST, Signals, Supervisor, Work, make_folders};
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
@@ -44,7 +45,7 @@ impl Supervisor {
         next.opened.make_state()?;
         state_files::gather_databases(&next.opened.state)?;
         make_folders(&next.opened)?;
-        self.end_sessions(work).await;
+        self.end_sessions(&mut work.group).await;
         // Whoever asked for this waits for the answer by this process.
         work.group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
         let mut old = std::mem::take(&mut work.group);
@@ -72,10 +73,10 @@ impl Supervisor {
     }
 
     /// Has no connection taken until those that there are have ended by themselves, or `stop-grace` is over.
-    async fn end_sessions(&self, work: &mut Work) {
+    async fn end_sessions(&self, group: &mut Group) {
         let grace = self.config().server.stop_grace;
-        work.group.retire(Role::Front, grace, LAST_WORDS).await;
-        work.group.await_retired(grace + LAST_WORDS * 2).await;
+        group.retire(Role::Front, grace, LAST_WORDS).await;
+        group.await_retired(grace + LAST_WORDS * 2).await;
     }
 
     /// Takes another configuration and its sockets; returns those before.
@@ -99,7 +100,11 @@ impl Supervisor {
             if output.status.success() {
                 return Ok(told(&output.stdout));
             }
-            Err(format!("error: {} cannot begin:\n{}", self.program.display(), told(&output.stderr)))
+            Err(format!(
+                "error: {} cannot begin:\n{}",
+                self.program.display(),
+                told(&output.stderr)
+            ))
         };
         let version = run(&["--version".as_ref()])?;
         if let Some(file) = &self.opened.file {
@@ -109,15 +114,19 @@ impl Supervisor {
     }
 
     /// Becomes the program's file as it is now, with the same sockets. Returns when that cannot be.
-    pub(super) async fn become_successor(&mut self, work: &mut Work) -> Failure {
+    pub(super) async fn become_successor(&mut self, work: Work) -> Failure {
         info!(program = %self.program.display(), "the program is begun anew");
-        self.end_sessions(work).await;
-        work.group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
-        work.group.await_retired(REQUESTS_GO_ON + LAST_WORDS).await;
-        std::mem::take(&mut work.group).finish(self.config().server.stop_grace).await;
+        let Work { mut group, wishes } = work;
+        // Nobody may wait for what is not answered any more.
+        drop(wishes);
+        self.end_sessions(&mut group).await;
+        group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
+        group.await_retired(REQUESTS_GO_ON + LAST_WORDS).await;
+        group.finish(self.config().server.stop_grace).await;
         let mut command = Command::new(&self.program);
         command.args(std::env::args_os().skip(1));
-        let failed = |error: &_| Failure::at(Code::System, "the program cannot be begun anew", error);
+        let failed =
+            |error: &_| Failure::at(Code::System, "the program cannot be begun anew", error);
         let given = self.sockets().and_then(|sockets| give(&mut command, sockets));
         let error = given.map_or_else(|error| error, |()| command.exec());
         error!(reason = %error, "the program cannot be begun anew");

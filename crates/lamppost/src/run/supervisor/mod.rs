@@ -160,7 +160,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let is_to_upgrade = supervisor.rule(&mut signals, &mut work).await;
     if is_to_upgrade {
-        let failure = supervisor.become_successor(&mut work).await;
+        let failure = supervisor.become_successor(work).await;
         drop(log);
         return Err(failure);
     }
@@ -317,11 +317,7 @@ impl Supervisor {
     }
 
     /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
-    async fn again(
-        &mut self,
-        signals: &mut Signals,
-        pause: &mut Duration,
-    ) -> Option<Work> {
+    async fn again(&mut self, signals: &mut Signals, pause: &mut Duration) -> Option<Work> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(*pause) => {}

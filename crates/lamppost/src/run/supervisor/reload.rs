@@ -19,7 +19,11 @@ use crate::run::setup::Setup;
 impl Supervisor {
     /// Reads the file again and applies what can change while the program runs; tells what was done, or
     /// all that is wrong.
-    pub(super) async fn reload(&mut self, work: &mut Work, signals: &mut Signals) -> Result<String, String> {
+    pub(super) async fn reload(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Result<String, String> {
         let done = self.try_reload(work, signals).await;
         if let Err(reason) = &done {
             error!(reason, "the configuration file is wrong; the old one stays in force");
@@ -28,13 +32,21 @@ impl Supervisor {
     }
 
     /// As [`Self::reload`], told to whoever asked for it.
-    pub(super) async fn reload_for(&mut self, work: &mut Work, signals: &mut Signals) -> Result<String, String> {
+    pub(super) async fn reload_for(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Result<String, String> {
         let has_file = self.opened.file.is_some();
         let stays = if has_file { "\n\nThe old configuration stays in force." } else { "" };
         self.reload(work, signals).await.map_err(|text| text + stays)
     }
 
-    async fn try_reload(&mut self, work: &mut Work, signals: &mut Signals) -> Result<String, String> {
+    async fn try_reload(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Result<String, String> {
         let Some(file) = self.opened.file.clone() else {
             return Err(
                 "error: the program runs the built-in demo, which has no file to read again".into(),
