@@ -237,6 +237,13 @@ mod tests {
         {
             Box::pin(std::future::ready(Err(ReloadError("line 1 is wrong".into()))))
         }
+
+        fn upgrade(
+            &self,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
+        {
+            Box::pin(std::future::ready(Err(ReloadError("it cannot be run".into()))))
+        }
     }
 
     type Mail = (lamppost_roles::Envelope, Vec<u8>);
@@ -301,7 +308,7 @@ mod tests {
         let socket = ControlSocket::from_std(ControlSocket::bind(&path).unwrap()).unwrap();
         let settings = ControlSettings { outcomes: folder.to_owned(), request_size_max: 4096 };
         let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
-        tokio::spawn(control.serve(socket));
+        tokio::spawn(control.serve(socket, std::future::pending()));
         Client::new(&path)
     }
 
