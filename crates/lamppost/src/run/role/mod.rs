@@ -27,7 +27,7 @@ use self::links::Links;
 pub(crate) use self::probe::probe;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
-use super::start_log;
+use super::{lines_to, start_log};
 use crate::exit::{Code, Failure};
 use crate::state_files;
 
@@ -138,6 +138,7 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
         // Another user's process does not keep it.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
     }
+    let lines = lines_to(&config)?;
     // Before the first thread: what comes later has no more power than this one.
     let force =
         restrict(&power::of(role, &config, &setup.state)).map_err(|error| failed(&error))?;
@@ -146,7 +147,7 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
     };
     // It lasts until the last word of this function's end.
-    let log = Arc::new(start_log(&config, outcomes)?);
+    let log = Arc::new(start_log(&config, lines, outcomes)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(role.workers())
         .enable_all()

@@ -25,7 +25,7 @@ use super::listeners::{self, Bound};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
-use super::{demo, open_accounts, settings, start_log};
+use super::{demo, lines_to, open_accounts, settings, start_log};
 use crate::command::out;
 use crate::exit::{Code, Failure, chain};
 use crate::named_files::{self, Wrong};
@@ -86,7 +86,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     // Taken before anything begins, so that no early signal is missed.
     let mut signals = Signals::new()?;
     let (mail, metrics) = listeners::bind(&opened)?;
-    let _log = start_log(&opened.config, OutcomesTo::Nobody)?;
+    let _log = start_log(&opened.config, lines_to(&opened.config)?, OutcomesTo::Nobody)?;
     let setup = Setup::gather(&opened)?;
     state_files::gather_databases(&opened.state)?;
     let password = match opened.file {
