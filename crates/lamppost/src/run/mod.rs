@@ -8,6 +8,7 @@ mod role;
 mod settings;
 mod setup;
 mod supervisor;
+mod users;
 
 use std::path::Path;
 

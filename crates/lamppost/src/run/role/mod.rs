@@ -24,6 +24,7 @@ use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use self::links::Links;
+pub(super) use self::power::folders;
 pub(crate) use self::probe::probe;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
@@ -133,7 +134,7 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     let config = setup.config()?;
     // Whose a file is can be told by name later.
     state_files::users();
-    if let Some(user) = setup.user {
+    if let Some(user) = setup.users.of(role) {
         user.become_it().map_err(|error| failed(&error))?;
         // Another user's process does not keep it.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;

@@ -94,6 +94,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         Some(_) => None,
     };
     make_folders(&opened)?;
+    setup.users.own(&opened.config, &opened.state)?;
     let control = control_socket(&opened)?;
     state_files::hand_over(&opened.state, &opened.control_socket)
         .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
