@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-backup",
         "lamppost-config",
         "lamppost-net",
+        "lamppost-sandbox",
         "lamppost-database",
         "lamppost-disk",
         "lamppost-load",

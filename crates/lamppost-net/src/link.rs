@@ -296,7 +296,7 @@ mod tests {
     async fn who_asks_a_role_that_answers_no_more_learns_it() {
         let (port, asked) = link::<u32, u64>();
         let (here, there) = tokio::net::UnixStream::pair().unwrap();
-        let (far_port, far_inbox) = link();
+        let (far_port, far_inbox) = link::<u32, u64>();
         tokio::spawn(carry_questions(asked, here));
         tokio::spawn(carry_answers(far_port, there));
         let (answer, ()) = tokio::join!(port.ask(2), async { drop(far_inbox) });

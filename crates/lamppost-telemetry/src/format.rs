@@ -26,11 +26,38 @@ pub enum Format {
     Text,
 }
 
+/// Where lines go. It is reached before a process gives up the right to make sockets.
+pub struct LinesTo(Way);
+
+enum Way {
+    Text,
+    Json,
+    Journal(tracing_journald::Layer),
+}
+
+impl LinesTo {
+    /// Finds the way for a format, and tries it.
+    ///
+    /// # Errors
+    /// When lines are for the journal and it cannot be reached.
+    pub fn reach(format: Format) -> Result<Self, StartError> {
+        let journal = || {
+            let layer = tracing_journald::layer().map_err(StartError::Journal)?;
+            Ok(Way::Journal(layer.with_field_prefix(None)))
+        };
+        Ok(Self(match format {
+            Format::Auto if stderr_is_journal() => journal()?,
+            Format::Auto | Format::Text => Way::Text,
+            Format::Journal => journal()?,
+            Format::Json => Way::Json,
+        }))
+    }
+}
+
 /// What the log is told.
-#[derive(Debug)]
 pub struct Settings {
-    /// How lines look.
-    pub format: Format,
+    /// Where lines go and how they look.
+    pub lines: LinesTo,
     /// The least important level that is logged.
     pub level: Level,
     /// Where outcomes go.
@@ -95,7 +122,7 @@ impl Guard {
 /// Begins logging for the whole process.
 ///
 /// # Errors
-/// When the journal or the outcome log cannot be opened.
+/// When the outcome log cannot be opened.
 pub fn start(settings: Settings) -> Result<Guard, StartError> {
     let (to_outcomes, writer) = match settings.outcomes {
         OutcomesTo::Folder(path, kept) => {
@@ -109,7 +136,7 @@ pub fn start(settings: Settings) -> Result<Guard, StartError> {
     let outcomes = to_outcomes.clone().map(Outcomes::new);
     let (to_stderr, stderr) = stderr().map_err(StartError::Thread)?;
     let lines =
-        lines(settings.format, to_stderr)?.with_filter(LevelFilter::from_level(settings.level));
+        lines(settings.lines, to_stderr).with_filter(LevelFilter::from_level(settings.level));
     Registry::default()
         .with(lines)
         .with(outcomes.map(|outcomes| outcomes.with_filter(LevelFilter::INFO)))
@@ -129,32 +156,21 @@ fn stderr() -> io::Result<(Lines, Writer)> {
     })
 }
 
-fn lines(
-    format: Format,
-    to_stderr: Lines,
-) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
-    let text = |to_stderr| {
-        tracing_subscriber::fmt::layer()
+fn lines(to: LinesTo, to_stderr: Lines) -> Box<dyn Layer<Registry> + Send + Sync> {
+    match to.0 {
+        Way::Text => tracing_subscriber::fmt::layer()
             .with_writer(to_stderr)
             .with_target(false)
             .with_ansi(io::stderr().is_terminal())
-            .boxed()
-    };
-    Ok(match format {
-        Format::Auto if stderr_is_journal() => journal()?,
-        Format::Auto | Format::Text => text(to_stderr),
-        Format::Journal => journal()?,
-        Format::Json => tracing_subscriber::fmt::layer()
+            .boxed(),
+        Way::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_target(false)
             .with_writer(to_stderr)
             .boxed(),
-    })
-}
-
-fn journal() -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
-    Ok(tracing_journald::layer().map_err(StartError::Journal)?.with_field_prefix(None).boxed())
+        Way::Journal(layer) => layer.boxed(),
+    }
 }
 
 /// Whether systemd connected standard error to its journal (systemd.exec(5), `$JOURNAL_STREAM`).

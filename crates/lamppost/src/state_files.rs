@@ -185,6 +185,17 @@ pub(crate) fn users() -> &'static str {
     USERS.get_or_init(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default())
 }
 
+/// A user that this machine lists.
+pub(crate) fn user_named(name: &str) -> Option<User> {
+    users().lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next()? == name;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        is_it.then_some(User { uid, gid })
+    })
+}
+
 /// A user's name, as /etc/passwd has it; else the number.
 pub(crate) fn name(user: u32) -> String {
     let users = users();

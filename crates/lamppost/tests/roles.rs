@@ -4,6 +4,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use serde_json::Value;
 use support::{Server, Setup, Wire, until};
@@ -164,7 +167,7 @@ fn a_role_is_nothing_that_people_start() {
 
 #[test]
 fn as_root_the_roles_are_the_user_whose_the_state_is() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::os::unix::fs::chown;
     const NOBODY: u32 = 65_534;
     if !rustix::process::geteuid().is_root() {
         println!("NOT TESTED: only root can become another user");
@@ -200,4 +203,68 @@ fn as_root_the_roles_are_the_user_whose_the_state_is() {
     server.launch();
     server.delivered(ACCOUNT, 1);
     assert_eq!(server.stop(), Some(0));
+}
+
+/// Starts a server that sees users of the roles, by a list of users of its own.
+fn start_with_users(state: &Path, folder: &Path) -> Server {
+    let mut users = std::fs::read_to_string("/etc/passwd").unwrap();
+    for (number, role) in ROLES.iter().enumerate() {
+        let uid = FIRST_UID + u32::try_from(number).unwrap();
+        writeln!(users, "lamppost-{role}:x:{uid}:{uid}::/:/usr/sbin/nologin").unwrap();
+    }
+    let list = folder.join("passwd");
+    std::fs::write(&list, users).unwrap();
+    let mut server = Server::prepare(&Setup::default(), Some(state.to_owned()));
+    let mut command = std::process::Command::new("unshare");
+    let script = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    command.args(["--mount", "--propagation", "private", "--", "sh", "-c", script]);
+    command.arg(list).arg(support::lamppost().get_program());
+    server.launch_under(command);
+    server
+}
+
+const FIRST_UID: u32 = 64_001;
+
+#[test]
+fn as_root_each_role_is_a_user_of_its_own_where_there_are_such() {
+    let namespaces = || std::process::Command::new("unshare").args(["--mount", "true"]).status();
+    if !rustix::process::geteuid().is_root() || !namespaces().is_ok_and(|status| status.success()) {
+        println!("NOT TESTED: only root can become another user, and show a process other users");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let state = folder.path().join("state");
+    // What another program left there, as root.
+    drop(Server::start_in(&Setup::default(), &state));
+    let mut server = start_with_users(&state, folder.path());
+    let mut uids = BTreeSet::new();
+    for role in ROLES {
+        let status = format!("/proc/{}/status", server.role(role));
+        let uid = line(&status, "Uid").split('\t').next().unwrap().parse::<u32>().unwrap();
+        assert!((FIRST_UID..FIRST_UID + 5).contains(&uid), "{role} {uid}");
+        assert_eq!(line(&status, "CapBnd"), "0000000000000000", "{role}");
+        uids.insert(uid);
+    }
+    assert_eq!(uids.len(), ROLES.len());
+    let mut wire = Wire::greeted(server.mx);
+    assert!(wire.deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    server.delivered(ACCOUNT, 1);
+    for (name, role) in [("policy", 1), ("spool", 2), ("mail", 3), ("log", 4)] {
+        let mut waiting = vec![state.join(name)];
+        while let Some(path) = waiting.pop() {
+            let found = path.symlink_metadata().unwrap();
+            assert_eq!(found.uid(), FIRST_UID + role, "{}", path.display());
+            if found.is_dir() {
+                waiting.extend(support::files(&path));
+            }
+        }
+    }
+    let shown = server.must(&["status", "--security"]);
+    assert!(shown.contains(&FIRST_UID.to_string()), "{shown}");
+    // Commands of root go on as they did.
+    server.must(&["account", "add", "new@lamppost.test", "--generate"]);
+    assert!(server.must(&["account", "list"]).contains("new@lamppost.test"));
+    assert_eq!(server.stop(), Some(0));
+    server.must(&["queue", "check", "--repair"]);
 }

@@ -8,13 +8,14 @@ mod role;
 mod settings;
 mod setup;
 mod supervisor;
+mod users;
 
 use std::path::Path;
 
 use lamppost_accounts::Accounts;
 use lamppost_config::{Config, Level, LogFormat};
 use lamppost_database::{Database, Survives};
-use lamppost_telemetry::{Format, Guard, Kept, OutcomesTo, StartError};
+use lamppost_telemetry::{Format, Guard, Kept, LinesTo, OutcomesTo, StartError};
 use tracing::Level as LogLevel;
 
 use crate::exit::{Code, Failure};
@@ -23,13 +24,18 @@ use crate::state_files::{database_failure, folder_failure};
 pub(crate) use self::role::{Role, probe as probe_role, run as run_role};
 pub(crate) use self::supervisor::run;
 
-fn start_log(config: &Config, outcomes: OutcomesTo) -> Result<Guard, Failure> {
+/// Finds the way for lines of the log.
+fn lines_to(config: &Config) -> Result<LinesTo, Failure> {
     let format = match config.log.format {
         LogFormat::Auto => Format::Auto,
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
         LogFormat::Journal => Format::Journal,
     };
+    LinesTo::reach(format).map_err(|error| Failure::of(Code::System, &error))
+}
+
+fn start_log(config: &Config, lines: LinesTo, outcomes: OutcomesTo) -> Result<Guard, Failure> {
     let level = match config.log.level {
         Level::Error => LogLevel::ERROR,
         Level::Warn => LogLevel::WARN,
@@ -37,7 +43,7 @@ fn start_log(config: &Config, outcomes: OutcomesTo) -> Result<Guard, Failure> {
         Level::Debug => LogLevel::DEBUG,
         Level::Trace => LogLevel::TRACE,
     };
-    let settings = lamppost_telemetry::Settings { format, level, outcomes };
+    let settings = lamppost_telemetry::Settings { lines, level, outcomes };
     lamppost_telemetry::start(settings).map_err(|error| match &error {
         StartError::Outcomes { path, .. } => folder_failure(path, &error),
         _ => Failure::of(Code::System, &error),

@@ -85,7 +85,7 @@ mod tests {
             newer: None,
             state: "/state".into(),
             state_named_by: crate::run::setup::NamedBy::Nobody,
-            user: None,
+            users: crate::run::users::Users::Same,
             hostname: "mail.lamppost.test".into(),
             pem: None,
             relay_password: password.map(|password| Secret::new(password.to_owned())),

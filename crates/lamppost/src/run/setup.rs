@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use lamppost_config::{Config, RelayTls, TlsMode};
 use lamppost_net::{Clock, KeyPair, Pem, SystemClock, Trust, demo_ca};
-use lamppost_sandbox::User;
 use lamppost_smtp::Secret;
 use serde::{Deserialize, Serialize};
 
+use super::users::Users;
 use crate::exit::{Code, Failure};
 use crate::named_files::{self, Wrong};
 use crate::place::Opened;
-use crate::state_files;
 
 /// What a role is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,7 +24,7 @@ pub(super) struct Setup {
     pub(super) state: PathBuf,
     pub(super) state_named_by: NamedBy,
     /// Whom roles become.
-    pub(super) user: Option<User>,
+    pub(super) users: Users,
     pub(super) hostname: String,
     /// The certificate, where a listener needs one; for the front.
     pub(super) pem: Option<Pem>,
@@ -76,7 +75,7 @@ impl Setup {
             newer: None,
             state: state.clone(),
             state_named_by: NamedBy::of(opened),
-            user: state_files::other_owner(state),
+            users: Users::choose(state),
             pem: pem(config, state, &hostname)?,
             hostname,
             relay_password: password.transpose()?,
@@ -91,7 +90,7 @@ impl Setup {
             newer: self.file.map(|(_, text)| text),
             state: begun.state.clone(),
             state_named_by: begun.state_named_by.clone(),
-            user: begun.user,
+            users: begun.users,
             hostname: begun.hostname.clone(),
             // Listeners that began without TLS stay without it.
             pem: begun.pem.as_ref().and(self.pem),

@@ -119,4 +119,7 @@ mark again
 dpkg --install /root/first.deb >/dev/null 2>&1
 echo "dpkg $?"
 systemctl is-active lamppost
+mark log
+# Read by people, when something above is wrong.
+journalctl --unit lamppost --no-pager --lines 30
 mark end

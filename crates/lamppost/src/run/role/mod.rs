@@ -26,10 +26,11 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio_util::sync::CancellationToken;
 
 use self::links::Links;
+pub(super) use self::power::folders;
 pub(crate) use self::probe::probe;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
-use super::start_log;
+use super::{lines_to, start_log};
 use crate::exit::{Code, Failure};
 use crate::state_files;
 
@@ -135,11 +136,12 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     let config = setup.config()?;
     // Whose a file is can be told by name later.
     state_files::users();
-    if let Some(user) = setup.user {
+    if let Some(user) = setup.users.of(role) {
         user.become_it().map_err(|error| failed(&error))?;
         // Another user's process does not keep it.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
     }
+    let lines = lines_to(&config)?;
     // Before the first thread: what comes later has no more power than this one.
     let force =
         restrict(&power::of(role, &config, &setup.state)).map_err(|error| failed(&error))?;
@@ -148,7 +150,7 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
     };
     // It lasts until the last word of this function's end.
-    let log = Arc::new(start_log(&config, outcomes)?);
+    let log = Arc::new(start_log(&config, lines, outcomes)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(role.workers())
         .enable_all()

@@ -71,6 +71,11 @@ pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
     power
 }
 
+/// The folders that a role writes.
+pub(in crate::run) fn folders(role: Role, config: &Config, state: &Path) -> Vec<PathBuf> {
+    of(role, config, state).writes
+}
+
 impl Files {
     fn paths(self, config: &Config, state: &Path) -> Vec<PathBuf> {
         match self {

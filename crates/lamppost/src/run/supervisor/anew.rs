@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use lamppost_net::give;
-use tracing::{error, info};
+use rustix::thread::CapabilitySet;
+use tracing::{debug, error, info};
 
 use super::group::Group;
 use super::{PAUSE_FIRST, Signals, Supervisor, Work, make_folders};
@@ -33,6 +34,16 @@ pub(super) struct Next {
     pub(super) metrics: Vec<TcpListener>,
 }
 
+/// Has the program that takes the place of this one bind ports below 1024 as this one may.
+fn keep_ports() {
+    // Only what a process may pass on can be, and only one that is not root must.
+    if let Err(reason) =
+        rustix::thread::configure_capability_in_ambient_set(CapabilitySet::NET_BIND_SERVICE, true)
+    {
+        debug!(%reason, "the new program gets no power to bind ports below 1024");
+    }
+}
+
 impl Supervisor {
     /// Ends all roles, when their sessions have ended or `stop-grace` is over, and begins them as `next`
     /// says; when they cannot begin so, as they were.
@@ -45,6 +56,7 @@ impl Supervisor {
         next.opened.make_state()?;
         state_files::gather_databases(&next.opened.state)?;
         make_folders(&next.opened)?;
+        next.setup.users.own(&next.opened.config, &next.opened.state)?;
         self.end_sessions(&mut work.group).await;
         // Whoever asked for this waits for the answer by this process.
         work.group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
@@ -123,6 +135,7 @@ impl Supervisor {
         group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
         group.await_retired(REQUESTS_GO_ON + LAST_WORDS).await;
         group.finish(self.config().server.stop_grace).await;
+        keep_ports();
         let mut command = Command::new(&self.program);
         command.args(std::env::args_os().skip(1));
         let failed =

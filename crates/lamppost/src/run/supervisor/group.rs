@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_net::{give, send_descriptor};
 use tokio::time::timeout;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Order, Report, Wish};
@@ -110,10 +110,7 @@ impl Group {
         let (ours, theirs) = UnixStream::pair()?;
         gifts.add(Role::Control, "wishes", theirs);
         let wishes = answering(ours)?;
-        let mut children = Vec::new();
-        for (role, gifts) in gifts.0 {
-            children.push((role, spawn(role, gifts)?));
-        }
+        let children = spawn_all(gifts)?;
         Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }
 
@@ -203,9 +200,7 @@ impl Group {
             while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < LAST_WORDS {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            // One that hangs, as on a dead network file system.
-            drop(child.kill());
-            drop(child.wait());
+            end(child).await;
         }
         left
     }
@@ -231,6 +226,20 @@ pub(super) fn done(role: Role, answer: Result<Report, Gone>) -> Result<(), Failu
     }
 }
 
+/// Ends a process that did not end by itself, as one that waits for a dead network file system; what even
+/// then goes on is left to the system.
+async fn end(child: &mut Child) {
+    drop(child.kill());
+    let begun = std::time::Instant::now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if begun.elapsed() > LAST_WORDS {
+            warn!(pid = child.id(), "a role that was killed does not end");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// How a process ended, for people.
 pub(super) fn told(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
@@ -238,6 +247,24 @@ pub(super) fn told(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("signal {signal} ended it"),
         (None, None) => "it ended".into(),
     }
+}
+
+/// Starts all roles or none.
+fn spawn_all(gifts: Gifts) -> io::Result<Vec<(Role, Child)>> {
+    let mut children: Vec<(Role, Child)> = Vec::new();
+    for (role, gifts) in gifts.0 {
+        match spawn(role, gifts) {
+            Ok(child) => children.push((role, child)),
+            Err(error) => {
+                for (_, mut child) in children {
+                    drop(child.kill());
+                    drop(child.wait());
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(children)
 }
 
 pub(super) fn spawn(role: Role, gifts: Vec<(String, OwnedFd)>) -> io::Result<Child> {

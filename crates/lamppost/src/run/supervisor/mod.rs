@@ -28,7 +28,7 @@ use super::listeners::{self, Bound, Held};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
-use super::{demo, open_accounts, settings, start_log};
+use super::{demo, lines_to, open_accounts, settings, start_log};
 use crate::command::out;
 use crate::exit::{Code, Failure, chain};
 use crate::named_files::{self, Wrong};
@@ -116,7 +116,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut held = Held::take().map_err(|error| Failure::of(Code::Usage, &error))?;
     let (mail, metrics) = listeners::bind(&opened, &held.tcp())?;
-    let log = start_log(&opened.config, OutcomesTo::Nobody)?;
+    let log = start_log(&opened.config, lines_to(&opened.config)?, OutcomesTo::Nobody)?;
     let setup = Setup::gather(&opened)?;
     state_files::gather_databases(&opened.state)?;
     let password = match opened.file {
@@ -124,6 +124,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         Some(_) => None,
     };
     make_folders(&opened)?;
+    setup.users.own(&opened.config, &opened.state)?;
     let control = match held.control(&opened.control_socket) {
         Some(socket) => socket,
         None => control_socket(&opened)?,
