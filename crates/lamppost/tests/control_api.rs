@@ -329,6 +329,8 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     std::fs::write(server.config(), text).unwrap();
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert!(done["done"].as_str().unwrap().contains("changed in [mail.limits]"), "{done}");
+    let done = ask(&server, "POST", "/v1/upgrade", b"").good();
+    assert_eq!(keys(&done), ["done"]);
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl Supervisor {
         new.check_files().map_err(told)?;
         let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
         let setup = Setup::gather(&new).map_err(told)?;
+        let changed = unlike(self.config(), &new.config).join(", ");
         if are_all_new(self.config(), &new.config) {
             let next = Next { opened: new, setup, mail, metrics };
             self.begin_anew(work, signals, next).await.map_err(told)?;
@@ -79,8 +80,11 @@ impl Supervisor {
         self.certificate = self.setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
         self.warn_of_certificate();
         let file = file.display();
-        info!(%file, "configuration read again");
-        Ok(format!("{file} is in force."))
+        info!(%file, changed, "configuration read again");
+        Ok(match changed.as_str() {
+            "" => format!("{file} is in force: nothing has changed in it."),
+            changed => format!("{file} is in force: changed in {changed}."),
+        })
     }
 
     /// Sockets that listen already.
@@ -111,6 +115,29 @@ impl Supervisor {
         let begun = if role == Role::Front { &self.front_begun_with } else { &self.begun_with };
         role.part(&setup.clone().after(begun))
     }
+}
+
+/// The sections that differ.
+fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
+    let (mail, others) = (&one.mail, &other.mail);
+    let rest = |config: &Config| {
+        let mail = &config.mail;
+        (mail.maildir.clone(), mail.domains.clone(), mail.postmaster.clone(), mail.relay_to.clone())
+    };
+    let sections = [
+        ("[server]", one.server != other.server),
+        ("[log]", one.log != other.log),
+        ("[metrics]", one.metrics != other.metrics),
+        ("[tls]", one.tls != other.tls),
+        ("[mail]", rest(one) != rest(other)),
+        ("[mail.greylist]", mail.greylist != others.greylist),
+        ("[mail.limits]", mail.limits != others.limits),
+        ("[mail.auth]", mail.auth != others.auth),
+        ("[mail.queue]", mail.queue != others.queue),
+        ("[mail.relay]", mail.relay != others.relay),
+        ("[[mail.listen]]", mail.listen != others.listen),
+    ];
+    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 /// Whether a front must begin anew for what has changed.
