@@ -41,6 +41,8 @@ fn help_lists_the_commands() {
           status   Show what runs and how it is
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
+          upgrade  Have the program's file, which a newer one may have replaced, take the place of what
+                   runs
           backup   Write all state into one file, while the program runs or not; or check such a file
           restore  Make a state folder out of a backup, of a program that does not run
           help     Print this message or the help of the given subcommand(s)
@@ -58,7 +60,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "backup", "restore",
+        "upgrade", "backup", "restore",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }

@@ -185,6 +185,11 @@ fn under_systemd(debian: &Debian) {
     assert_eq!(printed("reload"), "good 0\nwrong 1\nactive\ntold");
     assert_eq!(printed("mail"), "you@lamppost.test is added;\n250\n250\n250\n354\n250\n221\n1");
     assert_eq!(printed("credentials"), "restart 0\nwithout 1\nwith 0\nreload 0\n1\nback 0");
+    assert_eq!(
+        printed("refused"),
+        "restart 0\ndpkg 0\nrestarted\nlamppost 0.0.0 takes over.\nlamppost 0.0.0 is at work.\n\
+         the same process\ntaken"
+    );
     assert_eq!(printed("upgraded"), "dpkg 0\nactive\nrestarted\n# mine\nyou@lamppost.test\n1");
     assert_eq!(printed("switched off"), "dpkg 0\ninactive\ndisabled\nactive");
     assert_eq!(printed("removed"), "dpkg 0\ninactive\n/etc/lamppost/lamppost.toml\n1");

@@ -6,6 +6,7 @@ mod banner;
 mod front;
 mod group;
 mod reload;
+mod store;
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -24,6 +25,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::store::Store;
 use super::listeners::{self, Bound, Held};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
@@ -63,6 +65,7 @@ struct Supervisor {
     restarts: u64,
     /// The file of the program, which may be another by now.
     program: PathBuf,
+    store: Store,
 }
 
 /// The roles at work, and what they want.
@@ -149,6 +152,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         begun: Instant::now(),
         restarts: 0,
         program,
+        store: Store::of(&held.tcp()),
         opened,
     };
     let mut work = supervisor.start().await?;
@@ -339,6 +343,7 @@ impl Supervisor {
     /// Waits for the addresses that this machine does not have yet, and for no others.
     fn await_addresses(&mut self) {
         self.appearing = JoinSet::new();
+        self.keep_sockets();
         for (place, bound) in self.mail.iter().enumerate() {
             if bound.socket.is_none() && !bound.is_skipped {
                 let address = bound.address;
@@ -356,6 +361,13 @@ impl Supervisor {
         if let Some(bound) = self.mail.get_mut(place) {
             bound.socket = Some(socket);
         }
+        self.keep_sockets();
+    }
+
+    /// Has the service manager keep the sockets that listen, for the next start.
+    fn keep_sockets(&mut self) {
+        let mail = self.mail.iter().filter_map(|bound| bound.socket.as_ref());
+        self.store.keep(mail.chain(&self.metrics));
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
