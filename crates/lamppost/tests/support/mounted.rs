@@ -178,7 +178,7 @@ impl Drop for Mounted {
 
 /// A test that this machine cannot run says so: in its own output, and in a file that `cargo xtask test`
 /// shows at its end. Where `LAMPPOST_REQUIRE_MOUNTS` is 1 it fails.
-fn skipped(why: &str) {
+pub(crate) fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let line = format!("skipped: {test}: {why}\n");
     let is_required = std::env::var("LAMPPOST_REQUIRE_MOUNTS").is_ok_and(|value| value == "1");
