@@ -41,6 +41,7 @@ fn help_lists_the_commands() {
           status   Show what runs and how it is
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
+          compat   Put small programs under names of old, such as sendmail, into a folder
           help     Print this message or the help of the given subcommand(s)
 
         Options:
@@ -54,9 +55,10 @@ fn help_lists_the_commands() {
 
 #[test]
 fn each_command_has_help() {
-    for command in
-        ["run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload"]
-    {
+    for command in [
+        "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
+        "compat",
+    ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod account;
+mod compat;
 mod config;
 mod log;
 pub(crate) mod out;
@@ -48,6 +49,9 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Put small programs under names of old, such as sendmail, into a folder
+    #[command(subcommand)]
+    Compat(compat::CompatCommand),
 }
 
 /// Does what the command line says.
@@ -63,6 +67,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Queue(queue) => wait(queue.execute(&place)),
         Command::Status(status) => wait(status.execute(&place)),
         Command::Log(log) => log.execute(&place),
+        Command::Compat(command) => command.execute(&place),
         Command::Reload => wait(status::reload(&place)),
     }
 }
