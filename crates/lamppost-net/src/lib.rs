@@ -1,5 +1,6 @@
 //! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
 
+mod certificate;
 mod clock;
 pub mod demo_ca;
 mod drain;
@@ -14,6 +15,7 @@ mod system_users;
 mod tls;
 mod tls_client;
 
+pub use certificate::Certificate;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
 pub use limits::{Permit, SessionLimits, TooMany};

@@ -39,6 +39,8 @@ fn help_lists_the_commands() {
           account  Manage the accounts: mailboxes and their passwords
           queue    Look at the queue and change what is in it; alone, list it
           status   Show what runs and how it is
+          doctor   Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to
+                   mend
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
           compat   Put small programs under names of old, such as sendmail, into a folder
@@ -57,7 +59,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "compat",
+        "compat", "doctor",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }

@@ -3,6 +3,7 @@
 mod account;
 mod compat;
 mod config;
+mod doctor;
 mod log;
 pub(crate) mod out;
 mod queue;
@@ -45,6 +46,12 @@ enum Command {
     Queue(Box<queue::Queue>),
     /// Show what runs and how it is
     Status(status::Status),
+    /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
+    ///
+    /// Each line is ok, WARN or FAIL and says what to do; the exit code is 69 when a line is FAIL. The
+    /// name of this host is looked up by the system's resolver. MX and PTR records, and how exact the
+    /// clock is, are not looked at. Nothing else is asked outside of this machine.
+    Doctor(doctor::Doctor),
     /// Tell what became of a message or a session
     Log(log::Log),
     /// Make the running program read its configuration file again
@@ -66,6 +73,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Account(command) => wait(command.execute(&place)),
         Command::Queue(queue) => wait(queue.execute(&place)),
         Command::Status(status) => wait(status.execute(&place)),
+        Command::Doctor(doctor) => wait(doctor.execute(&place)),
         Command::Log(log) => log.execute(&place),
         Command::Compat(command) => command.execute(&place),
         Command::Reload => wait(status::reload(&place)),

@@ -1,0 +1,168 @@
+//! doctor: looks at all that the service needs around it, and tells the cure of what is not as it should be.
+
+mod files;
+mod machine;
+mod ports;
+
+use std::time::Duration;
+
+use clap::Args;
+use lamppost_console::{ClientError, Status};
+
+use super::{client, out};
+use crate::exit::{Code, Failure};
+use crate::named_files;
+use crate::place::{Opened, Place};
+
+/// How long anything outside of this program may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// Ask no name server
+    #[arg(long)]
+    no_dns: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How it stands with something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, serde::Serialize)]
+struct Finding {
+    level: Level,
+    area: &'static str,
+    what: String,
+    /// What to do about it; nothing when it is well.
+    cure: Option<String>,
+}
+
+impl Finding {
+    fn ok(area: &'static str, what: impl Into<String>) -> Self {
+        Self { level: Level::Ok, area, what: what.into(), cure: None }
+    }
+
+    fn warn(area: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { level: Level::Warn, cure: Some(cure.into()), ..Self::ok(area, what) }
+    }
+
+    fn fail(area: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { level: Level::Fail, ..Self::warn(area, what, cure) }
+    }
+
+    /// The same where it does no harm for now.
+    fn milder(self) -> Self {
+        Self { level: Level::Warn, ..self }
+    }
+}
+
+impl Doctor {
+    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        let opened = place.open()?;
+        let mut findings = configuration(&opened);
+        let (is_running, program) = program(place).await?;
+        findings.extend(program);
+        findings.extend(ports::look(&opened, is_running).await);
+        if !self.no_dns {
+            findings.extend(machine::names(&opened));
+        }
+        findings.extend(machine::disk(&opened));
+        findings.push(machine::clock(&opened));
+        findings.extend(files::certificate(&opened));
+        findings.extend(files::databases(&opened).await);
+        findings.extend(files::permissions(&opened));
+        if self.json {
+            out::json(&findings)?;
+        } else {
+            out::print(&text(&findings))?;
+        }
+        let failed = findings.iter().filter(|finding| finding.level == Level::Fail).count();
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(Code::Unavailable, format!("{failed} of {} are not well", findings.len())))
+    }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|Finding { level, area, what, cure }| {
+        let word = match level {
+            Level::Ok => "ok",
+            Level::Warn => "WARN",
+            Level::Fail => "FAIL",
+        };
+        let cure = cure.as_ref().map(|cure| format!("      help: {cure}\n")).unwrap_or_default();
+        format!("{word:4}  {area}: {what}\n{cure}")
+    });
+    lines.collect()
+}
+
+/// What `lamppost check` tells.
+fn configuration(opened: &Opened) -> Vec<Finding> {
+    let area = "configuration";
+    let Some(file) = &opened.file else {
+        let cure = "`lamppost init FILE` writes a file to begin with";
+        return vec![Finding::warn(area, "the built-in demo, for trying out only", cure)];
+    };
+    let wrong = named_files::remarks(&opened.config)
+        .into_iter()
+        .map(|remark| Finding::fail(area, remark.what, remark.cure));
+    let odd = opened.config.remarks().into_iter().map(|remark| {
+        Finding::warn(area, format!("`{}`: {}", remark.key, remark.what), remark.cure)
+    });
+    let found: Vec<_> = wrong.chain(odd).collect();
+    if found.is_empty() { vec![Finding::ok(area, file.display().to_string())] } else { found }
+}
+
+/// Whether the program runs, and what it says of itself.
+async fn program(place: &Place) -> Result<(bool, Vec<Finding>), Failure> {
+    let area = "program";
+    let Status { host, queue } = match client(place)?.get("/v1/status").await {
+        Ok(status) => status,
+        Err(error @ ClientError::NotRunning { .. }) => {
+            let cure = "`lamppost run` starts it";
+            return Ok((false, vec![Finding::fail(area, error.to_string(), cure)]));
+        }
+        Err(error) => {
+            let cure = "run this as root, or as the user that lamppost runs as";
+            return Ok((true, vec![Finding::fail(area, error.to_string(), cure)]));
+        }
+    };
+    let up = out::age(Duration::from_secs(host.uptime_s));
+    let mut findings = vec![Finding::ok(area, format!("runs as process {}, up {up}", host.pid))];
+    let cure = "`lamppost status` and the log tell more";
+    for fact in host.health {
+        let what = format!("{}: {}", fact.component, fact.text);
+        match fact.state {
+            lamppost_telemetry::State::Ok => {}
+            lamppost_telemetry::State::Warn => findings.push(Finding::warn(area, what, cure)),
+            lamppost_telemetry::State::Fail => findings.push(Finding::fail(area, what, cure)),
+        }
+    }
+    let spool = "see `lamppost queue check` in docs/guides/queue.md";
+    findings.extend(queue.fault.map(|fault| Finding::fail("queue", fault, spool)));
+    let damage = queue.damage.into_iter().map(|damage| Finding::warn("queue", damage, spool));
+    findings.extend(damage);
+    Ok((true, findings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_has_its_cure() {
+        let findings = [Finding::ok("disk", "well"), Finding::fail("dns", "no name", "give one")];
+        assert_eq!(text(&findings), "ok    disk: well\nFAIL  dns: no name\n      help: give one\n");
+    }
+}
