@@ -47,7 +47,10 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    /// The answer broke off or is none.
+    /// The program ended, or gave up, in the middle of its answer: what was asked for may have been done.
+    #[error("the running program broke off before its answer was whole: {0}")]
+    BrokenOff(String),
+    /// The answer is none, or the question could not be sent.
     #[error("the running program gave no proper answer: {0}")]
     Broken(String),
     /// There is no such thing.
@@ -70,7 +73,7 @@ impl Client {
     /// When nobody answers, or with a refusal.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let response = self.send(Method::GET, path, whole(Bytes::new())).await?;
-        let body = response.into_body().collect().await.map_err(broken)?;
+        let body = response.into_body().collect().await.map_err(broken_off)?;
         serde_json::from_slice(&body.to_bytes()).map_err(broken)
     }
 
@@ -85,7 +88,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(broken)?;
         let response = self.send(Method::POST, path, whole(body.into())).await?;
-        let body = response.into_body().collect().await.map_err(broken)?;
+        let body = response.into_body().collect().await.map_err(broken_off)?;
         serde_json::from_slice(&body.to_bytes()).map_err(broken)
     }
 
@@ -100,7 +103,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut body = self.send(Method::GET, path, whole(Bytes::new())).await?.into_body();
         while let Some(frame) = body.frame().await {
-            if let Some(piece) = frame.map_err(broken)?.data_ref() {
+            if let Some(piece) = frame.map_err(broken_off)?.data_ref() {
                 take(piece).map_err(broken)?;
             }
         }
@@ -128,7 +131,7 @@ impl Client {
         let frames = std::iter::once(Ok(Frame::data(Bytes::from(head)))).chain(pieces);
         let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
         let response = self.send(Method::POST, path, body).await?;
-        let body = response.into_body().collect().await.map_err(broken)?;
+        let body = response.into_body().collect().await.map_err(broken_off)?;
         serde_json::from_slice(&body.to_bytes()).map_err(broken)
     }
 
@@ -146,7 +149,7 @@ impl Client {
             }
         })?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
         // Its errors are those of the request, which are told there.
         drop(tokio::spawn(connection));
         let request = Request::builder()
@@ -156,7 +159,7 @@ impl Client {
             .header("content-type", "application/json")
             .body(body)
             .map_err(broken)?;
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(broken_off)?;
         match response.status() {
             status if status.is_success() => Ok(response),
             status => Err(refusal(status, response).await),
@@ -173,7 +176,7 @@ fn whole(body: Bytes) -> Sent {
 async fn refusal(status: StatusCode, response: Response<Incoming>) -> ClientError {
     let body = match response.into_body().collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return broken(error),
+        Err(error) => return broken_off(error),
     };
     let told = serde_json::from_slice(&body)
         .ok()
@@ -183,6 +186,11 @@ async fn refusal(status: StatusCode, response: Response<Incoming>) -> ClientErro
         (_, Some(told)) => ClientError::Refused(told),
         (status, None) => ClientError::Broken(status.to_string()),
     }
+}
+
+fn broken_off(error: hyper::Error) -> ClientError {
+    // A file that cannot be read to its end is not the program's fault.
+    if error.is_user() { broken(error) } else { ClientError::BrokenOff(error.to_string()) }
 }
 
 fn broken(error: impl std::fmt::Display) -> ClientError {
@@ -466,6 +474,26 @@ mod tests {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(io::Error::other("a bad sector"))
         }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_before_it_answers_is_told_as_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let ending = tokio::spawn(async move {
+            for begun in [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4096]).await.unwrap();
+                tokio::io::AsyncWriteExt::write_all(&mut stream, begun).await.unwrap();
+            }
+        });
+        let client = Client::new(&socket);
+        for _ in 0..2 {
+            let error = client.get::<serde_json::Value>("/v1/status").await.unwrap_err();
+            assert!(matches!(error, ClientError::BrokenOff(_)), "{error}");
+        }
+        ending.await.unwrap();
     }
 
     #[tokio::test]

@@ -2,11 +2,11 @@
 //! never come back, and must hold up nobody else's mail.
 //!
 //! Whoever waits for a share of a batch gives up when one entry of it takes longer than the patience
-//! that is set. The entry's mailbox is silent from then on and gets nothing until the call comes back,
-//! so that no late call meets a later try. The other entries are put off, and no late thread touches
-//! them.
+//! that is set. The entry's mailbox is silent from then on and gets nothing until every call into it
+//! has come back, so that no late call meets a later try. The other entries are put off, and no late
+//! thread touches them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lamppost_roles::Outcome;
@@ -21,7 +21,8 @@ const COMPONENT: &str = "mailboxes";
 /// The mailboxes that do not answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Silence {
-    boxes: Arc<Mutex<BTreeSet<String>>>,
+    /// Each with its calls that have not come back.
+    boxes: Arc<Mutex<BTreeMap<String, usize>>>,
     /// Mailboxes that may be silent, each with a thread that waits. Where there are more, the whole
     /// file system is likely gone: then batches wait for it.
     most: usize,
@@ -34,31 +35,40 @@ impl Silence {
     }
 
     fn is_silent(&self, mailbox: &Address) -> bool {
-        self.boxes.lock().contains(mailbox.as_str())
+        self.boxes.lock().contains_key(mailbox.as_str())
     }
 
     /// Notes that a mailbox does not answer; false when there are too many already.
     fn begins(&self, mailbox: &Address) -> bool {
         let mut boxes = self.boxes.lock();
+        if let Some(calls) = boxes.get_mut(mailbox.as_str()) {
+            *calls += 1;
+            return true;
+        }
         if boxes.len() >= self.most {
             return false;
         }
         error!(account = %mailbox, "a Maildir does not answer; its mail waits");
-        boxes.insert(mailbox.to_string());
+        boxes.insert(mailbox.to_string(), 1);
         self.tell(&boxes);
         true
     }
 
+    /// A call has come back; with the last one the mailbox answers again. Before, one that is still
+    /// out could meet a later try, and take away what that had written.
     fn ends(&self, mailbox: &Address) {
         let mut boxes = self.boxes.lock();
-        if boxes.remove(mailbox.as_str()) {
+        let Some(calls) = boxes.get_mut(mailbox.as_str()) else { return };
+        *calls -= 1;
+        if *calls == 0 {
+            boxes.remove(mailbox.as_str());
             info!(account = %mailbox, "a Maildir answers again");
             self.tell(&boxes);
         }
     }
 
-    fn tell(&self, boxes: &BTreeSet<String>) {
-        let Some(first) = boxes.first() else {
+    fn tell(&self, boxes: &BTreeMap<String, usize>) {
+        let Some((first, _)) = boxes.first_key_value() else {
             self.health.set(COMPONENT, State::Ok, "all Maildirs answer");
             return;
         };
@@ -148,4 +158,29 @@ impl Share {
 
 fn silent() -> Outcome {
     super::mailboxes::deferred("the Maildir does not answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_is_silent_until_its_last_call_has_come_back() {
+        let silence = Silence::new(1, Health::default());
+        let mailbox: Address = "deaf@lamppost.test".parse().unwrap();
+        let share = || Share::new(vec![mailbox.clone()], silence.clone());
+        let (first, second) = (share(), share());
+        second.work(|_| {
+            first.work(|_| {
+                assert!(first.give_up() && second.give_up());
+                Outcome::Done
+            });
+            assert!(silence.is_silent(&mailbox), "the second call is still out");
+            let late = share();
+            late.work(|_| Outcome::Done);
+            assert_eq!(late.outcomes(&Outcome::Done), [silent()]);
+            Outcome::Done
+        });
+        assert!(!silence.is_silent(&mailbox));
+    }
 }

@@ -55,8 +55,11 @@ impl LocalListener {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(LocalBindError::Held { path: path.to_owned() });
         }
-        if let Some(folder) = path.parent() {
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
             std::fs::create_dir_all(folder).map_err(failed)?;
+            // Whatever the umask is: the socket's own mode says who may connect.
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(folder, open).map_err(failed)?;
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

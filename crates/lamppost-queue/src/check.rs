@@ -356,6 +356,22 @@ mod tests {
         assert_eq!(std::fs::read_dir(settings.quarantine()).unwrap().count(), 2);
     }
 
+    /// A start moved it there; the messages in it are lost and not done.
+    #[tokio::test]
+    async fn messages_of_a_segment_in_the_quarantine_are_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        spool(folder.path(), true);
+        let settings = settings(folder.path());
+        std::fs::create_dir(settings.quarantine()).unwrap();
+        let aside = settings.quarantine().join("0000000001.seg");
+        std::fs::rename(settings.segment(1), aside).unwrap();
+        let (findings, messages) = found(folder.path());
+        assert_eq!(messages, [1, 2, 3]);
+        assert!(findings.iter().any(|one| one.1.contains("its segment is lost")), "{findings:?}");
+        assert_eq!(repair(folder.path()), [1, 2, 3].map(QueueId));
+        assert_eq!(found(folder.path()), (vec![], vec![]));
+    }
+
     #[tokio::test]
     async fn a_record_that_nobody_else_knows_of_is_missed_by_its_number() {
         let folder = tempfile::tempdir().unwrap();

@@ -290,11 +290,30 @@ fn read_header(head: &[u8]) -> Result<Position, Loaded> {
     let number = |at: usize| {
         head.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
     };
-    if head[..7] == MAGIC[..7] && head[7] > MAGIC[7] {
+    // The checksum comes first: a letter that is damaged is no other version's.
+    let is_whole = head[32..] == crc32c::crc32c(&head[..32]).to_le_bytes();
+    if is_whole && head[..7] == MAGIC[..7] && head[7] > MAGIC[7] {
         return Err(Loaded::Newer);
     }
-    if head[..8] != MAGIC || head[32..] != crc32c::crc32c(&head[..32]).to_le_bytes() {
+    if !is_whole || head[..8] != MAGIC {
         return Err(Loaded::Damaged);
     }
     Ok(Position { begin: number(8), sequence: number(16), last_id: QueueId(number(24)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_letter_is_damage_and_no_other_version() {
+        let position = Position { begin: 7, sequence: 8, last_id: QueueId(9) };
+        let mut head = header(position);
+        assert_eq!(read_header(&head).unwrap(), position);
+        head[7] = b'9';
+        assert!(matches!(read_header(&head), Err(Loaded::Damaged)));
+        let sum = crc32c::crc32c(&head[..32]);
+        head[32..].copy_from_slice(&sum.to_le_bytes());
+        assert!(matches!(read_header(&head), Err(Loaded::Newer)));
+    }
 }

@@ -78,7 +78,9 @@ pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
             },
         },
         ControlRequest::Read { id, offset, length_max } => {
-            match spool.read(id, offset, length_max.min(PIECE_MAX)) {
+            // Whoever reads a large content from its beginning is not given a damaged one as whole.
+            let proved = if offset == 0 { spool.prove(id) } else { Ok(()) };
+            match proved.and_then(|()| spool.read(id, offset, length_max.min(PIECE_MAX))) {
                 Ok(Some(piece)) => ControlAnswer::Piece(piece),
                 Ok(None) => ControlAnswer::NotFound,
                 Err(error) => ControlAnswer::Failed(error.to_string()),

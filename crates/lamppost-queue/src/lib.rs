@@ -197,7 +197,7 @@ struct Opened {
 fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let disk = means.disk.clone();
     make_folders(&*disk, &settings)?;
-    let lock = Lock::take(&settings.directory)?;
+    let lock = Lock::wait(&settings.directory)?;
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings, false)?;
     settle::settle(&*disk, &settings, &replayed);
@@ -208,6 +208,7 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let spool = Spool::new(settings, means, replayed, orders);
     spool.has_segment(log.current());
     spool.checkpoint_replayed(&mut log);
+    spool.measured(log.bytes());
     Ok(Opened { spool, log, waiting, lock })
 }
 

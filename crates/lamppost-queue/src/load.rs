@@ -86,7 +86,13 @@ impl Spool {
         let head = RECORD_HEADER + place.text as usize;
         let length = if with_content { head + to_usize(content) } else { head };
         let path = self.settings.segment(place.segment);
-        let bytes = Bytes::from(self.disk.read(&path, place.at, length)?);
+        let read = self.disk.read(&path, place.at, length).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), format!("its segment {} is lost", segment.number))
+            }
+            _ => error,
+        });
+        let bytes = Bytes::from(read?);
         let damaged = || {
             let text =
                 format!("its record in segment {} at {} is damaged", segment.number, place.at);
@@ -102,6 +108,18 @@ impl Spool {
         }
         let content = bytes.slice(head.min(bytes.len())..);
         if header.is_content(&content) { Ok((record, Some(content))) } else { Err(damaged()) }
+    }
+
+    /// Proves a message's content when it is aside; another is proved each time it is read. Where the
+    /// record is damaged that holds its sum, nothing is known against it.
+    ///
+    /// # Errors
+    /// What the system says, or that it is damaged.
+    pub(crate) fn prove(&self, id: QueueId) -> io::Result<()> {
+        match self.load_record(id) {
+            Ok(Some(record)) if record.aside => self.prove_aside(&record),
+            _ => Ok(()),
+        }
     }
 
     /// Proves that a content aside is what came in.

@@ -4,10 +4,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 use crate::StartError;
+
+/// How long a program waits for the spool, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The right to the spool, given back when dropped or when the process dies.
 #[derive(Debug)]
@@ -16,6 +21,20 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Takes the lock as soon as whoever has it only for a moment, as a command that reads the spool,
+    /// gives it back.
+    pub(crate) fn wait(folder: &Path) -> Result<Self, StartError> {
+        let begun = Instant::now();
+        loop {
+            match Self::take(folder) {
+                Err(StartError::Held { .. }) if begun.elapsed() < PATIENCE => {
+                    std::thread::park_timeout(LOOK_AGAIN);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
     /// Takes the lock and writes this process' number into it.
     pub(crate) fn take(folder: &Path) -> Result<Self, StartError> {
         let path = folder.join("lock");
@@ -54,5 +73,17 @@ mod tests {
         assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
         drop(first);
         Lock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn who_has_it_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::take(folder.path()).unwrap();
+        let giving_back = std::thread::spawn(move || {
+            std::thread::park_timeout(LOOK_AGAIN * 3);
+            drop(first);
+        });
+        Lock::wait(folder.path()).unwrap();
+        giving_back.join().unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! What is left of damaged messages, for people: a copy of it, and a file that says whose it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lamppost_disk::Disk;
 use lamppost_roles::{MessageView, QueueId};
@@ -50,14 +50,7 @@ pub(crate) fn known(
     disk: &dyn Disk,
     settings: &Settings,
 ) -> Result<BTreeMap<QueueId, String>, StartError> {
-    let folder = settings.quarantine();
-    let paths = match disk.list(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => {
-            listed.map_err(|source| StartError::Disk { step: "list", path: folder, source })?
-        }
-    };
-    let notes = paths.into_iter().filter_map(|path| {
+    let notes = list(disk, settings)?.into_iter().filter_map(|path| {
         let is_note = path.extension().is_some_and(|end| end == "json");
         let id: QueueId = path.file_stem().filter(|_| is_note)?.to_str()?.parse().ok()?;
         let lost = note(disk, &path).map_or_else(|| "it is damaged".into(), |note| note.lost);
@@ -68,6 +61,26 @@ pub(crate) fn known(
 
 fn note(disk: &dyn Disk, path: &Path) -> Option<Note> {
     serde_json::from_slice(&disk.read(path, 0, NOTE_MAX).ok()?).ok()
+}
+
+/// The segments without a header that were set aside: messages in them are lost, and not done.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn segments(disk: &dyn Disk, settings: &Settings) -> Result<BTreeSet<u64>, StartError> {
+    let numbers = list(disk, settings)?.into_iter().filter_map(|path| {
+        let is_segment = path.extension().is_some_and(|end| end == "seg");
+        path.file_stem().filter(|_| is_segment)?.to_str()?.parse().ok()
+    });
+    Ok(numbers.collect())
+}
+
+fn list(disk: &dyn Disk, settings: &Settings) -> Result<Vec<PathBuf>, StartError> {
+    let path = settings.quarantine();
+    match disk.list(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|source| StartError::Disk { step: "list", path, source }),
+    }
 }
 
 impl Spool {
@@ -110,13 +123,17 @@ impl Spool {
             (folder.join(format!("{id}.damaged")), folder.join(format!("{id}.eml")));
         let segment = self.settings.segment(place.segment);
         let head = (RECORD_HEADER + place.text as usize) as u64;
-        self.copy(&segment, (place.at, head), &envelope)?;
+        // One that was set aside has no records that could be told from old ones.
+        let has_record = self.disk.look(&segment)?.is_some();
+        if has_record {
+            self.copy(&segment, (place.at, head), &envelope)?;
+        }
         if aside {
             let body = self.settings.body(id);
             let is_there = self.disk.look(&body).is_ok_and(|look| look.is_some());
             return if is_there { self.copy(&body, (0, size), &content) } else { Ok(()) };
         }
-        self.copy(&segment, (place.at + head, size), &content)
+        if has_record { self.copy(&segment, (place.at + head, size), &content) } else { Ok(()) }
     }
 
     /// Copies a part of a file, with zeros for what the disk does not give.

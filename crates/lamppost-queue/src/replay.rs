@@ -1,5 +1,7 @@
 //! Rebuilding the index from the checkpoint and the log.
 
+mod take;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -8,13 +10,16 @@ use lamppost_roles::QueueId;
 use tracing::{error, warn};
 
 use crate::checkpoint::{self, Position, Standing};
-use crate::index::{Index, Message, Place};
+use crate::index::{Entry, Index, Message, Place};
 use crate::log::Next;
 use crate::quarantine::{self, keep};
-use crate::record::{Progress, Record};
+use crate::record::Progress;
 use crate::salvage::{self, Salvaged};
 use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, SegmentId, read_head, scan};
 use crate::{Settings, StartError};
+
+use self::take::{apply, missing};
+pub(crate) use self::take::{restore, take_in, voided};
 
 /// What the spool says.
 pub(crate) struct Replayed {
@@ -66,12 +71,9 @@ pub(crate) fn replay(
             segments.push(segment);
         }
     }
-    let mut entries = std::mem::take(&mut replay.entries);
-    // A message whose segment is gone was done, or moved, after the checkpoint was written.
-    entries.retain(|entry| replay.next.segments.contains_key(&entry.place.segment));
-    for entry in entries {
-        replay.index.restore(entry);
-    }
+    let entries = std::mem::take(&mut replay.entries);
+    let lost = quarantine::segments(disk, settings)?;
+    restore(&mut replay.index, &replay.next, (entries, &lost));
     for (number, lost) in missing(&segments) {
         warn!(segment = number, lost, "records at the end of a segment of the spool are missing");
         replay.damage.push(format!("{lost} records at the end of segment {number} are missing"));
@@ -79,6 +81,7 @@ pub(crate) fn replay(
     let (sequence, newest) = take_in(&mut replay.index, &segments);
     replay.next.sequence = replay.next.sequence.max(sequence);
     replay.last_id = replay.last_id.max(newest);
+    replay.tell_lost(&lost);
     let doubtful = match position {
         Some(_) => Vec::new(),
         None => replay.doubtful(),
@@ -116,7 +119,7 @@ struct Replay<'a> {
     settings: &'a Settings,
     paths: Vec<(u64, PathBuf)>,
     index: Index,
-    entries: Vec<crate::index::Entry>,
+    entries: Vec<Entry>,
     last_id: QueueId,
     next: Next,
     damage: Vec<String>,
@@ -246,6 +249,8 @@ impl<'a> Replay<'a> {
     fn set_aside(&mut self, number: u64, path: &Path) {
         let target = self.settings.quarantine().join(format!("{number:010}.seg"));
         let moved = self.disk.rename(path, &target);
+        // Its name there is what tells its messages from those that were done.
+        let moved = moved.and_then(|()| self.disk.sync_folder(&self.settings.quarantine()));
         let reason = moved.err().map(|error| error.to_string()).unwrap_or_default();
         warn!(segment = number, moved_to = %target.display(), reason, "a segment of the spool has no header and was set aside");
         self.damage.push(format!(
@@ -253,6 +258,20 @@ impl<'a> Replay<'a> {
             path.display(),
             target.display()
         ));
+    }
+
+    /// Says how many messages were in segments that were set aside: they fail when their turn comes.
+    fn tell_lost(&mut self, lost: &BTreeSet<u64>) {
+        for number in lost {
+            let messages = self.index.segment(*number).map_or(0, |segment| segment.messages);
+            if messages > 0 {
+                error!(segment = number, messages, "messages are lost with a segment of the spool");
+                self.damage.push(format!(
+                    "messages lost with segment {number}: {messages}; each fails when its turn comes, \
+                     and its sender is told"
+                ));
+            }
+        }
     }
 
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.
@@ -333,102 +352,6 @@ pub(crate) fn failures(index: &Index) -> BTreeSet<QueueId> {
         message.recipients.iter().any(|recipient| recipient.progress == Progress::Failed)
     };
     index.after(None).filter(|(_, message)| has_failed(message)).map(|(id, _)| id).collect()
-}
-
-/// Takes the records into the index, in the order of the log and without those that were voided.
-/// Returns the number of the record after them, and the newest message that they are about.
-pub(crate) fn take_in(index: &mut Index, segments: &[Segment]) -> (u64, QueueId) {
-    let void = voided(segments);
-    let (mut next, mut newest) = (0, QueueId(0));
-    for Segment { id, found, .. } in segments {
-        for found in found {
-            let Found::Record { record, sequence, at, text } = found else { continue };
-            next = next.max(sequence + 1);
-            if void.contains(&(id.number, *sequence)) {
-                continue;
-            }
-            let place = Place { segment: id.number, at: *at, text: *text };
-            newest = newest.max(apply(index, record, place).unwrap_or(QueueId(0)));
-        }
-    }
-    (next, newest)
-}
-
-/// Segments at whose end records are missing, with their number: the next segment goes on behind them.
-/// A torn end misses none, since its numbers are given again.
-fn missing(segments: &[Segment]) -> Vec<(u64, u64)> {
-    let void = voided(segments);
-    let missing = segments.windows(2).filter_map(|pair| {
-        let [segment, next] = pair else { return None };
-        let last = segment.found.iter().rev().find_map(|found| match found {
-            Found::Record { sequence, .. } => Some(*sequence),
-            Found::Hole { .. } => None,
-        });
-        let behind = last.map_or(segment.first, |last| last + 1);
-        let number = segment.id.number;
-        let lost = (behind..next.first).take(1 << 20).filter(|&n| !void.contains(&(number, n)));
-        let lost = lost.count() as u64;
-        (lost > 0 && next.id.number == number + 1).then_some((number, lost))
-    });
-    missing.collect()
-}
-
-/// The records that never happened.
-pub(crate) fn voided(segments: &[Segment]) -> BTreeSet<(u64, u64)> {
-    let mut void = BTreeSet::new();
-    for found in segments.iter().flat_map(|segment| &segment.found) {
-        if let Found::Record { record, .. } = found
-            && let Record::Void { segment, first, last } = **record
-        {
-            // A group has a bounded number of records, and so has what it voids.
-            void.extend((first..=last).take(1 << 20).map(|sequence| (segment, sequence)));
-        }
-    }
-    void
-}
-
-/// Takes a record into the index; returns the newest message that it is about.
-fn apply(index: &mut Index, record: &Record, place: Place) -> Option<QueueId> {
-    match record {
-        Record::Message(message) => {
-            index.put(message, place);
-            Some(message.id)
-        }
-        Record::Intended { items, at } => {
-            index.intended(items, *at);
-            items.iter().map(|(id, _)| *id).max()
-        }
-        Record::Delivered { items } => {
-            index.delivered(items);
-            items.iter().map(|(id, _)| *id).max()
-        }
-        Record::Progress { id, recipients } => {
-            index.progress(*id, recipients);
-            Some(*id)
-        }
-        Record::Held { ids, held } => {
-            for &id in ids {
-                index.hold(id, *held);
-            }
-            ids.iter().max().copied()
-        }
-        Record::Deleted { ids } => {
-            for &id in ids {
-                index.take(id);
-            }
-            ids.iter().max().copied()
-        }
-        Record::Routed { item, route } => {
-            index.routed(*item, route.clone());
-            Some(item.0)
-        }
-        Record::Notice { of, settles, message } => {
-            index.put(message, place);
-            index.settled(*of, settles);
-            Some(message.id)
-        }
-        Record::Void { .. } => None,
-    }
 }
 
 /// Reads the bytes of a segment as a replay does; returns how many records and damaged parts there

@@ -74,7 +74,9 @@ pub(crate) fn read_head(bytes: &[u8]) -> Head {
     });
     let is_like =
         |copy: &[u8], letter: fn(u8) -> bool| copy[..7] == SEGMENT_MAGIC[..7] && letter(copy[7]);
-    let newer = |copy: &[u8]| is_like(copy, |letter| letter > SEGMENT_MAGIC[7]);
+    // A letter that is damaged is no other version's.
+    let is_whole = |copy: &[u8]| copy[32..] == crc32c::crc32c(&copy[..32]).to_le_bytes();
+    let newer = |copy: &[u8]| is_whole(copy) && is_like(copy, |letter| letter > SEGMENT_MAGIC[7]);
     let older = |copy: &[u8]| is_like(copy, |letter| letter == b'1');
     match good {
         Some(header) => Head::Ours(header),
@@ -218,6 +220,9 @@ mod tests {
         bytes[SECOND_COPY + 9] ^= 1;
         assert_eq!(read_head(&bytes), Head::Broken);
         bytes[7] = b'9';
+        assert_eq!(read_head(&bytes), Head::Broken);
+        let sum = crc32c::crc32c(&bytes[..32]);
+        bytes[32..COPY].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(read_head(&bytes), Head::Newer);
     }
 

@@ -101,6 +101,8 @@ impl Spool {
         spool.hold_doubtful(&replayed.doubtful);
         spool.tell_quarantined();
         spool.count_messages();
+        let damage = i64::try_from(spool.damage.lock().len()).unwrap_or(i64::MAX);
+        spool.metrics.spool_damage.set(damage);
         Arc::new(spool)
     }
 
@@ -168,6 +170,9 @@ impl Spool {
         let needed = self.settings.free_space_min.saturating_add(size);
         let has_room = self.is_free(needed);
         let before = self.lacking.swap(if has_room { 0 } else { needed }, Ordering::Relaxed);
+        if (before == 0) != has_room {
+            self.tell_fault();
+        }
         if before == 0 && !has_room {
             warn!(spool = %self.settings.directory.display(), needed, "the disk is full: mail is refused");
         }
@@ -332,6 +337,7 @@ impl Spool {
         let then = move |committed: Result<Committed, CommitFailed>| {
             if let Ok(committed) = committed {
                 apply(&spool, place(committed));
+                spool.count_messages();
                 spool.due.notify_one();
                 spool.notices.notify_one();
             }
@@ -352,13 +358,22 @@ impl Spool {
     }
 
     pub(crate) fn count_messages(&self) {
-        let (messages, counts) = {
+        let (messages, oldest, counts) = {
             let index = self.index.lock();
-            (index.messages(), index.counts())
+            let oldest = index.after(None).next().map_or(0, |(id, _)| id.received().0 / 1000);
+            (index.messages() as u64, oldest, index.counts())
         };
-        self.metrics.queue_messages.set(i64::try_from(messages).unwrap_or(i64::MAX));
-        let for_relay = i64::try_from(counts.for_relay).unwrap_or(i64::MAX);
-        self.metrics.relay_recipients_waiting.set(for_relay);
+        let figures = &self.metrics;
+        for (figure, value) in [
+            (&figures.queue_messages, messages),
+            (&figures.queue_messages_held, counts.held),
+            (&figures.queue_recipients_waiting, counts.waiting),
+            (&figures.queue_recipients_failed, counts.failed),
+            (&figures.queue_oldest_timestamp_seconds, oldest),
+            (&figures.relay_recipients_waiting, counts.for_relay),
+        ] {
+            figure.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// The log goes on in a segment that the index may not know yet.
@@ -377,11 +392,18 @@ impl Spool {
             "the disk is full: no space is reserved for changes of state; free some".to_owned()
         });
         *self.fault.lock() = fault;
+        self.tell_fault();
     }
 
     /// The log does not work.
     pub(crate) fn ill(&self, fault: String) {
         *self.fault.lock() = Some(fault);
+        self.tell_fault();
+    }
+
+    fn tell_fault(&self) {
+        let is_ill = self.fault.lock().is_some() || self.lacking.load(Ordering::Relaxed) > 0;
+        self.metrics.spool_fault.set(i64::from(is_ill));
     }
 
     /// Something is damaged for good.
@@ -389,6 +411,7 @@ impl Spool {
         let mut damage = self.damage.lock();
         if damage.len() < self.settings.damage_told_max && !damage.contains(&text) {
             damage.push(text);
+            self.metrics.spool_damage.inc();
         }
     }
 

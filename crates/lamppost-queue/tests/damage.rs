@@ -289,6 +289,38 @@ async fn a_message_that_is_found_damaged_is_copied_named_and_bounced_without_inn
     }
 }
 
+/// A segment without a header is set aside: its messages are not done, whatever the folder says now.
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_lost_with_a_segment_are_told_and_bounced() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), small).await;
+    let content = Bytes::from_static(b"Subject: hello\n\nbody\n");
+    let submit = IntakeRequest::Submit { envelope: sent("demo"), content };
+    let id = stored(&around.intake.ask(submit).await.unwrap());
+    change(&around, Verb::Hold, id).await;
+    around.queue.stop(Duration::ZERO).await;
+    let (segment, _) = find(&disk, "Subject: hello");
+    disk.damage(&segment, 8, b"damage");
+    disk.damage(&segment, 520, b"damage");
+    let mut disk = disk.after_power_cut();
+    let mut around = start(&disk, folder.path(), small).await;
+    // Also after another checkpoint, and a start from it.
+    for _ in 0..2 {
+        let view = show(&around, id).await.unwrap();
+        assert!(view.held && view.fault.is_some_and(|fault| fault.contains("is lost")));
+        let damage = status(&around).await.damage;
+        assert!(damage.iter().any(|text| text.contains("lost with segment 1: 1;")), "{damage:?}");
+        around.queue.stop(Duration::ZERO).await;
+        disk = disk.after_power_cut();
+        around = start(&disk, folder.path(), small).await;
+    }
+    change(&around, Verb::Release, id).await;
+    assert!(bounced(&mut around).await.contains("<demo@lamppost.test>: the message was damaged"));
+    until(async || listed(&around).await.is_empty()).await;
+    let damage = status(&around).await.damage;
+    assert!(damage.iter().any(|text| text.contains(&id.to_string())), "{damage:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_that_the_disk_does_not_give_is_tried_until_its_lifetime_ends() {
     let (disk, folder) = world();

@@ -111,8 +111,18 @@ async fn a_large_content_that_was_damaged_is_not_delivered() {
     })
     .await;
     let id = upload(&around, &["one ", "two "]).await;
+    let read = ControlRequest::Read { id, offset: 0, length_max: 100 };
+    let answer = around.control.ask(read.clone()).await.unwrap();
+    assert_eq!(answer, ControlAnswer::Piece("one two ".into()));
     let disk = disk.after_power_cut();
     disk.damage(&folder.path().join("bodies").join(id.to_string()), 4, b"2");
+    let wait = |settings: &mut lamppost_queue::Settings| {
+        settings.delivery_lag = Duration::from_secs(3600);
+    };
+    let around = restart(around, &disk, folder.path(), wait).await;
+    // Nor is it shown as if it were whole.
+    let answer = around.control.ask(read).await.unwrap();
+    assert!(matches!(&answer, ControlAnswer::Failed(why) if why.contains("damaged")), "{answer:?}");
     let around = restart(around, &disk, folder.path(), |_| {}).await;
     let failed = async || {
         let shown = around.control.ask(ControlRequest::Show(id)).await.unwrap();

@@ -164,7 +164,7 @@ impl From<&Refusal> for Reply {
             Refusal::AuthFailed => reply(535, "5.7.8", "wrong user name or password"),
             Refusal::Greylisted { retry_in } => reply(451, "4.7.1", format!("greylisted: try again in {}", words(*retry_in))),
             Refusal::Loop => reply(554, "5.4.6", "the message went through too many hosts: it is in a loop"),
-            Refusal::NoWayOut { domain } => reply(550, "5.7.1", format!("no way out is configured for mail to {domain} (neither relay-to nor remote delivery)")),
+            Refusal::NoWayOut { domain } => reply(550, "5.7.1", format!("this server sends no mail to other hosts, so none to {domain}")),
             Refusal::QuotaExceeded { retry_in } => reply(452, "4.7.1", format!("the account sent as much as an hour allows: try again in {}", words(*retry_in))),
             Refusal::RelayDenied => reply(550, "5.7.1", "the recipient is not here, and you may not relay"),
             Refusal::SenderNotOwned { sender } => reply(553, "5.7.1", format!("{} does not belong to your account", shown(sender))),
@@ -253,7 +253,7 @@ mod tests {
         535 5.7.8 wrong user name or password
         451 4.7.1 greylisted: try again in 10 seconds
         554 5.4.6 the message went through too many hosts: it is in a loop
-        550 5.7.1 no way out is configured for mail to elsewhere.test (neither relay-to nor remote delivery)
+        550 5.7.1 this server sends no mail to other hosts, so none to elsewhere.test
         452 4.7.1 the account sent as much as an hour allows: try again in 50 minutes
         550 5.7.1 the recipient is not here, and you may not relay
         553 5.7.1 a@b.test does not belong to your account

@@ -24,6 +24,7 @@ pub struct Metrics {
     pub smtp_sessions_open: Gauge,
     /// Messages that were acknowledged.
     pub messages_accepted: Counter,
+    messages_refused: Labelled,
     recipients_refused: Labelled,
     recipients_deferred: Labelled,
     /// Tries to authenticate that were refused.
@@ -38,6 +39,18 @@ pub struct Metrics {
     pub relay_recipients_waiting: Gauge,
     /// Messages in the queue now.
     pub queue_messages: Gauge,
+    /// Those of them that an administrator holds.
+    pub queue_messages_held: Gauge,
+    /// Recipients that wait for a try.
+    pub queue_recipients_waiting: Gauge,
+    /// Recipients that failed for good and whose senders are not told yet.
+    pub queue_recipients_failed: Gauge,
+    /// When the oldest message in the queue was acknowledged, in seconds since 1970; 0 without one.
+    pub queue_oldest_timestamp_seconds: Gauge,
+    /// Whether the spool takes no mail, or cannot be written: 1 or 0.
+    pub spool_fault: Gauge,
+    /// What was found damaged in the spool since the start.
+    pub spool_damage: Gauge,
     /// Syncs of the spool's log.
     pub spool_syncs: Counter,
     /// How long a sync of the spool's log takes, in seconds.
@@ -54,6 +67,7 @@ impl Metrics {
             smtp_sessions: Family::default(),
             smtp_sessions_open: Gauge::default(),
             messages_accepted: Counter::default(),
+            messages_refused: Family::default(),
             recipients_refused: Family::default(),
             recipients_deferred: Family::default(),
             auth_failures: Counter::default(),
@@ -63,6 +77,12 @@ impl Metrics {
             relay_connections_open: Gauge::default(),
             relay_recipients_waiting: Gauge::default(),
             queue_messages: Gauge::default(),
+            queue_messages_held: Gauge::default(),
+            queue_recipients_waiting: Gauge::default(),
+            queue_recipients_failed: Gauge::default(),
+            queue_oldest_timestamp_seconds: Gauge::default(),
+            spool_fault: Gauge::default(),
+            spool_damage: Gauge::default(),
             spool_syncs: Counter::default(),
             spool_sync_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
             spool_bytes: Gauge::default(),
@@ -73,59 +93,66 @@ impl Metrics {
     }
 
     fn register(&mut self) {
+        self.register_traffic();
+        self.register_queue();
+    }
+
+    /// What comes in and goes out.
+    fn register_traffic(&mut self) {
         let to = &mut self.registry;
         to.register("smtp_sessions", "SMTP sessions by listener", self.smtp_sessions.clone());
-        to.register(
-            "smtp_sessions_open",
-            "SMTP sessions open now",
-            self.smtp_sessions_open.clone(),
-        );
+        let open = self.smtp_sessions_open.clone();
+        to.register("smtp_sessions_open", "SMTP sessions open now", open);
         to.register("messages_accepted", "Messages acknowledged", self.messages_accepted.clone());
-        to.register(
-            "recipients_refused",
-            "Recipients refused for good, by reason",
-            self.recipients_refused.clone(),
-        );
-        to.register(
-            "recipients_deferred",
-            "Recipients told to come back later, by reason",
-            self.recipients_deferred.clone(),
-        );
+        let refused = self.messages_refused.clone();
+        to.register("messages_refused", "Messages refused after DATA, by reason", refused);
+        let refused = self.recipients_refused.clone();
+        to.register("recipients_refused", "Recipients refused for good, by reason", refused);
+        let deferred = self.recipients_deferred.clone();
+        to.register("recipients_deferred", "Recipients told to come back, by reason", deferred);
         to.register("auth_failures", "Authentications refused", self.auth_failures.clone());
         to.register("deliveries", "Tries to deliver, by outcome", self.deliveries.clone());
-        to.register(
-            "delivery_syncs",
-            "Syncs of Maildirs, by way: each by itself, or all by a sync of their file system",
-            self.delivery_syncs.clone(),
-        );
-        to.register(
-            "relay_up",
-            "Whether the host of relay-to took the last connection: 1 or 0",
-            self.relay_up.clone(),
-        );
-        to.register(
-            "relay_connections_open",
-            "Connections to the host of relay-to open now",
-            self.relay_connections_open.clone(),
-        );
-        to.register(
-            "relay_recipients_waiting",
-            "Recipients waiting for the host of relay-to",
-            self.relay_recipients_waiting.clone(),
-        );
+        let help = "Syncs of Maildirs, each by itself or all by a sync of their file system";
+        to.register("delivery_syncs", help, self.delivery_syncs.clone());
+        let help = "Whether the host of relay-to took the last connection: 1 or 0";
+        to.register("relay_up", help, self.relay_up.clone());
+        let help = "Connections to the host of relay-to open now";
+        to.register("relay_connections_open", help, self.relay_connections_open.clone());
+        let help = "Recipients waiting for the host of relay-to";
+        to.register("relay_recipients_waiting", help, self.relay_recipients_waiting.clone());
+    }
+
+    /// What is in the queue, and how its spool is.
+    fn register_queue(&mut self) {
+        let to = &mut self.registry;
         to.register("queue_messages", "Messages in the queue", self.queue_messages.clone());
+        let held = self.queue_messages_held.clone();
+        to.register("queue_messages_held", "Messages that an administrator holds", held);
+        let waiting = self.queue_recipients_waiting.clone();
+        to.register("queue_recipients_waiting", "Recipients that wait for a try", waiting);
+        let help = "Recipients that failed for good and whose senders are not told yet";
+        to.register("queue_recipients_failed", help, self.queue_recipients_failed.clone());
+        let help = "When the oldest message in the queue was acknowledged; 0 without one";
+        let oldest = self.queue_oldest_timestamp_seconds.clone();
+        to.register("queue_oldest_timestamp_seconds", help, oldest);
+        let help = "Whether the spool takes no mail or cannot be written: 1 or 0";
+        to.register("spool_fault", help, self.spool_fault.clone());
+        let help = "What was found damaged in the spool since the start";
+        to.register("spool_damage", help, self.spool_damage.clone());
         to.register("spool_syncs", "Syncs of the spool's log", self.spool_syncs.clone());
-        to.register(
-            "spool_sync_seconds",
-            "Duration of a sync of the spool's log",
-            self.spool_sync_seconds.clone(),
-        );
+        let seconds = self.spool_sync_seconds.clone();
+        to.register("spool_sync_seconds", "Duration of a sync of the spool's log", seconds);
         to.register("spool_bytes", "Bytes of the spool on disk", self.spool_bytes.clone());
     }
 
     /// Counts a session of a listener.
     pub fn smtp_session(&self, listener: &str) {
         self.smtp_sessions.get_or_create(&[("listener", listener.to_owned())]).inc();
+    }
+
+    /// Counts a message that was refused after its content had come.
+    pub fn message_refused(&self, reason: &'static str) {
+        self.messages_refused.get_or_create(&[("reason", reason.to_owned())]).inc();
     }
 
     /// Counts a recipient that was refused for good.
@@ -161,6 +188,28 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_has_every_figure_and_no_other() {
+        let document = include_str!("../../../docs/reference/metrics.md");
+        let metrics = Metrics::new();
+        // A figure with labels is told once it has a value.
+        metrics.smtp_session("127.0.0.1:25");
+        metrics.message_refused("x");
+        metrics.recipient_refused("x");
+        metrics.recipient_deferred("x");
+        metrics.delivery("x");
+        metrics.delivery_sync("x");
+        let text = metrics.encode();
+        let has = |line: &str| line.strip_prefix("# TYPE ").map(|rest| rest.to_owned());
+        let figures: Vec<_> = text.lines().filter_map(has).collect();
+        for figure in &figures {
+            let (name, kind) = figure.split_once(' ').unwrap();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            assert!(document.contains(&format!("| `{name}{suffix}` | {kind} |")), "{figure}");
+        }
+        assert_eq!(document.matches("| `lamppost_").count(), figures.len());
+    }
 
     #[test]
     fn figures_come_out_in_the_text_format() {

@@ -67,7 +67,7 @@ fn a_bounce_without_a_way_out_waits_visibly_until_there_is_one() {
             let recipient = &message["recipients"][0];
             let reason = &recipient["last"]["reason"];
             recipient["address"] == "sender@elsewhere.test"
-                && recipient["state"].get("waiting").is_some()
+                && recipient["state"] == "deferred"
                 && reason["status"] == "4.4.4"
                 && reason["text"].as_str().is_some_and(|text| text.contains("relay-to"))
         })

@@ -75,6 +75,8 @@ impl Trouble {
         let Self { mut server, running, codes, is_dead } = self;
         assert!(until(|| running.refused() >= 20), "nothing is refused");
         assert!(until(|| server.is_unwell()), "status says nothing of the disk");
+        let has = |figure: &str| until(|| server.metrics_text().contains(figure));
+        assert!(has("lamppost_spool_fault 1\n") && has("lamppost_messages_refused_total{reason="));
         running.stop();
         let mut report = running.finish();
         let told_codes: BTreeSet<_> = report.refused().collect();
@@ -97,6 +99,8 @@ impl Trouble {
         assert!(goes_on, "mail is still refused: {reply}");
         server.await_empty_queue();
         assert!(until(|| !server.is_unwell()), "the disk is still said to be bad");
+        let is_well = || server.metrics_text().contains("lamppost_spool_fault 0\n");
+        assert!(until(is_well), "{}", server.metrics_text());
         let mut notes = Reader::start(&server, &ACCOUNTS, 1).finish();
         // The probes are not of the load.
         notes.problems.retain(|problem| !problem.contains("no token"));

@@ -381,6 +381,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
 
     fn refuse_message(&self, refusal: Refusal) -> Answer {
         info!(session = self.id, peer = %self.peer, reason = refusal.reason(), "message refused");
+        self.front.metrics.message_refused(refusal.reason());
         Answer::Refused(refusal)
     }
 

@@ -13,7 +13,7 @@ use crate::load::aside_sum;
 use crate::log::Next;
 use crate::quarantine;
 use crate::record::Record;
-use crate::replay::{Replayed, Segment, before_gap, failures, take_in, voided};
+use crate::replay::{Replayed, Segment, before_gap, failures, restore, take_in, voided};
 use crate::salvage;
 use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, read_head, scan};
 use crate::spares;
@@ -79,14 +79,9 @@ pub(crate) fn examine(
     };
     work.log(&mut replayed)?;
     work.sequences(position);
-    for entry in entries {
-        let place = entry.place.segment;
-        // What later records say of it outlives a segment that is lost.
-        let is_lost = work.out.headless.iter().any(|(number, _)| *number == place);
-        if is_lost || replayed.next.segments.contains_key(&place) {
-            replayed.index.restore(entry);
-        }
-    }
+    let mut lost = quarantine::segments(disk, settings)?;
+    lost.extend(work.out.headless.iter().map(|(number, _)| *number));
+    restore(&mut replayed.index, &replayed.next, (entries, &lost));
     let segments = std::mem::take(&mut work.seen.replayed);
     let (sequence, last_id) = take_in(&mut replayed.index, &segments);
     replayed.next.sequence = replayed.next.sequence.max(sequence);

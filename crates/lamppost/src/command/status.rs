@@ -48,15 +48,15 @@ fn text(status: &Shown) -> String {
     let _infallible = write!(
         text,
         "\nsessions  {} open\nqueue     {} ({} held), {} waiting, {} failed\n\
-         spool     {}, {} accepted, {} delivered, {} since the start\n",
+         spool     {}; since the start {} accepted, {} delivered, {}\n",
         host.sessions,
         out::count(queue.messages, "message"),
         queue.held,
         out::count(queue.waiting, "recipient"),
         queue.failed,
         out::size(queue.spool_bytes),
-        queue.accepted,
-        queue.delivered,
+        out::count(queue.accepted, "message"),
+        out::count(queue.delivered, "recipient"),
         out::count(queue.syncs, "sync")
     );
     if let Some(relay) = &host.relay {

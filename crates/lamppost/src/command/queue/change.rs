@@ -86,7 +86,7 @@ impl Change {
                 let concerned = page.iter().filter(|message| is_concerned(message, verb));
                 let ids: Vec<_> = concerned.map(|message| message.id).collect();
                 if !ids.is_empty() {
-                    add(&mut changes, change(&client, verb, ids).await?);
+                    add(&mut changes, unnamed(verb, change(&client, verb, ids).await?));
                 }
                 progress.add(page.len() as u64);
             }
@@ -232,4 +232,31 @@ fn add(all: &mut Changes, some: Changes) {
     all.held += held;
     all.unknown.extend(unknown);
     all.unchanged.extend(unchanged);
+}
+
+/// Changes of messages that filters found: those that left the queue meanwhile were named by nobody, and
+/// what is being delivered at this moment needs no retry.
+fn unnamed(verb: Verb, mut changes: Changes) -> Changes {
+    changes.unknown.clear();
+    let is_tried = |one: &Unchanged| verb == Verb::Retry && one.why == WhyUnchanged::Delivering;
+    changes.unchanged.retain(|one| !is_tried(one));
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_the_queue_is_missed_only_where_it_was_named() {
+        let unchanged = vec![Unchanged { id: QueueId(2), why: WhyUnchanged::Delivering }];
+        let found = Changes { changed: 1, held: 0, unknown: vec![QueueId(1)], unchanged };
+        let left = unnamed(Verb::Return, found.clone());
+        assert_eq!(
+            (left.changed, left.unknown, left.unchanged),
+            (1, vec![], found.unchanged.clone())
+        );
+        let left = unnamed(Verb::Retry, found);
+        assert_eq!((left.changed, left.unknown, left.unchanged), (1, vec![], vec![]));
+    }
 }

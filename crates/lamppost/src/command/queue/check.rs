@@ -31,6 +31,12 @@ impl Check {
             let repaired = spool.repair().map_err(|error| unopened(&error))?;
             return self.repaired(&report, &repaired);
         }
+        if self.json && self.repair {
+            // Of one shape, whether there was anything to repair or not.
+            let (done, lost) = (Vec::new(), Vec::new());
+            let repaired = Repaired { done, lost, report: report.clone() };
+            return self.repaired(&report, &repaired);
+        }
         if self.json {
             out::json(&report)?;
         } else {

@@ -228,8 +228,13 @@ pub(super) fn remember(
         sum: format!("{:032x}", content.sum),
     };
     let line = serde_json::to_string(&line)?;
-    let mut to = File::options().append(true).create(true).open(memory(file))?;
-    writeln!(to, "{line}")
+    let memory = memory(file);
+    let mut to = File::options().append(true).create(true).open(&memory)?;
+    // A line that a crash cut off before must not take this one with it.
+    write!(to, "\n{line}\n")?;
+    to.sync_data()?;
+    let folder = memory.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Takes away the recipients for whom a file was imported before; returns the id and the time.
