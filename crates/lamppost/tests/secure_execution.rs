@@ -74,6 +74,31 @@ fn rights_of_others_are_refused() {
     }
 }
 
+/// What a unit of systemd gives (`AmbientCapabilities=`) the program's caller has too.
+#[test]
+fn rights_that_the_caller_has_are_no_reason_to_refuse() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can hand on capabilities");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [copy, _] = copies(folder.path());
+    let output = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service", "--"])
+        .args([copy.to_str().unwrap(), "--version"])
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if complaint.contains("setpriv") {
+        return skipped("capabilities cannot be handed on here");
+    }
+    assert_eq!(output.status.code(), Some(0), "{complaint}");
+    // A user who calls as somebody else, as a setuid program does, is not that somebody.
+    let mut command = Command::new("setpriv");
+    command.args(["--ruid", "65534", "--euid", "0", "--clear-groups", "--"]).arg(&copy);
+    assert_eq!(command.arg("--version").output().unwrap().status.code(), Some(77));
+}
+
 /// Whether setuid does anything in a folder.
 fn is_honoured(folder: &Path) -> bool {
     let flags = rustix::fs::statvfs(folder).unwrap().f_flag;
