@@ -1,8 +1,9 @@
-//! Set-up, checks, tests and benchmarks of the project: `cargo xtask --help`.
+//! Set-up, checks, tests, benchmarks and packages of the project: `cargo xtask --help`.
 #![expect(clippy::print_stdout, reason = "a tool for people prints")]
 
 mod bench;
 mod check;
+mod dist;
 mod machine;
 mod setup;
 mod soak;
@@ -14,7 +15,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, checks, tests and benchmarks of the project")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, checks, tests, benchmarks and packages of the project"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +37,8 @@ enum Command {
     /// Compare with a peer, both in one run
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Make a Debian package and let lintian look at it
+    Dist(dist::Dist),
     /// Check what the compiler does not: the crate graph, file sizes, docs
     Tidy,
 }
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
         Command::Test => check::test(),
         Command::Soak(soak) => soak.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Dist(dist) => dist.run(),
         Command::Tidy => tidy::run(),
     };
     match done {

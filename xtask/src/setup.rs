@@ -6,11 +6,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::dist;
 use crate::machine::{must, output, root, unpacked, works};
 
 /// Programs that the tests call, each with the Debian package that brings it and a command that
 /// works once it is there.
-const PROGRAMS: [(&str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &[&str]); 12] = [
     ("swaks", &["swaks", "--version"]),
     ("libnet-ssleay-perl", &["perl", "-MNet::SSLeay", "-e", "1"]),
     ("curl", &["curl", "--version"]),
@@ -19,6 +20,10 @@ const PROGRAMS: [(&str, &[&str]); 8] = [
     ("strace", &["strace", "--version"]),
     ("e2fsprogs", &["/usr/sbin/mkfs.ext4", "-V"]),
     ("xfsprogs", &["/usr/sbin/mkfs.xfs", "-V"]),
+    ("binutils", &["strip", "--version"]),
+    ("debootstrap", &["/usr/sbin/debootstrap", "--version"]),
+    ("lintian", &["lintian", "--version"]),
+    ("systemd-container", &["systemd-nspawn", "--version"]),
 ];
 
 /// A folder below `target/peers`, its packages, and a file that tells that they are there.
@@ -76,6 +81,8 @@ pub(crate) fn run() -> Result<()> {
     }
     unpack_missing(&UNPACKED)?;
     gather_samples()?;
+    dist::cargo_deb()?;
+    debians()?;
     println!("everything that the tests need is there");
     Ok(())
 }
@@ -103,8 +110,7 @@ fn install(packages: &[&str]) -> Result<()> {
         "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {}",
         packages.join(" ")
     );
-    let is_root = output(Command::new("id").arg("-u"))?.trim() == "0";
-    if is_root {
+    if is_root()? {
         return must(Command::new("sh").args(["-c", &script]));
     }
     if works(Command::new("sudo").args(["-n", "true"])) {
@@ -113,6 +119,43 @@ fn install(packages: &[&str]) -> Result<()> {
     bail!(
         "the tests need packages that only root may install; run this, then try again:\n  sudo sh -c '{script}'"
     )
+}
+
+fn is_root() -> Result<bool> {
+    Ok(output(Command::new("id").arg("-u"))?.trim() == "0")
+}
+
+/// The Debians in which the package is tried: a folder below `target/peers`, and the release.
+const DEBIANS: [(&str, &str); 2] = [("debian12", "bookworm"), ("debian13", "trixie")];
+
+/// Makes small Debians in which the package is installed, upgraded and removed. Only root can, and
+/// where no mirror answers there is none; the test says then that it was not run.
+fn debians() -> Result<()> {
+    for (folder, release) in DEBIANS {
+        let target = unpacked().join(folder);
+        if target.exists() {
+            continue;
+        }
+        if !is_root()? {
+            println!("no Debian is made to try the package in: only root can");
+            return Ok(());
+        }
+        println!("making a Debian in target/peers/{folder}");
+        let unfinished = unpacked().join(format!("{folder}.unfinished"));
+        drop(fs::remove_dir_all(&unfinished));
+        let mut make = Command::new("/usr/sbin/debootstrap");
+        make.args(["--variant=minbase", "--include=systemd,init-system-helpers", release]);
+        if let Err(error) = output(make.arg(&unfinished)) {
+            println!("it cannot be made: {error:#}");
+            continue;
+        }
+        // The test copies all that is there.
+        for bulk in ["var/cache/apt/archives", "var/lib/apt/lists", "usr/share/locale"] {
+            fs::remove_dir_all(unfinished.join(bulk))?;
+        }
+        fs::rename(&unfinished, &target)?;
+    }
+    Ok(())
 }
 
 /// Downloads packages, which needs no root, and unpacks them into a folder of the checkout.

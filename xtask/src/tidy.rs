@@ -11,6 +11,7 @@ use crate::machine::root;
 /// floor only where that is named here.
 const FLOORS: [&[&str]; 4] = [
     &[
+        "lamppost-backup",
         "lamppost-compat",
         "lamppost-config",
         "lamppost-net",

@@ -140,6 +140,12 @@ impl Accounts {
         }
     }
 
+    /// How many addresses and how many accounts are blocked after wrong passwords. `now` is since
+    /// 1970.
+    pub fn blocked(&self, now: Duration) -> (usize, usize) {
+        self.tries.lock().blocked(now)
+    }
+
     /// The account of an address, whatever its case; nothing when there is none.
     ///
     /// # Errors
@@ -228,6 +234,14 @@ impl Accounts {
         let hashed = tokio::task::spawn_blocking(move || password::hash(&password)).await;
         hashed.unwrap_or(Err(HashError::Interrupted)).map_err(AccountError::Hash)
     }
+}
+
+/// The accounts of a database that is only read, by name.
+///
+/// # Errors
+/// When it cannot be read, or no account was ever added.
+pub async fn listed(database: &Database) -> Result<Vec<Address>, DatabaseError> {
+    table::list(database).await
 }
 
 #[cfg(test)]

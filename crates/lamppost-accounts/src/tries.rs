@@ -59,6 +59,19 @@ impl Tries {
             && known.is_none_or(|&at| now >= at + KNOWN_FOR)
     }
 
+    /// How many addresses and how many accounts are blocked now.
+    pub(crate) fn blocked(&self, now: Duration) -> (usize, usize) {
+        let blocked = |failures: &Failures, most: u32| {
+            failures.count >= most && now < failures.since + self.window
+        };
+        let of_address = |failures: &&Failures| blocked(failures, self.per_address_max);
+        let of_account = |failures: &&Failures| blocked(failures, self.per_account_max);
+        (
+            self.by_address.values().filter(of_address).count(),
+            self.by_account.values().filter(of_account).count(),
+        )
+    }
+
     /// Remembers a wrong password.
     pub(crate) fn failed(&mut self, peer: IpAddr, name: &str, now: Duration) {
         let window = self.window;
@@ -121,7 +134,9 @@ mod tests {
         let now = Duration::from_secs(1000);
         tries.failed(peer, "demo", now);
         assert!(tries.is_blocked(neighbour, "other", now));
+        assert_eq!(tries.blocked(now), (1, 0));
         assert!(!tries.is_blocked(peer, "other", now + settings.failure_window));
+        assert_eq!(tries.blocked(now + settings.failure_window), (0, 0));
     }
 
     #[test]

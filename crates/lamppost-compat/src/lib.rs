@@ -17,6 +17,7 @@ use std::process::{Command, ExitCode};
 
 pub use install::{InstallError, NAMES, Standing, install, look, remove};
 pub use secure::{SecureExecution, refuse_secure_execution};
+pub use sendmail::{EXIT_CODES, OPTIONS};
 pub use stamp::Stamp;
 
 use exit::{Code, Failure};

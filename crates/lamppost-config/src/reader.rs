@@ -159,11 +159,15 @@ impl<'t, 'i> Section<'t, 'i> {
             let place =
                 if self.name.is_empty() { "the file".into() } else { format!("`[{}]`", self.name) };
             let near = nearest(name, self.known.iter().copied());
+            // What stands behind a name that is wrong itself may be anything.
+            let before = findings.text.get(..key.span().start).unwrap_or_default();
+            let line = before.rsplit('\n').next().unwrap_or_default().trim_start();
+            let kind = if line.starts_with('[') { "section" } else { "key" };
             let cure = match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("{place} knows {}", list(self.known.iter().copied())),
             };
-            findings.push(key.span(), format!("unknown key `{name}` in {place}"), Some(cure));
+            findings.push(key.span(), format!("unknown {kind} `{name}` in {place}"), Some(cure));
         }
     }
 }

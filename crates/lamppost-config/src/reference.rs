@@ -48,6 +48,14 @@ pub enum Source {
     },
 }
 
+impl Entry {
+    /// The value as it is meant, for formats other than TOML.
+    pub fn parsed(&self) -> Option<toml::Value> {
+        let mut table: toml::Table = toml::from_str(&format!("value = {}", self.value)).ok()?;
+        table.remove("value")
+    }
+}
+
 /// All keys in the order of the sections.
 pub fn reference() -> Vec<Key> {
     let mut keys = keys_of(DEFAULTS, "");

@@ -50,19 +50,35 @@ pub fn placed(file: &Path, text: &str, remarks: Vec<Remark>) -> Problems {
     Problems::new(file.display().to_string(), text.to_owned(), problems.collect())
 }
 
+/// The line of a key in a file's text, from 1; nothing when the key is not there. What is in a list
+/// is named by its number, as in `mail.listen.0.address.1`.
+pub fn line_of(text: &str, key: &str) -> Option<usize> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let (span, is_whole) = find(root.get_ref(), key);
+    let before = text.get(..span.start).filter(|_| is_whole)?;
+    Some(before.matches('\n').count() + 1)
+}
+
 /// Where a key, or the nearest section that would hold it, stands.
 fn place(root: &DeTable<'_>, key: &str) -> Range<usize> {
-    let mut table = root;
+    find(root, key).0
+}
+
+/// The place of the longest part of a key that is there, and whether that is all of it.
+fn find(root: &DeTable<'_>, key: &str) -> (Range<usize>, bool) {
+    let mut parts = key.split('.');
     let mut span = 0..0;
-    for part in key.split('.') {
-        let Some(value) = table.get(part) else { return span };
+    let mut found = parts.next().and_then(|part| root.get(part));
+    while let Some(value) = found {
         span = Spanned::span(value);
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
-            _ => return span,
-        }
+        let Some(part) = parts.next() else { return (span, true) };
+        found = match value.get_ref() {
+            DeValue::Table(table) => table.get(part),
+            DeValue::Array(list) => part.parse().ok().and_then(|number: usize| list.get(number)),
+            _ => None,
+        };
     }
-    span
+    (span, false)
 }
 
 impl Config {
@@ -77,6 +93,13 @@ impl Config {
             let what = "no domain is served: mail from outside is refused, whoever it is for";
             let cure = "name the domains whose mailboxes are here: `domains = [\"example.org\"]` in `[mail]`";
             remarks.push(Remark::warning("mail.domains", what, cure));
+        }
+        for (number, domain) in self.mail.domains.iter().enumerate() {
+            if self.mail.domains[..number].contains(domain) {
+                let key = format!("mail.domains.{number}");
+                let what = format!("`{domain}` is named twice; upper and lower case are the same");
+                remarks.push(Remark::warning(&key, what, "remove one of the two"));
+            }
         }
         if let Some(postmaster) = &self.mail.postmaster
             && let Some((_, domain)) = postmaster.rsplit_once('@')
@@ -156,5 +179,36 @@ impl Config {
                 "make it shorter than `lifetime`, or \"0s\" for never",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_on_their_lines() {
+        let text =
+            "[mail]\ndomains = []\n[[mail.listen]]\naddress = [\"127.0.0.1:25\",\n \"[::1]:25\"]\n";
+        for (key, line) in [
+            ("mail.domains", Some(2)),
+            ("mail.listen.0.address", Some(4)),
+            ("mail.listen.0.address.1", Some(5)),
+            ("mail.listen.1.address", None),
+            ("mail.postmaster", None),
+            ("server.state", None),
+        ] {
+            assert_eq!(line_of(text, key), line, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_named_once() {
+        let text = "[mail]\ndomains = [\"example.org\", \"other.test\",\n\"Example.ORG\"]\n";
+        let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
+        let problems = placed(Path::new("lamppost.toml"), text, config.remarks());
+        let twice =
+            problems.problems.iter().find(|problem| problem.what.contains("twice")).unwrap();
+        assert_eq!((twice.line, twice.severity), (3, Severity::Warning));
     }
 }

@@ -445,3 +445,33 @@ fn a_relay_is_told_no_password_where_others_listen() {
         assert_eq!(told.matches("error:").count(), 1, "{told}");
     }
 }
+
+#[test]
+fn what_stands_twice_is_told_with_its_first_line() {
+    let cure = |text: &str| {
+        let problems = Config::parse(text, Path::new("lamppost.toml")).unwrap_err();
+        problems.problems[0].cure.clone().unwrap()
+    };
+    let key = "[log]\nlevel = \"info\"\n[mail]\nlevel = 1\n";
+    assert!(!cure(key).contains("already"), "another section's key is another");
+    let key = "[log]\nlevel = \"info\"\nformat = \"text\"\nlevel = \"warn\"\n";
+    assert_eq!(cure(key), "it stands on line 2 already: remove one of the two");
+    let section = "[log]\nlevel = \"info\"\n[mail]\n[log]\nformat = \"text\"\n";
+    assert_eq!(cure(section), "it stands on line 1 already: remove one of the two");
+}
+
+#[test]
+fn an_unknown_section_is_called_one() {
+    let problems =
+        Config::parse("[mails]\n[mail.greylst]\n[[listen]]\n", Path::new("lamppost.toml"));
+    let problems = problems.unwrap_err().problems;
+    let told: Vec<_> = problems.iter().map(|problem| problem.what.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "unknown section `mails` in the file",
+            "unknown section `greylst` in `[mail]`",
+            "unknown section `listen` in the file",
+        ]
+    );
+}

@@ -20,7 +20,7 @@ use lamppost_roles::{
 use lamppost_telemetry::{Fact, read_outcomes};
 use serde::{Deserialize, Serialize};
 
-use crate::{Asker, ControlSocket, import};
+use crate::{Asker, ControlSocket, import, snapshot};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
@@ -55,6 +55,9 @@ pub struct HostStatus {
     pub uptime_s: u64,
     /// Where the state is.
     pub state: PathBuf,
+    /// The configuration file; nothing for the built-in demo.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
     /// What is listened on.
     pub listeners: Vec<ListenerStatus>,
     /// Sessions that are open now.
@@ -62,6 +65,9 @@ pub struct HostStatus {
     /// The host that takes mail for elsewhere, if there is one.
     #[serde(default)]
     pub relay: Option<RelayStatus>,
+    /// Who may try no password now.
+    #[serde(default)]
+    pub blocked: Blocked,
     /// What is well and what is not.
     pub health: Vec<Fact>,
 }
@@ -84,15 +90,25 @@ pub struct RelayStatus {
     pub last_error_ago_s: Option<u64>,
 }
 
+/// Who may try no password now, after too many wrong ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Blocked {
+    /// Addresses (IPv6: /64 networks).
+    pub addresses: u64,
+    /// Accounts, for addresses that their owners have not used.
+    pub accounts: u64,
+}
+
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ListenerStatus {
     /// Its address.
     pub address: String,
-    /// Whom it is for.
+    /// Whom it is for, in the file's word: `mx` or `submission`.
     pub kind: String,
-    /// When TLS begins.
+    /// When TLS begins, in the file's word: `starttls`, `implicit` or `off`.
     pub tls: String,
     /// Whether it listens; an address that this machine does not have may be waited for.
     pub listening: bool,
@@ -150,6 +166,7 @@ impl Control {
             .route("/v1/queue/change", post(change))
             // It reads the body itself, piece by piece, and is not bound by the limit below.
             .route("/v1/queue/import", post(import::import))
+            .route("/v1/queue/snapshot", get(snapshot::snapshot))
             .route("/v1/queue/{id}", get(show))
             .route("/v1/queue/{id}/content", get(content))
             .route("/v1/log/{id}", get(log))
@@ -163,7 +180,7 @@ impl Control {
         drop(axum::serve(socket, service).await);
     }
 
-    async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
+    pub(crate) async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
         match self.queue.ask(request).await {
             Ok(ControlAnswer::NotFound) => {
                 Err(Failed(StatusCode::NOT_FOUND, "no such message in the queue".into()))

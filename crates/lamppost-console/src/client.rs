@@ -218,6 +218,8 @@ mod tests {
         fn status(&self) -> HostStatus {
             HostStatus {
                 relay: None,
+                file: None,
+                blocked: crate::Blocked::default(),
                 version: "1".into(),
                 pid: 7,
                 uptime_s: 1,
@@ -244,6 +246,7 @@ mod tests {
         filters: Arc<Mutex<Vec<Filter>>>,
         mail: Arc<Mutex<Vec<Mail>>>,
         aborted: Arc<Mutex<u64>>,
+        ended: Arc<Mutex<Vec<u64>>>,
     }
 
     fn serve(folder: &Path) -> Client {
@@ -253,7 +256,7 @@ mod tests {
     /// A control role over a queue that answers always the same.
     fn serve_heard(folder: &Path, heard: &Heard) -> Client {
         let (port, mut inbox) = link::<ControlRequest, ControlAnswer>();
-        let filters = heard.filters.clone();
+        let (filters, ended) = (heard.filters.clone(), heard.ended.clone());
         tokio::spawn(async move {
             while let Some((request, reply)) = inbox.next().await {
                 reply.send(match request {
@@ -279,6 +282,17 @@ mod tests {
                         ControlAnswer::Changed(Changes { unknown, ..Changes::default() })
                     }
                     ControlRequest::Change { .. } => ControlAnswer::Failed("no".into()),
+                    ControlRequest::Snapshot => ControlAnswer::Snapshot(snapshot()),
+                    ControlRequest::ReadSnapshot { file: 2, offset: 0, .. } => {
+                        ControlAnswer::Failed("no longer".into())
+                    }
+                    ControlRequest::ReadSnapshot { file, .. } => {
+                        ControlAnswer::Piece(vec![b'0' + u8::try_from(file).unwrap(); 2].into())
+                    }
+                    ControlRequest::EndSnapshot(snapshot) => {
+                        ended.lock().unwrap().push(snapshot);
+                        ControlAnswer::Ended
+                    }
                 });
             }
         });
@@ -288,6 +302,16 @@ mod tests {
         let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
         tokio::spawn(control.serve(socket));
         Client::new(&path)
+    }
+
+    /// A snapshot whose last file cannot be read.
+    fn snapshot() -> lamppost_roles::Snapshot {
+        let file = |name: &str, length| {
+            let name = name.into();
+            lamppost_roles::SnapshotFile { name, length }
+        };
+        let files = vec![file("a", 4), file("b", 0), file("c", 1)];
+        lamppost_roles::Snapshot { snapshot: 9, messages: 1, files }
     }
 
     /// A queue that takes everything but what is for `full@b.test`.
@@ -326,6 +350,27 @@ mod tests {
             }
         });
         port
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_breaks_off_is_no_whole_one_and_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = Heard::default();
+        let client = serve_heard(folder.path(), &heard);
+        let mut bytes = Vec::new();
+        let take = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        let broken = client.stream("/v1/queue/snapshot", take).await;
+        assert!(matches!(broken, Err(ClientError::BrokenOff(_))), "{broken:?}");
+        let (head, content) = bytes.split_at(bytes.iter().position(|&b| b == b'\n').unwrap());
+        let head: lamppost_roles::Snapshot = serde_json::from_slice(head).unwrap();
+        assert_eq!((head, content), (snapshot(), &b"\n0000"[..]));
+        while heard.ended.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*heard.ended.lock().unwrap(), [9]);
     }
 
     #[tokio::test]

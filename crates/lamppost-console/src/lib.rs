@@ -7,10 +7,12 @@ mod api;
 mod client;
 mod import;
 mod metrics;
+mod snapshot;
 mod socket;
 
 pub use api::{
-    Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError, Status,
+    Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
+    Status,
 };
 pub use client::{Client, ClientError};
 pub use import::{ImportHead, Imported};

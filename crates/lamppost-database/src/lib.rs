@@ -6,15 +6,18 @@
 
 mod migrations;
 
+use std::fmt::Write as _;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 pub use migrations::Migrations;
@@ -63,7 +66,7 @@ pub struct Fingerprint {
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// The file cannot be made or opened.
-    #[error("cannot open the database {path} (its folder must exist and be writable)")]
+    #[error("cannot open the database {path}")]
     Open {
         /// The file.
         path: PathBuf,
@@ -121,6 +124,18 @@ impl Database {
                 source: source.into(),
             })?;
         Ok(Self { path: path.into(), worker: Worker::Thread(work) })
+    }
+
+    /// Opens a file that is there, to read alone: nothing is made or changed, so that nobody needs
+    /// to be allowed to.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no database.
+    pub fn open_to_read(path: &Path) -> Result<Self, DatabaseError> {
+        let connection = connect_to_read(path)
+            .map_err(|source| DatabaseError::Open { path: path.to_owned(), source })?;
+        let worker = Worker::Inline(Arc::new(Mutex::new(connection)));
+        Ok(Self { path: path.into(), worker })
     }
 
     /// Opens the file for a simulation: work is done at once by whoever asks, so that it takes no
@@ -190,12 +205,84 @@ impl Database {
     }
 }
 
+/// Gives a file that root made to the owner of its folder: the service runs as that user, and could
+/// not open it otherwise. `SQLite` gives its log the same owner.
+fn hand_over(made: &File, path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    if made.metadata()?.uid() != 0 || folder.uid() == 0 {
+        return Ok(());
+    }
+    fchown(made, Some(folder.uid()), Some(folder.gid()))
+}
+
+fn connect_to_read(path: &Path) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    drop(File::open(path)?);
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    if std::fs::metadata(&journal).is_ok_and(|found| found.len() > 0) {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        return Ok(connection);
+    }
+    // All of it is in the file itself. Without this SQLite would make its log (sqlite.org/wal.html, "Read-Only
+    // Databases").
+    let mut address = String::from("file:");
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                address.push(char::from(byte));
+            }
+            _ => {
+                let _infallible = write!(address, "%{byte:02X}");
+            }
+        }
+    }
+    address.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Ok(Connection::open_with_flags(address, flags)?)
+}
+
+/// Copies a database as it is at one moment, whoever writes into it meanwhile, into a file of its own
+/// that nobody else may read. What was at `to` is gone.
+///
+/// # Errors
+/// When the one cannot be read or the other not be written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), DatabaseError> {
+    let failed = |what, path: &Path, source| DatabaseError::Statement {
+        path: path.to_owned(),
+        what,
+        source,
+    };
+    let open =
+        |source: std::io::Error| DatabaseError::Open { path: to.to_owned(), source: source.into() };
+    match std::fs::remove_file(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(open(error)),
+        _ => {}
+    }
+    // SQLite takes an empty file for none, and would make one by the umask.
+    drop(File::options().create_new(true).write(true).mode(0o600).open(to).map_err(open)?);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(from, flags);
+    let connection = connection.map_err(|source| failed("read what is", from, source))?;
+    let copied = connection
+        .busy_timeout(BUSY_TIMEOUT)
+        .and_then(|()| connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]));
+    copied.map(drop).map_err(|source| failed("copy what is", from, source))
+}
+
 fn connect(
     path: &Path,
     survives: Survives,
 ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
     // SQLite makes files by the umask; passwords' hashes are nobody else's business.
-    drop(File::options().create(true).append(true).mode(0o600).open(path)?);
+    match File::options().create_new(true).append(true).mode(0o600).open(path) {
+        Ok(made) => hand_over(&made, path)?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            drop(File::options().append(true).open(path)?);
+        }
+        Err(error) => return Err(error.into()),
+    }
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -281,5 +368,49 @@ mod tests {
         assert!(error.contains("absent/state.db"), "{error}");
         std::fs::write(&path, "no database at all, just some text").unwrap();
         assert!(Database::open(&path, Survives::PowerCut).is_err());
+    }
+
+    #[tokio::test]
+    async fn who_only_reads_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a state%.db");
+        assert!(Database::open_to_read(&path).is_err());
+        let names = |database: Database| async move {
+            let count = |connection: &mut Connection| {
+                connection.query_row("SELECT count(*) FROM lamp", [], |row| row.get::<_, u32>(0))
+            };
+            database.run("count", count).await.unwrap()
+        };
+        let database = Database::open(&path, Survives::PowerCut).unwrap();
+        database.migrate(FIRST).await.unwrap();
+        insert(&database, "corner").await.unwrap();
+        assert_eq!(names(Database::open_to_read(&path).unwrap()).await, 1);
+        let reader = Database::open_to_read(&path).unwrap();
+        assert!(insert(&reader, "bridge").await.is_err());
+        drop((database, reader));
+        let files = || std::fs::read_dir(folder.path()).unwrap().count();
+        // The connection is closed by its thread, soon.
+        while files() > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(names(Database::open_to_read(&path).unwrap()).await, 1);
+        assert_eq!(files(), 1);
+    }
+
+    /// The service's user must be able to open what root made first.
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_root = std::fs::metadata(folder.path()).unwrap().uid() == 0;
+        if !is_root || std::os::unix::fs::chown(folder.path(), Some(4711), Some(4712)).is_err() {
+            return;
+        }
+        let path = folder.path().join("state.db");
+        let database = Database::open_inline(&path).unwrap();
+        for name in ["state.db", "state.db-wal", "state.db-shm"] {
+            let Ok(found) = std::fs::metadata(folder.path().join(name)) else { continue };
+            assert_eq!((found.uid(), found.gid()), (4711, 4712), "{name}");
+        }
+        drop(database);
     }
 }

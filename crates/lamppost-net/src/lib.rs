@@ -15,7 +15,7 @@ mod system_users;
 mod tls;
 mod tls_client;
 
-pub use certificate::Certificate;
+pub use certificate::CertificateFacts;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
 pub use limits::{Permit, SessionLimits, TooMany};

@@ -35,9 +35,7 @@ pub struct BindError {
 #[derive(Debug, thiserror::Error)]
 pub enum BindCause {
     /// No interface of this machine has the address.
-    #[error(
-        "this machine has no such address (see `ip address`; when-absent = \"wait\" listens once it appears)"
-    )]
+    #[error("this machine has no such address")]
     Absent,
     /// Another socket listens there.
     #[error("it is taken by {holder}")]
@@ -46,7 +44,7 @@ pub enum BindCause {
         holder: String,
     },
     /// The port needs a privilege.
-    #[error("ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")]
+    #[error("ports below 1024 need a privilege")]
     NotPermitted,
     /// Anything else.
     #[error("{0}")]

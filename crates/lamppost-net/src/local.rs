@@ -1,7 +1,7 @@
 //! A UNIX socket for programs of this machine, which tells who is at its other end.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -34,6 +34,12 @@ pub enum LocalBindError {
         /// The socket.
         path: PathBuf,
     },
+    /// Something that is no socket has this name.
+    #[error("{path} is there, and is no socket")]
+    InTheWay {
+        /// What is there.
+        path: PathBuf,
+    },
     /// The system refuses.
     #[error("cannot make the socket {path}")]
     Make {
@@ -46,7 +52,7 @@ pub enum LocalBindError {
 }
 
 impl LocalListener {
-    /// Makes the socket, and the folder that it is in; a file that a dead program left is replaced.
+    /// Makes the socket, and the folder that it is in; a socket that a dead program left is replaced.
     ///
     /// # Errors
     /// When a running program has it, or it cannot be made.
@@ -61,9 +67,12 @@ impl LocalListener {
             let open = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(folder, open).map_err(failed)?;
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(LocalBindError::InTheWay { path: path.to_owned() });
+            }
+            Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+            Err(_) => {}
         }
         let inner = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
         inner.set_nonblocking(true).map_err(failed)?;
@@ -126,6 +135,11 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o622);
         let error = LocalListener::bind(&path, access).unwrap_err().to_string();
         assert!(error.contains("submit.sock is answered by a running program"), "{error}");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "theirs").unwrap();
+        let error = LocalListener::bind(&file, access).unwrap_err().to_string();
+        assert!(error.contains("file is there, and is no socket"), "{error}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"theirs");
         // The try itself connected once.
         for _ in 0..2 {
             let _client = UnixStream::connect(&path).await.unwrap();

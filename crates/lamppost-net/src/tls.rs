@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -59,7 +59,21 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The two do not go together, or are of a kind that is not supported.
+    /// The two do not go together.
+    #[error("the key {key} is not that of the first certificate in {certificate}")]
+    OtherKey {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The certificate can name no host.
+    #[error("{path} holds a certificate of X.509 version 1 or 2, which no client accepts")]
+    OldVersion {
+        /// The certificate's file.
+        path: PathBuf,
+    },
+    /// The two are of a kind that is not supported.
     #[error("the certificate {certificate} and the key {key} cannot be used together")]
     Mismatch {
         /// The certificate's file.
@@ -158,11 +172,21 @@ fn server_config(files: &KeyPair) -> Result<ServerConfig, TlsError> {
     ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|source| TlsError::Mismatch {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            source,
-        })
+        .map_err(|source| unusable(files, source))
+}
+
+fn unusable(files: &KeyPair, source: rustls::Error) -> TlsError {
+    let KeyPair { certificate, key } = files.clone();
+    match source {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            TlsError::OtherKey { certificate, key }
+        }
+        // The cause has no type of its own that could be asked for.
+        source if format!("{source:?}").contains("UnsupportedCertVersion") => {
+            TlsError::OldVersion { path: certificate }
+        }
+        source => TlsError::Mismatch { certificate, key, source },
+    }
 }
 
 #[cfg(test)]
@@ -239,7 +263,7 @@ mod tests {
         let new = demo_ca::ensure(other.path(), "other.lamppost.test", NOW).unwrap().files;
         std::fs::copy(&new.certificate, &files.certificate).unwrap();
         let before = tls.config.load_full();
-        assert!(matches!(tls.reload_if_changed(), Err(TlsError::Mismatch { .. })));
+        assert!(matches!(tls.reload_if_changed(), Err(TlsError::OtherKey { .. })));
         assert!(Arc::ptr_eq(&before, &tls.config.load_full()));
         std::fs::copy(&new.key, &files.key).unwrap();
         std::fs::File::open(&files.key).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();

@@ -2,6 +2,7 @@
 
 mod examine;
 mod repair;
+mod restored;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use serde::Serialize;
 use crate::lock::Lock;
 use crate::spool::{Means, Spool};
 use crate::{Settings, StartError, committer, control};
+
+pub use restored::Restored;
 
 /// A spool that this process holds and that nothing runs on.
 pub struct OfflineSpool {
@@ -110,11 +113,18 @@ impl OfflineSpool {
         &self.examined.report
     }
 
-    /// Answers List, Show and Read as a running queue does.
+    /// Answers all that changes nothing as a running queue does.
     pub fn ask(&self, request: ControlRequest) -> ControlAnswer {
         match request {
             ControlRequest::Change { .. } => {
                 ControlAnswer::Failed("nothing is changed while no program runs".into())
+            }
+            ControlRequest::Snapshot => {
+                let segments = self.examined.next.segments.keys().copied();
+                match self.spool.keep_snapshot(segments, None) {
+                    Ok(snapshot) => ControlAnswer::Snapshot(snapshot),
+                    Err(reason) => ControlAnswer::Failed(reason),
+                }
             }
             ControlRequest::Status => ControlAnswer::Status(self.spool.status()),
             request => control::read(&self.spool, request),

@@ -16,6 +16,7 @@ use tracing::error;
 
 use crate::log::{Log, Purpose};
 use crate::record::Draft;
+use crate::snapshot;
 use crate::spool::Spool;
 use crate::{Durability, StartError};
 
@@ -65,6 +66,8 @@ pub(crate) enum Order {
     Commit(Work),
     /// Something may have become free.
     Tidy,
+    /// Say which files are the queue now.
+    Snapshot(oneshot::Sender<snapshot::Answer>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -165,7 +168,7 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
             dirty_since = None;
         }
         let next = match left.take() {
-            Some(work) => Next::Order(Order::Commit(work)),
+            Some(order) => Next::Order(order),
             None => next(log.is_dirty() || spool.upkeep.has_unsaid(), &mut waiting).await,
         };
         let stopping = match next {
@@ -176,6 +179,12 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
                 if !log.is_dirty() {
                     spool.tidy(&mut log);
                 }
+                None
+            }
+            Next::Order(Order::Snapshot(to)) => {
+                settle(&mut log, &spool);
+                // Who asked may have stopped waiting.
+                let _gone = to.send(spool.snapshot(&log));
                 None
             }
             Next::Order(Order::Commit(work)) => {
@@ -197,7 +206,7 @@ async fn run(mut log: Log, spool: Arc<Spool>, mut waiting: UnboundedReceiver<Ord
             Next::Gone => return,
         };
         if let Some(stopped) = stopping {
-            if let Some(work) = left.take() {
+            if let Some(Order::Commit(work)) = left.take() {
                 commit(&mut log, &spool, vec![work]);
             }
             settle(&mut log, &spool);
@@ -228,7 +237,7 @@ async fn next(is_dirty: bool, waiting: &mut UnboundedReceiver<Order>) -> Next {
 struct Group {
     works: Vec<Work>,
     /// What came after it and is for the next.
-    left: Option<Work>,
+    left: Option<Order>,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -247,12 +256,16 @@ fn gather(
             Ok(Order::Commit(work)) => {
                 bytes += work.draft.len();
                 if bytes > room {
-                    group.left = Some(work);
+                    group.left = Some(Order::Commit(work));
                     break;
                 }
                 group.works.push(work);
             }
             Ok(Order::Tidy) => {}
+            Ok(snapshot @ Order::Snapshot(_)) => {
+                group.left = Some(snapshot);
+                break;
+            }
             Ok(Order::Stop(stopped)) => {
                 group.stopping = Some(stopped);
                 break;

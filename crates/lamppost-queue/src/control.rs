@@ -56,6 +56,8 @@ async fn answer(spool: &Arc<Spool>, request: ControlRequest) -> ControlAnswer {
     match request {
         ControlRequest::Status => ControlAnswer::Status(spool.status()),
         ControlRequest::Change { verb, selection, by } => change(spool, verb, selection, by).await,
+        ControlRequest::Snapshot => spool.take_snapshot().await,
+        ControlRequest::EndSnapshot(snapshot) => spool.end_snapshot(snapshot),
         request => {
             let reader = spool.clone();
             let reading = spool.settings.blocking.run(move || read(&reader, request)).await;
@@ -86,8 +88,14 @@ pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
                 Err(error) => ControlAnswer::Failed(error.to_string()),
             }
         }
-        // These need no disk and never come here.
-        ControlRequest::Status | ControlRequest::Change { .. } => ControlAnswer::NotFound,
+        ControlRequest::ReadSnapshot { snapshot, file, offset, length_max } => {
+            spool.read_snapshot((snapshot, file), offset, length_max.min(PIECE_MAX))
+        }
+        // These need no disk, or the committer, and never come here.
+        ControlRequest::Status
+        | ControlRequest::Change { .. }
+        | ControlRequest::Snapshot
+        | ControlRequest::EndSnapshot(_) => ControlAnswer::NotFound,
     }
 }
 

@@ -12,6 +12,7 @@ mod check;
 mod checkpoint;
 mod committer;
 mod control;
+mod figures;
 mod filter;
 mod index;
 mod intake;
@@ -27,6 +28,7 @@ mod schedule;
 mod segment;
 mod settings;
 mod settle;
+mod snapshot;
 mod spares;
 mod spool;
 mod upkeep;
@@ -50,7 +52,7 @@ use crate::lock::Lock;
 use crate::schedule::Askers;
 use crate::spool::{Means, Spool};
 
-pub use check::{Finding, OfflineSpool, Repaired, Report, Severity};
+pub use check::{Finding, OfflineSpool, Repaired, Report, Restored, Severity};
 pub use replay::scan_segment;
 pub use settings::{Durability, Settings};
 

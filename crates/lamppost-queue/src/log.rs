@@ -344,6 +344,11 @@ impl Log {
         self.current.as_ref().map(|current| current.id)
     }
 
+    /// The segment that is written now, and how far.
+    pub(crate) fn written(&self) -> Option<(u64, u64)> {
+        self.current.as_ref().map(|current| (current.id.number, current.size))
+    }
+
     /// The number of the segment that would be begun next.
     pub(crate) fn next_segment(&self) -> u64 {
         self.next.segment

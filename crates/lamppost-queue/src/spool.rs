@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lamppost_disk::Disk;
 use lamppost_net::Clock;
-use lamppost_roles::{Attempt, QueueId, QueueStatus, Reason, Timestamp};
+use lamppost_roles::{Attempt, QueueId, Reason, Timestamp};
 use lamppost_smtp::Status;
 use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
@@ -20,10 +20,11 @@ use tracing::{error, warn};
 use crate::Settings;
 use crate::committer::{CommitFailed, Committed, Order, Then, Work};
 use crate::index::{Ended, Fresh, Index, Place};
-use crate::log::{Log, Purpose};
+use crate::log::Purpose;
 use crate::record::{Draft, Item, MessageRecord, Progress, RecipientRecord, Record};
 use crate::replay::Replayed;
 use crate::segment::SegmentId;
+use crate::snapshot::Snapshots;
 use crate::upkeep::Upkeep;
 
 /// How long free space that was seen is taken for granted while there is plenty.
@@ -47,18 +48,19 @@ pub(crate) struct Spool {
     /// Messages with recipients that failed for good and without a sender to tell.
     pub(crate) undeliverable: Mutex<BTreeSet<QueueId>>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) snapshots: Snapshots,
     pub(crate) last_id: Mutex<QueueId>,
-    orders: UnboundedSender<Order>,
-    fault: Mutex<Option<String>>,
-    damage: Mutex<Vec<String>>,
+    pub(crate) orders: UnboundedSender<Order>,
+    pub(crate) fault: Mutex<Option<String>>,
+    pub(crate) damage: Mutex<Vec<String>>,
     /// Messages that were found damaged and lie in the quarantine, and why.
     pub(crate) quarantined: Mutex<BTreeMap<QueueId, String>>,
     /// Bytes that were not free when a message was refused for that; 0 since one was not.
-    lacking: AtomicU64,
+    pub(crate) lacking: AtomicU64,
     /// When the disk was asked for its free bytes, and what it said.
     room: Mutex<Option<(Duration, u64)>>,
-    bytes: AtomicU64,
-    delivered: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) delivered: AtomicU64,
 }
 
 /// The work of others that the spool is given.
@@ -88,6 +90,7 @@ impl Spool {
             failures: Mutex::new(replayed.failures),
             undeliverable: Mutex::default(),
             upkeep,
+            snapshots: Snapshots::default(),
             last_id: Mutex::new(replayed.last_id),
             orders,
             fault: Mutex::default(),
@@ -203,7 +206,7 @@ impl Spool {
     }
 
     /// Why mail is refused for lack of space, as long as it is.
-    fn shortage(&self) -> Option<String> {
+    pub(crate) fn shortage(&self) -> Option<String> {
         let needed = self.lacking.load(Ordering::Relaxed);
         (needed > 0 && !self.is_free(needed)).then(|| {
             format!(
@@ -357,25 +360,6 @@ impl Spool {
         self.count_messages();
     }
 
-    pub(crate) fn count_messages(&self) {
-        let (messages, oldest, counts) = {
-            let index = self.index.lock();
-            let oldest = index.after(None).next().map_or(0, |(id, _)| id.received().0 / 1000);
-            (index.messages() as u64, oldest, index.counts())
-        };
-        let figures = &self.metrics;
-        for (figure, value) in [
-            (&figures.queue_messages, messages),
-            (&figures.queue_messages_held, counts.held),
-            (&figures.queue_recipients_waiting, counts.waiting),
-            (&figures.queue_recipients_failed, counts.failed),
-            (&figures.queue_oldest_timestamp_seconds, oldest),
-            (&figures.relay_recipients_waiting, counts.for_relay),
-        ] {
-            figure.set(i64::try_from(value).unwrap_or(i64::MAX));
-        }
-    }
-
     /// The log goes on in a segment that the index may not know yet.
     pub(crate) fn has_segment(&self, segment: Option<SegmentId>) {
         if let Some(id) = segment {
@@ -383,68 +367,6 @@ impl Spool {
             if index.segment(id.number).is_none() {
                 index.add_segment(id);
             }
-        }
-    }
-
-    /// The log works.
-    pub(crate) fn well(&self, log: &Log) {
-        let fault = (!log.has_reserve()).then(|| {
-            "the disk is full: no space is reserved for changes of state; free some".to_owned()
-        });
-        *self.fault.lock() = fault;
-        self.tell_fault();
-    }
-
-    /// The log does not work.
-    pub(crate) fn ill(&self, fault: String) {
-        *self.fault.lock() = Some(fault);
-        self.tell_fault();
-    }
-
-    fn tell_fault(&self) {
-        let is_ill = self.fault.lock().is_some() || self.lacking.load(Ordering::Relaxed) > 0;
-        self.metrics.spool_fault.set(i64::from(is_ill));
-    }
-
-    /// Something is damaged for good.
-    pub(crate) fn damaged(&self, text: String) {
-        let mut damage = self.damage.lock();
-        if damage.len() < self.settings.damage_told_max && !damage.contains(&text) {
-            damage.push(text);
-            self.metrics.spool_damage.inc();
-        }
-    }
-
-    /// A sync took so long.
-    pub(crate) fn synced(&self, took: Duration) {
-        self.metrics.spool_syncs.inc();
-        self.metrics.spool_sync_seconds.observe(took.as_secs_f64());
-    }
-
-    /// The log has so many bytes.
-    pub(crate) fn measured(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
-        self.metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    /// Figures of the whole queue.
-    pub(crate) fn status(&self) -> QueueStatus {
-        let (messages, counts) = {
-            let index = self.index.lock();
-            (index.messages() as u64, index.counts())
-        };
-        QueueStatus {
-            messages,
-            held: counts.held,
-            waiting: counts.waiting,
-            waiting_for_relay: counts.for_relay,
-            failed: counts.failed,
-            spool_bytes: self.bytes.load(Ordering::Relaxed),
-            accepted: self.metrics.messages_accepted.get(),
-            delivered: self.delivered.load(Ordering::Relaxed),
-            syncs: self.metrics.spool_syncs.get(),
-            fault: self.fault.lock().clone().or_else(|| self.shortage()),
-            damage: self.damage.lock().clone(),
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Upkeep {
     /// Bytes of the log that were begun since.
     grown: AtomicU64,
     is_writing: AtomicBool,
+    /// The checkpoint that was due while a backup read the one before.
+    put_off: Mutex<Option<Position>>,
     /// Where the checkpoint began that was written once more to make room.
     relieved_at: AtomicU64,
     /// Messages whose large contents are to be removed once it is durable that they are gone.
@@ -64,6 +66,7 @@ impl Upkeep {
             checkpoint_bytes: AtomicU64::new(0),
             grown: AtomicU64::new(0),
             is_writing: AtomicBool::new(false),
+            put_off: Mutex::default(),
             relieved_at: AtomicU64::new(0),
             doomed: Mutex::default(),
             unsynced: Mutex::default(),
@@ -89,6 +92,16 @@ impl Upkeep {
         self.unsaid.lock().push(draft);
     }
 
+    fn has_doomed(&self) -> bool {
+        !self.doomed.lock().is_empty()
+    }
+
+    /// The newest checkpoint on disk, and which of the two names it has.
+    pub(crate) fn newest_checkpoint(&self) -> Option<(Position, usize)> {
+        let standing = self.standing.lock();
+        standing.newest.map(|newest| (newest, 1 - standing.next))
+    }
+
     /// Whether there are records that must be said again.
     pub(crate) fn has_unsaid(&self) -> bool {
         !self.unsaid.lock().is_empty()
@@ -106,14 +119,16 @@ impl Spool {
     /// A segment that both checkpoints cover goes when no message has its record in it: what else it
     /// says is in them.
     pub(crate) fn tidy(self: &Arc<Self>, log: &mut Log) {
-        self.remove_doomed(log);
         let (needed_from, newest) = {
             let standing = self.upkeep.standing.lock();
             (standing.needed_from, standing.newest)
         };
-        for number in self.unused(log, 0..needed_from) {
-            if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
-                self.index.lock().remove_segment(number);
+        let could_free = || self.upkeep.has_doomed() || !self.unused(log, 0..u64::MAX).is_empty();
+        let is_pinned = self.is_pinned(could_free);
+        if !is_pinned {
+            self.free_unneeded(log, needed_from);
+            if let Some(position) = self.upkeep.put_off.lock().take() {
+                self.write_in_time(Position { last_id: *self.last_id.lock(), ..position });
             }
         }
         // Space that is kept ready must not be what mail is refused for.
@@ -124,12 +139,23 @@ impl Spool {
             log.refill_reserve();
         }
         if let Some(newest) = newest
+            && !is_pinned
             && !self.is_free(self.settings.free_space_min)
             && !self.unused(log, needed_from..newest.begin).is_empty()
             && self.upkeep.relieved_at.swap(newest.begin, Ordering::Relaxed) != newest.begin
         {
             // Written once more under the other name it needs no more of the log than the newest.
             self.write_in_time(Position { last_id: *self.last_id.lock(), ..newest });
+        }
+    }
+
+    /// Removes contents and segments that nothing needs any more.
+    fn free_unneeded(&self, log: &mut Log, needed_from: u64) {
+        self.remove_doomed(log);
+        for number in self.unused(log, 0..needed_from) {
+            if warn_unless_removed(&self.settings.segment(number), &log.release(number)) {
+                self.index.lock().remove_segment(number);
+            }
         }
     }
 
@@ -199,6 +225,11 @@ impl Spool {
 
     /// Has a checkpoint written while others go on, unless one is.
     fn write_in_time(self: &Arc<Self>, position: Position) {
+        // A backup reads the newest, which the one after the next would replace.
+        if self.snapshots.are_there() {
+            *self.upkeep.put_off.lock() = Some(position);
+            return;
+        }
         if self.upkeep.is_writing.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -214,6 +245,7 @@ impl Spool {
 
     /// Writes a checkpoint that covers everything, at the end.
     pub(crate) fn checkpoint_now(&self, log: &Log) {
+        self.snapshots.give_up();
         // One that is under way would be replaced by an older state.
         if !self.upkeep.is_writing.swap(true, Ordering::Relaxed) && !log.is_dirty() {
             self.write_checkpoint(self.position(log.next_segment(), log.next_sequence()));
@@ -330,7 +362,7 @@ impl Spool {
     }
 
     /// A message's record in its present state, with its content; nothing when it is gone.
-    fn written_again(&self, id: QueueId) -> io::Result<Option<(Place, Draft)>> {
+    pub(crate) fn written_again(&self, id: QueueId) -> io::Result<Option<(Place, Draft)>> {
         let Some(place) = self.index.lock().message(id).map(|message| message.place) else {
             return Ok(None);
         };

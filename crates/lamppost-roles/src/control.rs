@@ -40,6 +40,22 @@ pub enum ControlRequest {
         /// Who asks, for the log.
         by: String,
     },
+    /// The files that are the whole queue at one moment; they stay as they are until
+    /// [`ControlRequest::EndSnapshot`], or until nothing of them was read for a while.
+    Snapshot,
+    /// A piece of a file of a snapshot.
+    ReadSnapshot {
+        /// The snapshot.
+        snapshot: u64,
+        /// Which of its files, from 0.
+        file: u32,
+        /// Where the piece begins.
+        offset: u64,
+        /// How much to give at most.
+        length_max: u32,
+    },
+    /// Nobody reads this snapshot any more.
+    EndSnapshot(u64),
 }
 
 /// What an administrator can do to a message.
@@ -119,14 +135,40 @@ pub enum ControlAnswer {
     Listing(Listing),
     /// To Show.
     Message(MessageView),
-    /// To Read: empty at the end.
+    /// To Read and `ReadSnapshot`: empty at the end.
     Piece(Bytes),
     /// To Change.
     Changed(Changes),
+    /// To Snapshot.
+    Snapshot(Snapshot),
+    /// To `EndSnapshot`.
+    Ended,
     /// There is no such message.
     NotFound,
     /// It could not be done; the reason is for people.
     Failed(String),
+}
+
+/// The whole queue at one moment, as files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Snapshot {
+    /// What it is asked for by.
+    pub snapshot: u64,
+    /// Messages in the queue at that moment.
+    pub messages: u64,
+    /// Its files.
+    pub files: Vec<SnapshotFile>,
+}
+
+/// A file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SnapshotFile {
+    /// Its path in the spool.
+    pub name: String,
+    /// The bytes of it that belong to the snapshot.
+    pub length: u64,
 }
 
 /// What became of the messages that were to change. A message that is named twice is one message.

@@ -17,7 +17,8 @@ mod queue_id;
 
 pub use control::{
     Attempt, Changes, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
-    RecipientState, RecipientView, Selection, StateFilter, Unchanged, Verb, WhyUnchanged,
+    RecipientState, RecipientView, Selection, Snapshot, SnapshotFile, StateFilter, Unchanged, Verb,
+    WhyUnchanged,
 };
 pub use delivery::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,

@@ -201,7 +201,7 @@ mod tests {
         metrics.delivery("x");
         metrics.delivery_sync("x");
         let text = metrics.encode();
-        let has = |line: &str| line.strip_prefix("# TYPE ").map(|rest| rest.to_owned());
+        let has = |line: &str| line.strip_prefix("# TYPE ").map(str::to_owned);
         let figures: Vec<_> = text.lines().filter_map(has).collect();
         for figure in &figures {
             let (name, kind) = figure.split_once(' ').unwrap();

@@ -55,6 +55,12 @@ impl Failure {
         self
     }
 
+    /// Says what to do about it, unless that is said already.
+    pub(crate) fn or_cure(mut self, cure: impl Into<String>) -> Self {
+        self.cure.get_or_insert_with(|| cure.into());
+        self
+    }
+
     /// What failed, for a place that tells it otherwise.
     pub(crate) fn text(&self) -> &str {
         &self.what

@@ -5,6 +5,7 @@ mod exit;
 mod named_files;
 mod place;
 mod run;
+mod state_files;
 
 use std::process::ExitCode;
 

@@ -1,16 +1,25 @@
 //! The files that the configuration names: whether they are there, can be read and are right. Each that
 //! is not is told with its key's place in the file and a cure.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use lamppost_config::{self as config, Config, RelayTls, Remark};
-use lamppost_net::{ClientTls, KeyPair, ServerTls, Trust};
+use lamppost_net::{
+    CertificateFacts, ClientTls, Clock, KeyPair, ServerTls, SystemClock, TlsError, Trust,
+};
 use lamppost_smtp::Secret;
 
 use crate::exit::chain;
 
 /// The largest file that can hold a password.
 const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// How long before its end a certificate is warned of.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Those who are neither the owner of a file nor in its group.
+const OTHERS: u32 = 0o007;
 
 /// Why a file does not do.
 #[derive(Debug)]
@@ -54,6 +63,62 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
         fault("mail.relay.tls", authorities(&Trust::System));
     }
     remarks
+}
+
+/// What clients find wrong with the certificate that a configuration names, though the program runs
+/// with it.
+pub(crate) fn odd_certificate(config: &Config, hostname: &str) -> Vec<Remark> {
+    let path = config.tls.files.as_ref().and_then(|(certificate, _)| certificate.path());
+    let wrong = path.iter().flat_map(|path| ages(path, hostname));
+    wrong.map(|Wrong { what, cure }| Remark::warning("tls.certificate", what, cure)).collect()
+}
+
+/// The secrets that a configuration names and that everybody may open.
+pub(crate) fn open_secrets(config: &Config) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let key = config.tls.files.as_ref().and_then(|(_, key)| key.path());
+    let mut secrets: Vec<_> = key.map(|path| ("tls.key", path)).into_iter().collect();
+    let password = config.mail.relay.login.as_ref().and_then(|(_, password)| password.path());
+    secrets.extend(password.map(|path| ("mail.relay.password", path)));
+    for (key, path) in secrets {
+        let mode = std::fs::metadata(&path).map_or(0, |found| found.permissions().mode());
+        if mode & OTHERS != 0 {
+            let path = path.display();
+            let what = format!("`{key}`: everybody on this machine may open {path}");
+            remarks.push(Remark::warning(key, what, format!("`chmod o= {path}`")));
+        }
+    }
+    remarks
+}
+
+/// What clients will soon, or do already, find wrong with a certificate.
+pub(crate) fn ages(path: &Path, hostname: &str) -> Vec<Wrong> {
+    let Some(facts) = CertificateFacts::read(path, hostname) else { return Vec::new() };
+    let now = SystemClock.now();
+    let day = |at: Duration| {
+        let second = i64::try_from(at.as_secs()).ok();
+        let at = second.and_then(|second| jiff::Timestamp::from_second(second).ok());
+        at.map_or_else(|| "a day".into(), |at| at.to_string())
+    };
+    let mut wrong = Vec::new();
+    let mut tell = |what: String, cure: &str| {
+        wrong.push(Wrong { what: format!("{} {what}", path.display()), cure: cure.to_owned() });
+    };
+    let renew = "renew it; a new one in the same file is noticed by itself";
+    match facts.not_after {
+        Some(end) if end <= now => tell(format!("expired at {}", day(end)), renew),
+        Some(end) if end <= now + EXPIRY_NOTICE => tell(format!("expires at {}", day(end)), renew),
+        _ => {}
+    }
+    if let Some(begin) = facts.not_before.filter(|&begin| begin > now) {
+        tell(format!("is not valid before {}", day(begin)), "look at the clock of this machine");
+    }
+    if let Some(names) = facts.other_names {
+        let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+        let cure = "get one with this name, or set `hostname` in `[server]` to one of its names";
+        tell(format!("is not for {hostname}: it names {names}"), cure);
+    }
+    wrong
 }
 
 /// The password that a file holds.
@@ -106,10 +171,20 @@ fn readable(path: &Path) -> Result<(), Wrong> {
 fn key_pair(files: KeyPair) -> Result<(), Wrong> {
     match ServerTls::load(files) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Wrong {
-            what: chain(&error),
-            cure: "name a certificate chain and the key that belongs to it, both in PEM".into(),
-        }),
+        Err(error) => {
+            let cure = match &error {
+                TlsError::OtherKey { .. } => {
+                    "name the key that the certificate was made with; the server's own certificate \
+                     comes first in its file, those of the authorities behind it"
+                }
+                TlsError::OldVersion { .. } => {
+                    "get one of version 3 with the host's name in it, as every authority gives; \
+                     `openssl req -x509 -addext subjectAltName=DNS:NAME …` makes one for trying out"
+                }
+                _ => "name a certificate chain and the key that belongs to it, both in PEM",
+            };
+            Err(Wrong { what: chain(&error), cure: cure.into() })
+        }
     }
 }
 

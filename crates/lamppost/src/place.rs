@@ -9,7 +9,7 @@ use lamppost_config::{Config, LoadError, Remark};
 use rustix::fs::Access;
 
 use crate::exit::{Code, Failure};
-use crate::named_files;
+use crate::{named_files, state_files};
 
 /// The file of an installed system.
 const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
@@ -41,11 +41,14 @@ pub(crate) struct Opened {
 }
 
 impl Place {
+    /// The file that the user names.
+    pub(crate) fn named_file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| std::env::var_os("LAMPPOST_CONFIG").map(PathBuf::from))
+    }
+
     /// The configuration file; nothing for the built-in demo.
     pub(crate) fn file(&self) -> Option<PathBuf> {
-        let named =
-            self.config.clone().or_else(|| std::env::var_os("LAMPPOST_CONFIG").map(PathBuf::from));
-        named.or_else(|| Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.exists()))
+        self.named_file().or_else(|| Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.exists()))
     }
 
     /// Reads the configuration and settles where the state is.
@@ -55,6 +58,17 @@ impl Place {
             Some(path) => load(path)?,
             None => Config::demo(),
         };
+        let has_file = file.is_some();
+        self.settle(config, file, has_file)
+    }
+
+    /// Settles where the state is, for this configuration; one that is no demo has a file.
+    pub(crate) fn settle(
+        &self,
+        config: Config,
+        file: Option<PathBuf>,
+        has_file: bool,
+    ) -> Result<Opened, Failure> {
         let state = self.state.clone().or_else(|| config.server.state.clone());
         let state = match state {
             // Maildirs are named in the log and in messages: their paths must not depend on where
@@ -62,7 +76,7 @@ impl Place {
             Some(state) => std::path::absolute(&state).map_err(|error| {
                 Failure::at(Code::Data, &format!("no folder {}", state.display()), &error)
             })?,
-            None => default_state(file.is_some())?,
+            None => default_state(file.as_deref(), has_file)?,
         };
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
@@ -88,10 +102,19 @@ impl Opened {
         rustix::fs::access(&self.state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|error| {
                 let step = format!("cannot write into the state folder {}", self.state.display());
-                Failure::at(Code::Io, &step, &error).cure(
+                let cause = std::io::Error::other(format!("{step}: {error}"));
+                state_files::folder_failure(&self.state, &cause).or_cure(
                     "run this as the user that lamppost runs as, or choose another with --state DIR",
                 )
             })
+    }
+
+    /// Where a key stands, as `FILE:LINE`; nothing when the file does not set it.
+    pub(crate) fn place_of(&self, key: &str) -> Option<String> {
+        let file = self.file.as_ref()?;
+        let text = lamppost_config::read_file(file).ok()?;
+        let line = lamppost_config::line_of(&text, key)?;
+        Some(format!("{}:{line}", file.display()))
     }
 
     /// The name by which this host greets: the file's, or the machine's own (uname(2)).
@@ -184,8 +207,10 @@ pub(crate) fn unread(error: &LoadError) -> Failure {
 }
 
 /// Where the state is when nobody says.
-fn default_state(has_file: bool) -> Result<PathBuf, Failure> {
-    if has_file && rustix::process::geteuid().is_root() {
+fn default_state(file: Option<&Path>, has_file: bool) -> Result<PathBuf, Failure> {
+    // The service of an installed system is not root, and what root asks must be about the same state.
+    let is_installed = file == Some(Path::new(SYSTEM_FILE));
+    if is_installed || (has_file && rustix::process::geteuid().is_root()) {
         return Ok(PathBuf::from(SYSTEM_STATE));
     }
     let variable =

@@ -43,6 +43,8 @@ fn help_lists_the_commands() {
                    mend
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
+          backup   Write all state into one file, while the program runs or not; or check such a file
+          restore  Make a state folder out of a backup, of a program that does not run
           compat   Put small programs under names of old, such as sendmail, into a folder
           help     Print this message or the help of the given subcommand(s)
 
@@ -59,7 +61,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "compat", "doctor",
+        "backup", "restore", "compat", "doctor",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }
@@ -212,6 +214,8 @@ fn what_is_odd_or_unreadable_is_told_with_its_place() {
         error: DIR/lamppost.toml has 2 problems
         "#);
     std::fs::write(path("none.pem"), "nothing").unwrap();
+    std::fs::set_permissions(path("none.pem"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
     insta::assert_snapshot!(check(&format!("{tls}{mail}{listen}")), @r#"
         78: error: `tls.certificate`: DIR/none.pem holds no certificate in PEM (-----BEGIN CERTIFICATE-----)
          --> DIR/lamppost.toml:2:15
@@ -283,7 +287,7 @@ fn a_file_that_cannot_be_read_is_told_with_the_right_cure() {
 }
 
 #[test]
-fn a_state_in_memory_is_warned_of() {
+fn a_state_in_memory_is_refused() {
     let is_memory = std::fs::read_to_string("/proc/mounts").unwrap().contains(" /dev/shm tmpfs ");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("lamppost.toml");
@@ -295,6 +299,7 @@ fn a_state_in_memory_is_warned_of() {
         );
         std::fs::write(file, text).unwrap();
         let output = lamppost(&["check", file]);
+        assert_eq!(output.status.code() == Some(78), is_memory && queue.is_empty());
         String::from_utf8(output.stderr).unwrap()
     };
     let told = check("");
@@ -334,4 +339,200 @@ fn what_nobody_can_find_is_told_with_a_cure() {
         64: error: an option stands before the verb of `queue`
           help: write it behind: `lamppost queue VERB OPTIONS`
         ");
+}
+
+#[test]
+fn values_are_those_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(
+        file,
+        "[mail]\ndomains = [\n\"example.org\", # ours\n]\n[mail.limits]\nmessage-size-max = \"4MiB\"\n",
+    )
+    .unwrap();
+    let shown = printed(&["config", "show", "--json", "--config", file]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let value = |key: &str| {
+        let entry = shown.as_array().unwrap().iter().find(|entry| entry["key"] == key);
+        entry.unwrap()["value"].clone()
+    };
+    assert_eq!(value("mail.limits.message-size-max"), "4MiB");
+    assert_eq!(value("mail.domains"), serde_json::json!(["example.org"]));
+    assert_eq!(value("mail.greylist.enabled"), true);
+    assert!(value("mail.limits.recipients-max").is_u64());
+}
+
+#[test]
+fn an_unknown_id_is_a_failure_in_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("log")).unwrap();
+    let state = folder.path().to_str().unwrap();
+    let output = lamppost(&["--state", state, "log", "nothing", "--json"]);
+    assert_eq!(output.status.code(), Some(65));
+    assert_eq!(output.stdout, b"[]\n");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing is known of nothing"));
+}
+
+/// A key pair made by openssl, for this host, valid for so many days.
+fn key_pair(folder: &std::path::Path, host: &str, days: &str) -> (String, String) {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("chain.pem"), path("key.pem"));
+    let names = format!("subjectAltName=DNS:{host}");
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    openssl.args(["-days", days, "-subj", "/CN=lamppost", "-addext", &names]);
+    let made = openssl.args(["-out", &certificate, "-keyout", &key]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (certificate, key)
+}
+
+#[test]
+fn a_certificate_that_clients_refuse_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let file = folder.path().join("lamppost.toml");
+    let file = file.to_str().unwrap();
+    let check = |host: &str, days: &str| {
+        let (certificate, key) = key_pair(folder.path(), host, days);
+        let text = format!(
+            "[server]\nhostname = \"mail.example.org\"\n\
+             [tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n\
+             [mail]\ndomains = [\"example.org\"]\n[[mail.listen]]\naddress = [\"127.0.0.1:2525\"]\n"
+        );
+        std::fs::write(file, text).unwrap();
+        let output = lamppost(&["check", file, "--state", state.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let good = check("mail.example.org", "90");
+    assert!(!good.contains("tls."), "{good}");
+    let soon = check("*.example.org", "13");
+    assert!(soon.contains("chain.pem expires at ") && soon.contains("toml:4:"), "{soon}");
+    let other = check("elsewhere.test", "90");
+    assert!(other.contains("is not for mail.example.org: it names "), "{other}");
+    assert!(other.contains("elsewhere.test"), "{other}");
+}
+
+#[test]
+fn what_everybody_may_open_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = key_pair(folder.path(), "mail.example.org", "90");
+    std::fs::create_dir(path("state")).unwrap();
+    std::fs::write(
+        path("lamppost.toml"),
+        format!(
+            "[server]\nhostname = \"mail.example.org\"\nstate = \"{}\"\n\
+             [tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n\
+             [mail]\ndomains = [\"example.org\"]\n[[mail.listen]]\naddress = [\"192.0.2.99:2525\"]\n",
+            path("state")
+        ),
+    )
+    .unwrap();
+    let check = |mode: u32| {
+        for name in ["state", "key.pem"] {
+            std::fs::set_permissions(path(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let output = lamppost(&["check", &path("lamppost.toml")]);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let open = check(0o755);
+    assert!(open.contains("everybody on this machine may open"), "{open}");
+    assert!(open.contains("may enter the state folder"), "{open}");
+    // An address of a network for documents, which nobody has.
+    assert!(open.contains("this machine does not have 192.0.2.99"), "{open}");
+    let closed = check(0o700);
+    assert!(!closed.contains("everybody"), "{closed}");
+}
+
+#[test]
+fn a_domain_that_is_not_served_is_told_with_its_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let state = folder.path().join("state");
+    let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
+    let add = || {
+        let add = ["account", "add", "you@example.org", "--generate"];
+        complained(&[&["--config", file, "--state", state], &add[..]].concat())
+            .replace(file, "FILE")
+    };
+    std::fs::write(file, "[mail]\ndomains = [\"other.test\"]\n").unwrap();
+    insta::assert_snapshot!(add(), @r#"
+    65: error: example.org is not in `domains` (FILE:2)
+      help: add it to the list: `domains = ["other.test", "example.org"]`
+    "#);
+    std::fs::write(file, "").unwrap();
+    insta::assert_snapshot!(add(), @r#"
+    65: error: example.org is not served: FILE has no `domains` in [mail]
+      help: add the list to [mail]: `domains = ["example.org"]`
+    "#);
+    assert!(!std::fs::exists(state).unwrap(), "nothing is made for a wrong command");
+    assert_eq!(printed(&["--config", file, "--state", state, "account", "list"]), "");
+}
+
+#[test]
+fn each_address_that_cannot_be_listened_on_is_told_with_its_own_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let state = folder.path().join("state");
+    let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
+    std::fs::write(
+        file,
+        "[mail]\ndomains = [\"example.org\"]\n[mail.queue]\naccept-volatile = true\n\
+         [[mail.listen]]\naddress = [\n\"192.0.2.99:2525\",\n]\ntls = \"off\"\n",
+    )
+    .unwrap();
+    let told = complained(&["--config", file, "--state", state, "run"]).replace(file, "FILE");
+    insta::assert_snapshot!(told, @r#"
+    69: error: cannot listen on 192.0.2.99:2525 (FILE:7): this machine has no such address
+      help: `ip address` lists those that it has: correct the address, or set `when-absent = "wait"`, which listens once it appears
+    "#);
+}
+
+#[test]
+fn a_certificate_of_another_key_is_told_in_plain_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (certificate, _) = key_pair(folder.path(), "mail.example.org", "90");
+    let (_, key) = key_pair(other.path(), "mail.example.org", "90");
+    let file = folder.path().join("lamppost.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, format!("[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"))
+        .unwrap();
+    let told = complained(&["check", file]);
+    assert!(told.contains("is not that of the first certificate in"), "{told}");
+    assert!(told.contains("name the key that the certificate was made with"), "{told}");
+}
+
+#[test]
+fn a_postmaster_without_an_account_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let (file, state) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+    let text = "[mail]\ndomains = [\"example.org\"]\npostmaster = \"admin@example.org\"\n";
+    std::fs::write(file, text).unwrap();
+    let place = ["--config", file, "--state", state];
+    let warned = || {
+        let output = lamppost(&[&place[..], &["check", file]].concat());
+        String::from_utf8(output.stderr).unwrap().contains("there is no account admin@example.org")
+    };
+    // Before there are any accounts nobody can tell.
+    assert!(!warned());
+    let add = |account| printed(&[&place[..], &["account", "add", account, "--generate"]].concat());
+    add("you@example.org");
+    assert!(warned());
+    add("Admin@example.org");
+    assert!(!warned());
+    let listed = printed(&[&place[..], &["account", "list"]].concat());
+    assert_eq!(listed, "Admin@example.org\nyou@example.org\n");
 }

@@ -137,7 +137,7 @@ fn each_endpoint_of_the_document_is_there_and_no_other() {
     let id = import(&server, "s@one.test", "r@far.test");
     let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let requests: Vec<_> = rows.filter(|row| row.contains(" /v1/")).collect();
-    assert_eq!(requests.len(), 8, "{requests:?}");
+    assert_eq!(requests.len(), 9, "{requests:?}");
     for request in requests {
         let (method, path) = request.split_once(' ').unwrap();
         let path = path.split('?').next().unwrap().replace("ID", &id);
@@ -311,6 +311,13 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     is_documented(&status["host"], "`host` has");
     is_documented(&status["queue"], "`queue` has");
     is_documented(&status["host"]["listeners"][0], "`host` has");
+    is_documented(&status["host"]["blocked"], "`host` has");
+    let words = |name: &str| {
+        let listeners = status["host"]["listeners"].as_array().unwrap();
+        listeners.iter().map(|one| one[name].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(words("kind"), ["mx", "submission", "submission"]);
+    assert_eq!(words("tls"), ["starttls", "starttls", "implicit"]);
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert_eq!(keys(&done), ["done"]);
     let text = std::fs::read_to_string(server.config()).unwrap();
@@ -318,4 +325,20 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     std::fs::write(server.config(), text).unwrap();
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert!(done["done"].as_str().unwrap().contains("changed in [mail.limits]"), "{done}");
+}
+
+#[test]
+fn a_snapshot_is_as_the_document_says() {
+    let server = start();
+    import(&server, "s@one.test", "r@far.test");
+    let answer = get(&server, "/v1/queue/snapshot");
+    assert_eq!((answer.status, answer.kind.as_str()), (200, "application/octet-stream"));
+    let end = answer.body.iter().position(|&byte| byte == b'\n').unwrap();
+    let head: Value = serde_json::from_slice(&answer.body[..end]).unwrap();
+    is_documented(&head, "| `GET /v1/queue/snapshot`");
+    is_documented(&head["files"][0], "`files` of the first line");
+    assert_eq!(head["messages"], 1);
+    let files = head["files"].as_array().unwrap();
+    let length: u64 = files.iter().map(|file| file["length"].as_u64().unwrap()).sum();
+    assert_eq!(length, (answer.body.len() - end - 1) as u64);
 }

@@ -201,3 +201,19 @@ fn a_mailbox_on_a_full_file_system_holds_up_no_other() {
     server.delivered(ACCOUNTS[1], 2);
     server.await_empty_queue();
 }
+
+#[test]
+fn an_account_that_a_full_disk_has_no_room_for_is_told_so() {
+    let Some(mounted) = Mounted::new(Kind::Tmpfs(2)) else { return };
+    let server = Server::prepare(&Setup::default(), Some(mounted.point().join("state")));
+    let full = mounted.fill(u64::MAX);
+    let add = ["account", "add", "demo@lamppost.test", "--generate"];
+    let output = server.command(&add);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{told}");
+    assert!(told.contains("the disk of ") && told.contains(" is full\n  help: "), "{told}");
+    std::fs::remove_file(full).unwrap();
+    server.must(&add);
+    mounted.fill(u64::MAX);
+    assert_eq!(server.must(&["account", "list"]), "demo@lamppost.test\n");
+}

@@ -69,6 +69,83 @@ fn greylisting_is_switched_off_by_one_line_while_running() {
 }
 
 #[test]
+fn a_reload_tells_whose_file_and_what_it_did() {
+    let server = Server::start(&Setup::default());
+    let reload = || {
+        let output = server.command(&["reload"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), told)
+    };
+    let text = std::fs::read_to_string(server.config()).unwrap();
+    // It is the file that the program cannot use, or that this command cannot.
+    let wrong = text.replace("[tls]\n", "[tls]\ncertificate = \"/none\"\nkey = \"/none\"\n");
+    std::fs::write(server.config(), wrong).unwrap();
+    let (code, told) = reload();
+    assert_eq!(code, Some(78));
+    assert!(told.contains("/none cannot be read"), "{told}");
+    assert!(told.contains("The old configuration stays in force."), "{told}");
+    std::fs::write(server.config(), "[mail]\ndomain = 1\n").unwrap();
+    let (code, told) = reload();
+    assert_eq!(code, Some(78));
+    assert!(told.contains("its configuration stays in force"), "{told}");
+    // Another file is not the program's.
+    let other = server.state().join("other.toml");
+    std::fs::write(&other, &text).unwrap();
+    let mut command = support::lamppost();
+    command.arg("--config").arg(&other).arg("--state").arg(server.state()).arg("reload");
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{told}");
+    assert!(told.contains("the running program reads ") && told.contains("other.toml"), "{told}");
+    // A signal tells in the log what the command prints.
+    let changed = text.replace("[mail.limits]\n", "[mail.limits]\nerrors-max = 7\n");
+    std::fs::write(server.config(), changed).unwrap();
+    support::signal(server.pid(), "HUP");
+    let file = server.config().display().to_string();
+    let line = || {
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("takes a restart"))?;
+        Some(line.to_owned())
+    };
+    assert!(until(|| line().is_some()), "{}", server.log());
+    let line = line().unwrap();
+    assert!(line.contains(&file) && line.contains("[mail.limits]"), "{line}");
+}
+
+#[test]
+fn who_guesses_passwords_is_seen() {
+    let auth = "failures-per-address-max = 2\nfailure-delay = \"0s\"";
+    let mail = String::new();
+    let server = Server::start(&Setup { auth, mail, ..Setup::default() });
+    let text = std::fs::read_to_string(server.config()).unwrap();
+    assert!(text.contains("failures-per-address-max"));
+    assert!(!server.must(&["status"]).contains("blocked"));
+    let curl = || {
+        let url = format!("smtps://{}/client.test", server.implicit);
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "--insecure", &url, "--user", "demo@lamppost.test:wrong"]);
+        curl.args(["--mail-from", "demo@lamppost.test", "--mail-rcpt", "demo@lamppost.test"]);
+        curl.args(["--upload-file", "/dev/null"]).output().unwrap()
+    };
+    for _ in 0..3 {
+        assert!(!curl().status.success());
+    }
+    let status = server.must(&["status"]);
+    assert!(status.contains("blocked   1 address, 0 accounts, after wrong passwords"), "{status}");
+    let refused = || {
+        let log = server.log();
+        log.lines()
+            .filter(|line| line.contains("authentication refused"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert!(until(|| refused().len() == 3), "{}", server.log());
+    for line in refused() {
+        assert!(line.contains("demo@lamppost.test") && !line.contains("wrong "), "{line}");
+    }
+}
+
+#[test]
 fn an_unknown_mailbox_is_refused_at_rcpt() {
     let server = Server::start(&Setup::default());
     let mut wire = Wire::greeted(server.mx);
@@ -96,7 +173,7 @@ fn accounts_are_managed_while_the_server_runs() {
     assert!(wire.ask("RCPT TO:<new@lamppost.test>\r\n").starts_with("550 5.1.1"));
     let elsewhere = ["account", "add", "x@elsewhere.test", "--password-file", "-"];
     let refused = server.command_with_input(&elsewhere, "x");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("mail.domains"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not in `domains`"));
 }
 
 /// Makes the Maildir of an account impossible to write: a file stands where the folder should be.
@@ -156,6 +233,8 @@ fn a_deleted_message_is_gone_for_good() {
     let id = reply.trim().rsplit(' ').next().unwrap().to_owned();
     server.must(&["queue", "hold", &id]);
     server.must(&["queue", "delete", &id]);
+    // A busy log is written a few milliseconds later, and nothing waits for it.
+    assert!(until(|| server.must(&["log", &id]).contains("message deleted")));
     std::fs::remove_file(&blocked).unwrap();
     server.kill();
     server.launch();

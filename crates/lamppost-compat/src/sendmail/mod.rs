@@ -9,6 +9,7 @@ mod dialogue;
 mod header;
 mod lines;
 mod options;
+mod reference;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -20,6 +21,7 @@ use dialogue::Dialogue;
 use header::Header;
 use lines::{Lines, Wire};
 use options::{Mode, Options};
+pub use reference::{EXIT_CODES, OPTIONS};
 
 /// Bytes of a message that are read before the program is spoken to: a message whose writer takes hours, as
 /// that of a job's output, must not hold a session open. Only larger ones do.
@@ -33,6 +35,11 @@ pub(crate) fn sendmail(words: Vec<OsString>) -> Result<(), Failure> {
         Mode::Smtp => carry(&crate::socket()),
         Mode::List => Err(crate::list_queue()),
         Mode::Nothing => Ok(()),
+        Mode::Help => {
+            // A reader that went away has read enough.
+            drop(io::stdout().write_all(reference::help().as_bytes()));
+            Ok(())
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) enum Mode {
     List,
     /// `-bi`, `-q`: what the running program does by itself, or what there is nothing to do for.
     Nothing,
+    /// `--help`: tell the options.
+    Help,
 }
 
 /// Options with an argument, which may follow in the same word or be the next one.
@@ -51,6 +53,8 @@ impl Options {
         while let Some(word) = words.next().transpose()? {
             match word.strip_prefix('-') {
                 Some("-") => break,
+                Some("-help") => options.mode = Mode::Help,
+                Some(long) if long.starts_with('-') => return Err(unknown(&word)),
                 Some(letters) if !letters.is_empty() => {
                     options.letters(letters, || words.next().transpose())?;
                 }
@@ -87,7 +91,7 @@ impl Options {
                 return self.set(letter, rest);
             }
             if !WITH_ARGUMENT.contains(letter) {
-                return Err(usage(format!("there is no option -{letter}")));
+                return Err(unknown(&format!("-{letter}")));
             }
             if !rest.is_empty() {
                 return self.set(letter, rest);
@@ -125,6 +129,10 @@ impl Options {
 fn text(word: OsString) -> Result<String, Failure> {
     word.into_string()
         .map_err(|word| usage(format!("{} is not text in UTF-8", word.to_string_lossy())))
+}
+
+fn unknown(option: &str) -> Failure {
+    usage(format!("there is no option {option}; `sendmail --help` tells those that there are"))
 }
 
 fn usage(what: String) -> Failure {
@@ -166,6 +174,7 @@ mod tests {
         check("-bs", Options { mode: Mode::Smtp, ..Options::default() });
         check("-bp", Options { mode: Mode::List, ..Options::default() });
         check("-q30m", Options { mode: Mode::Nothing, ..Options::default() });
+        check("--help", Options { mode: Mode::Help, ..Options::default() });
         check("-bi", Options { mode: Mode::Nothing, ..Options::default() });
     }
 
@@ -173,7 +182,8 @@ mod tests {
     fn what_is_not_done_is_refused() {
         for (line, expected) in [
             ("-bd -q1h", "`lamppost run` is the server"),
-            ("-z", "no option -z"),
+            ("-z", "no option -z;"),
+            ("--verbose", "no option --verbose;"),
             ("-t -f", "-f needs a word"),
             ("you@b.test -fme@b.test", "options come first"),
             ("-- -t", "-t is no address"),

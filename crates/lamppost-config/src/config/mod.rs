@@ -174,7 +174,8 @@ impl Config {
         let listen = DeTable::parse(LISTEN).map(toml::Spanned::into_inner).unwrap_or_default();
         let syntax = errors.iter().map(|error| {
             let span = error.span().unwrap_or(0..0);
-            Problem::new(text, span, error.message().to_owned(), None)
+            let cure = (error.message() == "duplicate key").then(|| twice(text, &span));
+            Problem::new(text, span, error.message().to_owned(), cure)
         });
         let mut findings = Findings { text, problems: syntax.collect() };
         let mut file = Section::new("", Some(root.get_ref()), &defaults, 0..0);
@@ -212,6 +213,30 @@ pub fn read_file(path: &Path) -> Result<String, LoadError> {
         let line = good.split(|&byte| byte == b'\n').count();
         LoadError::NotText { path: path.to_owned(), line }
     })
+}
+
+/// What to do about a key or a section that stands in the text twice; the place is the second's.
+fn twice(text: &str, second: &std::ops::Range<usize>) -> String {
+    let Some((key, before)) = text.get(second.clone()).zip(text.get(..second.start)) else {
+        return "remove one of the two".into();
+    };
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let head = text[start..].lines().next().unwrap_or_default().trim();
+    let lines = before[..start].lines().enumerate().collect::<Vec<_>>();
+    let name = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
+    let first = if head.starts_with('[') {
+        lines.iter().find(|(_, line)| line.trim() == head)
+    } else {
+        // A key belongs to the section whose head is the nearest above it.
+        let section = lines.iter().rev().take_while(|(_, line)| !line.trim().starts_with('['));
+        section.filter(|(_, line)| name(line).as_deref() == Some(key)).last()
+    };
+    match first {
+        Some((number, _)) => {
+            format!("it stands on line {} already: remove one of the two", number + 1)
+        }
+        None => "remove one of the two".into(),
+    }
 }
 
 fn non_empty(text: String) -> Option<String> {
@@ -411,6 +436,6 @@ fn secret(value: &toml::Spanned<toml::de::DeValue<'_>>) -> Result<Option<Secret>
     }
     Err(Wrong::new(
         "is neither an absolute path nor a credential",
-        "write \"/path/to/file.pem\" or \"credential:NAME\"",
+        "write \"/path/to/file\" or \"credential:NAME\"",
     ))
 }

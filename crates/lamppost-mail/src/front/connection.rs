@@ -27,6 +27,9 @@ use super::transaction::Transaction;
 /// reply, so that it reads the reply instead of a reset.
 pub(super) const LINGER: (Duration, u64) = (Duration::from_secs(2), 1024 * 1024);
 
+/// Letters of an account's name, as a client sent it, that a line of the log holds.
+const ACCOUNT_LOGGED_MAX: usize = 320;
+
 /// A connection with its session.
 pub(super) struct Connection<'a, S> {
     front: &'a Front,
@@ -263,6 +266,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     }
 
     async fn authenticate(&mut self, user: String, password: Secret) -> Answer {
+        // Whatever the client sends is kept short and in one line.
+        let tried: String = user.chars().take(ACCOUNT_LOGGED_MAX).collect();
+        let account = tried.escape_debug();
         let question = PolicyRequest::Authenticate { peer: self.peer, user, password };
         match self.policy(question).await {
             PolicyAnswer::Account(account) => {
@@ -270,7 +276,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                 Answer::Account(account)
             }
             PolicyAnswer::Refused(refusal) => {
-                info!(session = self.id, peer = %self.peer, reason = refusal.reason(), "authentication refused");
+                info!(session = self.id, peer = %self.peer, %account, reason = refusal.reason(), "authentication refused");
                 self.front.metrics.auth_failures.inc();
                 if refusal == Refusal::AuthFailed {
                     tokio::time::sleep(self.front.settings.limits.auth_failure_delay).await;

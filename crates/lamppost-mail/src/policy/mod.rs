@@ -58,6 +58,11 @@ impl Policy {
         self.settings.store(Arc::new(settings));
     }
 
+    /// How many addresses and how many accounts are blocked after wrong passwords.
+    pub fn blocked(&self) -> (usize, usize) {
+        self.accounts.blocked(self.clock.now())
+    }
+
     /// Answers until every asker is gone.
     pub async fn run(self, mut inbox: Inbox<PolicyRequest, PolicyAnswer>) {
         let mut sweep = tokio::time::interval(EXPIRE_EVERY);

@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use bytes::Bytes;
 use lamppost_roles::QueueId;
 
 use super::examine::Examined;
@@ -14,7 +13,7 @@ use crate::control;
 use crate::index::Place;
 use crate::log::{Log, Purpose};
 use crate::quarantine::{Note, keep};
-use crate::record::{Draft, Record};
+use crate::record::Draft;
 use crate::salvage;
 use crate::spool::Spool;
 
@@ -147,7 +146,7 @@ impl Repair<'_> {
             for id in ids {
                 let path = spool.settings.segment(number);
                 let Some((place, draft)) =
-                    written_again(spool, id).map_err(failed("read", &path))?
+                    spool.written_again(id).map_err(failed("read", &path))?
                 else {
                     continue;
                 };
@@ -194,13 +193,6 @@ impl Repair<'_> {
         let folder = spool.settings.log();
         spool.disk.sync_folder(&folder).map_err(failed("sync", &folder))
     }
-}
-
-fn written_again(spool: &Spool, id: QueueId) -> io::Result<Option<(Place, Draft)>> {
-    let place = spool.index.lock().message(id).map(|message| message.place);
-    let (Some(place), Some(loaded)) = (place, spool.load(id)?) else { return Ok(None) };
-    let content = loaded.content.unwrap_or_else(Bytes::new);
-    Ok(Some((place, Draft::new(&Record::Message(loaded.record), content))))
 }
 
 fn append(spool: &Spool, log: &mut Log, group: &[(QueueId, Place, Draft)]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use lamppost_accounts::{AccountError, Accounts, Settings};
+use lamppost_accounts::{AccountError, Accounts, DatabaseError, Settings};
 use lamppost_database::{Database, Survives};
 use lamppost_smtp::{Address, Secret};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -12,6 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use super::out;
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
+use crate::state_files::database_failure;
 
 /// Bytes of a password.
 const PASSWORD_BYTES_MAX: u64 = 1024;
@@ -60,26 +61,19 @@ pub(crate) struct PasswordSource {
 impl AccountCommand {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
         let opened = place.open()?;
+        match &self {
+            Self::Add { address, .. } => check_domain(&opened, address)?,
+            Self::List { json } => return list(&opened, *json).await,
+            Self::Passwd { .. } | Self::Delete { .. } => {}
+        }
         let accounts = open(&opened).await?;
+        let failure = |error: &AccountError| failure(&opened, error);
         match self {
+            Self::List { .. } => Ok(()),
             Self::Add { address, password } => {
-                check_domain(&opened, &address)?;
                 let (password, made) = password.read()?;
                 accounts.add(&address, &password).await.map_err(|error| failure(&error))?;
                 tell_password(&address, &password, made, "added")
-            }
-            Self::List { json } => {
-                let accounts = accounts.list().await;
-                let accounts = accounts.map_err(|error| Failure::of(Code::Io, &error))?;
-                if json {
-                    return out::json(&accounts);
-                }
-                let names: Vec<_> = accounts.iter().map(Address::as_str).collect();
-                out::print(&format!(
-                    "{}{}",
-                    names.join("\n"),
-                    if names.is_empty() { "" } else { "\n" }
-                ))
             }
             Self::Passwd { address, password } => {
                 let (password, made) = password.read()?;
@@ -99,15 +93,40 @@ impl AccountCommand {
 
 async fn open(opened: &Opened) -> Result<Accounts, Failure> {
     opened.make_state()?;
-    let database = Database::open(&opened.accounts(), Survives::PowerCut);
-    let database = database.map_err(|error| Failure::of(Code::Io, &error))?;
+    let path = opened.accounts();
+    let database = Database::open(&path, Survives::PowerCut);
+    let database = database.map_err(|error| database_failure(&path, &error))?;
     let accounts = Accounts::open(database, Settings::default()).await;
-    accounts.map_err(|error| Failure::of(Code::Io, &error))
+    accounts.map_err(|error| database_failure(&path, &error))
 }
 
-fn failure(error: &AccountError) -> Failure {
+/// Only reads, so that nothing needs to be writable.
+async fn list(opened: &Opened, json: bool) -> Result<(), Failure> {
+    let path = opened.accounts();
+    // Before the first account there is no file.
+    let accounts = if path.try_exists().unwrap_or(true) {
+        let failed = |error: &DatabaseError| match std::fs::File::open(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+                Failure::at(Code::Permission, &error.to_string(), &cause)
+                    .cure("run this as root or as the user that lamppost runs as")
+            }
+            _ => Failure::of(Code::Io, error),
+        };
+        let database = Database::open_to_read(&path).map_err(|error| failed(&error))?;
+        lamppost_accounts::listed(&database).await.map_err(|error| failed(&error))?
+    } else {
+        Vec::new()
+    };
+    if json {
+        return out::json(&accounts);
+    }
+    let lines = accounts.iter().flat_map(|account| [account.as_str(), "\n"]);
+    out::print(&lines.collect::<String>())
+}
+
+fn failure(opened: &Opened, error: &AccountError) -> Failure {
     let code = match error {
-        AccountError::Database(_) => Code::Io,
+        AccountError::Database(error) => return database_failure(&opened.accounts(), error),
         AccountError::Hash(_) => Code::Software,
         AccountError::Exists(_) | AccountError::Unknown(_) | AccountError::EmptyPassword => {
             Code::Data
@@ -130,9 +149,19 @@ fn check_domain(opened: &Opened, address: &Address) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some(file) = &opened.file {
-        let what = format!("{domain} is not in mail.domains of {}", file.display());
-        return Err(Failure::new(Code::Data, what)
-            .cure(format!("add it: `domains = [\"{domain}\"]` in [mail]")));
+        let mut domains = opened.config.mail.domains.clone();
+        domains.push(domain.clone());
+        let (what, cure) = match opened.place_of("mail.domains") {
+            Some(place) => (
+                format!("{domain} is not in `domains` ({place})"),
+                format!("add it to the list: `domains = {domains:?}`"),
+            ),
+            None => (
+                format!("{domain} is not served: {} has no `domains` in [mail]", file.display()),
+                format!("add the list to [mail]: `domains = {domains:?}`"),
+            ),
+        };
+        return Err(Failure::new(Code::Data, what).cure(cure));
     }
     let domains = opened.config.mail.domains.join(", ");
     let what = format!("{domain} is not served by the built-in demo, which has {domains}");

@@ -149,7 +149,7 @@ fn show(place: &Place, changed: bool, json: bool) -> Result<(), Failure> {
     let entries = Config::show(&text, changed);
     if json {
         let values = entries.iter().map(|entry| {
-            serde_json::json!({ "key": entry.key, "value": entry.value, "source": source(entry.source) })
+            serde_json::json!({ "key": entry.key, "value": entry.parsed(), "source": source(entry.source) })
         });
         return out::json(&values.collect::<Vec<_>>());
     }

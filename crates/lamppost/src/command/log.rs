@@ -31,11 +31,14 @@ impl Log {
                 read_outcomes(&folder, &self.id).map_err(|error| unread(&folder, &error))
             })?;
         if self.json {
-            return out::json(&events);
+            out::json(&events)?;
         }
         if events.is_empty() {
             return Err(Failure::new(Code::Data, format!("nothing is known of {}", self.id))
                 .cure("ids are in the log, in the reply to the client, and in the names of files in Maildirs"));
+        }
+        if self.json {
+            return Ok(());
         }
         out::print(&events.iter().map(line).collect::<String>())
     }

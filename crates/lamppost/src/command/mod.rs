@@ -1,16 +1,19 @@
 //! The command line.
 
 mod account;
+mod backup;
 mod compat;
 mod config;
 mod doctor;
 mod log;
+mod man;
 pub(crate) mod out;
+mod progress;
 mod queue;
 mod remarks;
 mod status;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
@@ -56,6 +59,21 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Write the manual pages and the shells' completions into a folder, for a package
+    #[command(hide = true)]
+    Man(man::Man),
+    /// Write all state into one file, while the program runs or not; or check such a file
+    ///
+    /// In it are the queue, the accounts, the greylist, the outcome log, the demo's certificates and the
+    /// configuration file; not the Maildirs, nor the files that the configuration names. FILE gets its
+    /// name only once it is whole, and only you may read it: passwords' hashes and mail are in it.
+    Backup(backup::Backup),
+    /// Make a state folder out of a backup, of a program that does not run
+    ///
+    /// Everything in FILE is proved before anything is touched. A state that is there already is left
+    /// alone; with --force it is put aside. What was in the queue is held, since the original may have
+    /// delivered it since: look at it with `queue`, then `queue release` or `queue delete`.
+    Restore(backup::Restore),
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
@@ -70,21 +88,24 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Init(init) => init.execute(&place),
         Command::Config(command) => command.execute(&place),
         Command::Explain(explain) => explain.execute(&place),
-        Command::Account(command) => wait(command.execute(&place)),
-        Command::Queue(queue) => wait(queue.execute(&place)),
-        Command::Status(status) => wait(status.execute(&place)),
-        Command::Doctor(doctor) => wait(doctor.execute(&place)),
+        Command::Account(command) => wait(command.execute(&place)).flatten(),
+        Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
+        Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
+        Command::Reload => wait(status::reload(&place)).flatten(),
+        Command::Man(man) => man.execute(&Arguments::command()),
+        Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
+        Command::Restore(restore) => restore.execute(&place),
+        Command::Doctor(doctor) => doctor.execute(&place),
         Command::Compat(command) => command.execute(&place),
-        Command::Reload => wait(status::reload(&place)),
     }
 }
 
 /// Runs a command that talks to the program or to the database.
-fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn wait<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
-    runtime.block_on(command)
+    Ok(runtime.block_on(command))
 }
 
 /// A way to ask the running program.

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use lamppost_console::ListenerStatus;
+
 use crate::exit::{Code, Failure};
 
 /// Prints a text. A reader that went away, as `head` does, is no failure.
@@ -76,6 +78,19 @@ pub(crate) fn time(ms: u64) -> String {
 pub(crate) fn now_ms() -> u64 {
     use lamppost_net::Clock;
     u64::try_from(lamppost_net::SystemClock.now().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whom a listener is for and when TLS begins there, for people; machines get the file's words.
+pub(crate) fn words_of(listener: &ListenerStatus) -> (&str, &str) {
+    let kind = match listener.kind.as_str() {
+        "mx" => "other servers (mx)",
+        other => other,
+    };
+    let tls = match listener.tls.as_str() {
+        "starttls" => "STARTTLS",
+        other => other,
+    };
+    (kind, tls)
 }
 
 /// `1 message`, `2 messages`.

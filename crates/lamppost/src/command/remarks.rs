@@ -1,28 +1,51 @@
 //! What `check` finds odd beyond the file itself: the files that it names, and where the state is.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use lamppost_config::{Config, Problems, Remark, Secret, read_file};
+use lamppost_config::{Config, Problems, Remark, Secret, WhenAbsent, read_file};
+use lamppost_database::Database;
 use lamppost_disk::{FileSystem, file_system};
+use lamppost_smtp::Address;
 
 use crate::exit::Failure;
 use crate::named_files;
-use crate::place::{self, Place};
+use crate::place::{self, Opened, Place};
 
 /// All that is odd about a file that can be read, at its places.
 pub(super) fn of(file: &Path, config: &Config, state: Option<&Path>) -> Result<Problems, Failure> {
-    let mut remarks = config.remarks();
-    remarks.extend(named_files::remarks(config));
-    remarks.extend(absent_credentials(config));
     let place = Place { config: Some(file.to_owned()), state: state.map(PathBuf::from) };
     let opened = place.open()?;
-    remarks.extend(state_folder(&opened.state, config));
+    let mut remarks = of_values(&opened);
+    remarks.extend(named_files::odd_certificate(config, &opened.hostname()));
+    remarks.extend(state_folder(&opened));
+    remarks.extend(open_to_everybody(&opened));
     let text = read_file(file).map_err(|error| place::unread(&error))?;
     Ok(lamppost_config::placed(file, &text, remarks))
 }
 
+/// What is odd about the values themselves: alone, and in view of this machine and its accounts.
+pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
+    let config = &opened.config;
+    let mut remarks = config.remarks();
+    remarks.extend(named_files::remarks(config));
+    remarks.extend(opened.file.iter().flat_map(|file| absent_credentials(file, config)));
+    remarks.extend(absent_addresses(config));
+    remarks.extend(unknown_postmaster(opened));
+    remarks
+}
+
+/// The secrets and the state that are not kept from others.
+pub(super) fn open_to_everybody(opened: &Opened) -> Vec<Remark> {
+    let mut remarks = named_files::open_secrets(&opened.config);
+    remarks.extend(open_state(&opened.state));
+    remarks
+}
+
 /// Credentials that only systemd's units have, and that were not looked at.
-fn absent_credentials(config: &Config) -> Vec<Remark> {
+fn absent_credentials(file: &Path, config: &Config) -> Vec<Remark> {
     let mut secrets = Vec::new();
     if let Some((certificate, key)) = &config.tls.files {
         secrets.extend([("tls.certificate", certificate), ("tls.key", key)]);
@@ -33,8 +56,11 @@ fn absent_credentials(config: &Config) -> Vec<Remark> {
         Secret::Credential(name) if secret.path().is_none() => {
             let what =
                 format!("the credential {name} is not looked at: only systemd's units have it");
-            let cure =
-                format!("`systemd-run -P -p LoadCredential={name}:FILE lamppost check` has it");
+            let cure = format!(
+                "`systemd-run -P -p LoadCredential={name}:SECRET lamppost check {}` has it, with the \
+                 secret's own path for SECRET",
+                std::path::absolute(file).unwrap_or(file.to_owned()).display()
+            );
             Some(Remark::warning(key, what, cure))
         }
         _ => None,
@@ -43,11 +69,13 @@ fn absent_credentials(config: &Config) -> Vec<Remark> {
 }
 
 /// Where acknowledged mail would not survive a power cut.
-fn state_folder(state: &Path, config: &Config) -> Option<Remark> {
+pub(super) fn state_folder(opened: &Opened) -> Option<Remark> {
+    let Opened { state, config, .. } = opened;
     // A folder that is not there yet will be on the file system of the one above it.
     let there = state.ancestors().find(|folder| folder.exists())?;
     let accepted = config.mail.queue.accept_volatile;
-    let (what, cure) = match file_system(there).ok()? {
+    let found = file_system(there).ok()?;
+    let (what, cure) = match found {
         FileSystem::Memory if !accepted => (
             "in memory (tmpfs), which goes with a power cut: `lamppost run` refuses it",
             "name a folder on a disk, or set `accept-volatile = true` in `[mail.queue]`",
@@ -63,5 +91,62 @@ fn state_folder(state: &Path, config: &Config) -> Option<Remark> {
         _ => return None,
     };
     let what = format!("the state folder {} is {what}", state.display());
-    Some(Remark::warning("server.state", what, cure))
+    Some(match found {
+        FileSystem::Memory | FileSystem::Network => Remark::error("server.state", what, cure),
+        _ => Remark::warning("server.state", what, cure),
+    })
+}
+
+/// A state folder into which everybody may look.
+fn open_state(state: &Path) -> Option<Remark> {
+    let mode = std::fs::metadata(state).ok()?.permissions().mode();
+    let state = state.display();
+    (mode & 0o007 != 0).then(|| {
+        let what = format!("everybody on this machine may enter the state folder {state}");
+        Remark::warning("server.state", what, format!("`chmod 700 {state}`"))
+    })
+}
+
+/// Addresses without which the program does not start here.
+fn absent_addresses(config: &Config) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for (number, listen) in config.mail.listen.iter().enumerate() {
+        let needed = listen.when_absent == WhenAbsent::Fail;
+        for (position, address) in listen.address.iter().enumerate().filter(|_| needed) {
+            if !is_here(address.ip()) {
+                let key = format!("mail.listen.{number}.address.{position}");
+                let what = format!(
+                    "this machine does not have {}: `lamppost run` does not start",
+                    address.ip()
+                );
+                let cure = "`ip address` lists those that it has: correct the address, or set \
+                            `when-absent = \"wait\"`, which listens once it appears";
+                remarks.push(Remark::warning(&key, what, cure));
+            }
+        }
+    }
+    remarks
+}
+
+/// Whether this machine has an address: only then can a socket be bound to it.
+pub(super) fn is_here(address: IpAddr) -> bool {
+    // A port of its own, of another protocol: nothing that listens is in the way.
+    let bound = UdpSocket::bind((address, 0)).map_err(|error| error.kind());
+    !bound.is_err_and(|kind| kind == ErrorKind::AddrNotAvailable)
+}
+
+/// A postmaster without an account, as far as this user may read the accounts.
+fn unknown_postmaster(opened: &Opened) -> Option<Remark> {
+    let postmaster: Address = opened.config.mail.postmaster.as_ref()?.parse().ok()?;
+    let database = Database::open_to_read(&opened.accounts()).ok()?;
+    let accounts = super::wait(lamppost_accounts::listed(&database)).ok()?.ok()?;
+    let is_postmaster =
+        |account: &Address| account.as_str().eq_ignore_ascii_case(postmaster.as_str());
+    if accounts.iter().any(is_postmaster) {
+        return None;
+    }
+    let what = format!("there is no account {postmaster}: mail to postmaster has nowhere to go");
+    let cure =
+        format!("`lamppost account add {postmaster}` makes it; or name an account that is there");
+    Some(Remark::warning("mail.postmaster", what, cure))
 }

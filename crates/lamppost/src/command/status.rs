@@ -1,10 +1,11 @@
 //! status and reload.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use lamppost_console::{ClientError, RelayStatus, Status as Shown};
+use lamppost_console::{Blocked, ClientError, RelayStatus, Status as Shown};
 use lamppost_telemetry::State;
 
 use super::{client, out, unanswered};
@@ -41,7 +42,8 @@ fn text(status: &Shown) -> String {
         .iter()
         .map(|one| {
             let state = if one.listening { "listening" } else { "waiting for the address" };
-            [one.address.clone(), one.kind.clone(), one.tls.clone(), state.to_owned()]
+            let (kind, tls) = out::words_of(one);
+            [one.address.as_str(), kind, tls, state].map(str::to_owned)
         })
         .collect();
     text.push_str(&out::table(["LISTENER", "FOR", "TLS", "STATE"], &listeners));
@@ -61,6 +63,16 @@ fn text(status: &Shown) -> String {
     );
     if let Some(relay) = &host.relay {
         text.push_str(&relay_line(relay, queue.waiting_for_relay));
+    }
+    let Blocked { addresses, accounts } = host.blocked;
+    if addresses + accounts > 0 {
+        let addresses = match addresses {
+            1 => "1 address".to_owned(),
+            many => format!("{many} addresses"),
+        };
+        let accounts = out::count(accounts, "account");
+        let _infallible =
+            writeln!(text, "blocked   {addresses}, {accounts}, after wrong passwords");
     }
     if let Some(fault) = &queue.fault {
         let _infallible = writeln!(text, "FAIL      spool: {fault}");
@@ -100,9 +112,42 @@ fn relay_line(relay: &RelayStatus, waiting: u64) -> String {
 
 /// Make the running program read its file again.
 pub(crate) async fn reload(place: &Place) -> Result<(), Failure> {
-    match client(place)?.post::<serde_json::Value>("/v1/reload", &()).await {
+    let client = client(place).map_err(|failure| {
+        failure.or_cure("a running program was not asked: its configuration stays in force")
+    })?;
+    let lost = |error: &ClientError| {
+        let failure = unanswered(error);
+        match error {
+            ClientError::NotRunning { .. } => failure.cure(
+                "start it with `lamppost run`; if it runs and `state` or `control-socket` was \
+                 changed in the file since, name its folder with --state DIR: `lamppost run` \
+                 printed it",
+            ),
+            _ => failure,
+        }
+    };
+    let status: Shown = client.get("/v1/status").await.map_err(|error| lost(&error))?;
+    if let (Some(named), Some(its)) = (place.named_file(), &status.host.file)
+        && !is_same(&named, its)
+    {
+        let (named, its) = (named.display(), its.display());
+        let what = format!("the running program reads {its}, not {named}");
+        return Err(Failure::new(Code::Usage, what).cure(format!(
+            "`lamppost reload --config {its}` makes it read its own again; for another file, \
+             start it again with `lamppost run --config {named}`"
+        )));
+    }
+    match client.post::<serde_json::Value>("/v1/reload", &()).await {
         Ok(done) => out::print(&format!("{}\n", done["done"].as_str().unwrap_or("reloaded"))),
         Err(ClientError::Refused(text)) => Err(Failure::new(Code::Config, text)),
-        Err(error) => Err(unanswered(&error)),
+        Err(error) => Err(lost(&error)),
     }
+}
+
+/// Whether two paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| {
+        path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned())
+    };
+    whole(one) == whole(other)
 }

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lamppost_config::{Config, Kind, Listen, TlsMode, WhenAbsent};
+use lamppost_config::{Kind, Listen, TlsMode, WhenAbsent};
 use lamppost_console::ListenerStatus;
-use lamppost_net::{BindCause, Listener};
+use lamppost_net::{BindCause, BindError, Listener};
 
 use crate::exit::{Code, Failure};
+use crate::place::Opened;
 
 /// How often an absent address is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -21,17 +22,19 @@ pub(super) struct Bound {
 }
 
 /// Binds all listeners of the mail service and of the metrics endpoint.
-pub(super) fn bind(config: &Config) -> Result<(Vec<Bound>, Vec<Listener>), Failure> {
+pub(super) fn bind(opened: &Opened) -> Result<(Vec<Bound>, Vec<Listener>), Failure> {
+    let config = &opened.config;
     let mut problems = Vec::new();
     let mut mail = Vec::new();
-    for listen in &config.mail.listen {
-        for &address in &listen.address {
+    for (number, listen) in config.mail.listen.iter().enumerate() {
+        for (position, &address) in listen.address.iter().enumerate() {
             let listener = match (Listener::bind(address), listen.when_absent) {
                 (Ok(listener), _) => Some(listener),
                 (Err(error), WhenAbsent::Skip) if is_absent(&error.cause) => continue,
                 (Err(error), WhenAbsent::Wait) if is_absent(&error.cause) => None,
                 (Err(error), _) => {
-                    problems.push(error.to_string());
+                    let key = format!("mail.listen.{number}.address.{position}");
+                    problems.push(problem(&error, opened, &key));
                     continue;
                 }
             };
@@ -39,17 +42,61 @@ pub(super) fn bind(config: &Config) -> Result<(Vec<Bound>, Vec<Listener>), Failu
         }
     }
     let mut metrics = Vec::new();
-    for &address in &config.metrics.listen {
+    for (number, &address) in config.metrics.listen.iter().enumerate() {
         match Listener::bind(address) {
             Ok(listener) => metrics.push(listener),
-            Err(error) => problems.push(format!("{error} ([metrics] listen)")),
+            Err(error) => {
+                problems.push(problem(&error, opened, &format!("metrics.listen.{number}")));
+            }
         }
     }
     if problems.is_empty() {
         return Ok((mail, metrics));
     }
-    Err(Failure::new(Code::Unavailable, problems.join("\nerror: "))
-        .cure("stop what holds the address, or change the address in the configuration file"))
+    Err(Failure::new(Code::Unavailable, told(&problems)))
+}
+
+/// Each problem on a line; neighbours with the same cure share it.
+fn told(problems: &[Problem]) -> String {
+    let mut lines = Vec::new();
+    for alike in problems.chunk_by(|one, other| one.cure == other.cure) {
+        lines.extend(alike.iter().map(|problem| format!("error: {}", problem.what)));
+        lines.extend(alike.first().map(|problem| format!("  help: {}", problem.cure)));
+    }
+    lines.join("\n")
+}
+
+/// Why an address cannot be listened on, and what to do about it.
+struct Problem {
+    what: String,
+    cure: String,
+}
+
+/// An address that cannot be listened on: where it stands, why, and what to do about it.
+fn problem(error: &BindError, opened: &Opened, key: &str) -> Problem {
+    let BindError { address, cause } = error;
+    let port = address.port();
+    let place = opened.place_of(key).map(|place| format!(" ({place})")).unwrap_or_default();
+    let cure = match cause {
+        _ if is_absent(cause) => {
+            let wait = if key.starts_with("mail.listen") {
+                ", or set `when-absent = \"wait\"`, which listens once it appears"
+            } else {
+                ""
+            };
+            format!("`ip address` lists those that it has: correct the address{wait}")
+        }
+        BindCause::Taken { .. } if opened.file.is_none() => {
+            "stop what holds it: the addresses of the demo are fixed".to_owned()
+        }
+        BindCause::Taken { .. } => "stop what holds it, or name another address".to_owned(),
+        BindCause::NotPermitted => format!(
+            "begin it as root or with the capability CAP_NET_BIND_SERVICE (`AmbientCapabilities=` \
+             of a systemd unit), or name a port from 1024 on instead of {port}"
+        ),
+        _ => "name an address that can be listened on".to_owned(),
+    };
+    Problem { what: format!("cannot listen on {address}{place}: {cause}"), cure }
 }
 
 /// Waits until the machine has the address.
@@ -82,13 +129,13 @@ impl Bound {
         ListenerStatus {
             address: self.address.to_string(),
             kind: match self.listen.kind {
-                Kind::Mx => "other servers (mx)",
+                Kind::Mx => "mx",
                 Kind::Submission => "submission",
             }
             .into(),
             tls: match self.listen.tls {
                 TlsMode::Off => "off",
-                TlsMode::StartTls => "STARTTLS",
+                TlsMode::StartTls => "starttls",
                 TlsMode::Implicit => "implicit",
             }
             .into(),

@@ -27,7 +27,7 @@ use lamppost_net::{Clock, Drain, KeyPair, Listener, ServerTls, SystemClock, demo
 use lamppost_queue::{Ends, Queue};
 use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, IntakeRequest};
 use lamppost_smtp::Secret;
-use lamppost_telemetry::{Format, Guard, Health, Kept, Metrics};
+use lamppost_telemetry::{Format, Guard, Health, Kept, Metrics, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level as LogLevel, info, warn};
 
@@ -36,6 +36,7 @@ use self::program::Program;
 use crate::command::out;
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
+use crate::state_files::{self, database_failure, folder_failure};
 
 /// Runs the services until told to stop.
 pub(crate) fn run(place: &Place) -> Result<(), Failure> {
@@ -67,7 +68,7 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let config = &opened.config;
     // Taken before anything begins, so that no early signal is missed.
     let mut signals = Signals::new()?;
-    let (mail, metrics_listeners) = listeners::bind(config)?;
+    let (mail, metrics_listeners) = listeners::bind(&opened)?;
     let _log = start_log(&opened)?;
     let hostname = opened.hostname();
     let tls = tls(&opened, &hostname)?;
@@ -86,7 +87,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     }
 
     let program = Arc::new(Program {
-        file: opened.file.clone(),
+        // Those who ask for it may stand elsewhere.
+        file: opened.file.as_ref().map(|file| std::path::absolute(file).unwrap_or(file.clone())),
         state: opened.state.clone(),
         hostname,
         config: parking_lot::Mutex::new(config.clone()),
@@ -99,6 +101,10 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         relay,
         tls,
     });
+    program.warn_of_certificate();
+    if let Some(owner) = state_files::other_owner(&opened.state) {
+        warn!(state = %opened.state.display(), owner, "the state is another user's, and what root makes in it now that user cannot open");
+    }
     serve_control(&opened, (control, intake), &program)?;
     tokio::spawn(watch_certificate(program.clone()));
     let welcome = match opened.file {
@@ -173,7 +179,7 @@ async fn wire(
     let ends = Ends { intake, control, content, delivery: delivery_port, routing: routing_port };
     let settings = settings::queue(config, &opened.state, hostname);
     let queue = Queue::start(settings, clock.clone(), metrics.clone(), ends).await;
-    let queue = queue.map_err(|error| Failure::of(Code::Unavailable, &error))?;
+    let queue = queue.map_err(|error| unstarted(&error, opened))?;
     let settings = settings::policy(config, hostname);
     let policy = Policy::new(settings, accounts, greylist.clone(), clock.clone());
     tokio::spawn(policy.clone().run(policy_inbox));
@@ -185,6 +191,25 @@ async fn wire(
     let front = Arc::new(Front::new(settings, ends, (clock, metrics.clone()), drain.clone()));
     let (control, intake) = (control_port, intake_port);
     Ok(Roles { front, queue, policy, greylist, relay, control, intake, drain, password })
+}
+
+/// Why the queue did not start; a folder that does not do is told with who named it.
+fn unstarted(error: &lamppost_queue::StartError, opened: &Opened) -> Failure {
+    match error {
+        lamppost_queue::StartError::Volatile { .. } => {}
+        lamppost_queue::StartError::Disk { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            return folder_failure(&opened.state.join("spool"), error);
+        }
+        _ => return Failure::of(Code::Unavailable, error),
+    }
+    let cure = match opened.place_of("server.state") {
+        _ if opened.state_is_named => "name a folder on a disk with --state".to_owned(),
+        Some(place) => format!("`state` at {place} names the folder: name one on a disk"),
+        None => "name a folder on a disk: `state` in [server], or --state DIR".to_owned(),
+    };
+    Failure::of(Code::Config, error).cure(cure)
 }
 
 /// The signals that end the program or make it read its file again.
@@ -225,7 +250,8 @@ impl Signals {
 fn start_log(opened: &Opened) -> Result<Guard, Failure> {
     let outcomes = opened.outcomes();
     std::fs::create_dir_all(&outcomes).map_err(|error| {
-        Failure::at(Code::Io, &format!("cannot make {}", outcomes.display()), &error)
+        let error = std::io::Error::other(format!("cannot make {}: {error}", outcomes.display()));
+        folder_failure(&outcomes, &error)
     })?;
     let format = match opened.config.log.format {
         LogFormat::Auto => Format::Auto,
@@ -243,7 +269,10 @@ fn start_log(opened: &Opened) -> Result<Guard, Failure> {
     let log = &opened.config.log;
     let kept = Kept { size_max: log.outcomes_size_max.0, files_max: log.outcomes_files_max };
     let settings = lamppost_telemetry::Settings { format, level, outcomes, kept };
-    lamppost_telemetry::start(&settings).map_err(|error| Failure::of(Code::System, &error))
+    lamppost_telemetry::start(&settings).map_err(|error| match &error {
+        StartError::Outcomes { path, .. } => folder_failure(path, &error),
+        _ => Failure::of(Code::System, &error),
+    })
 }
 
 /// The certificate, if any listener needs one.
@@ -270,18 +299,19 @@ fn secret_path(secret: &lamppost_config::Secret) -> Result<PathBuf, Failure> {
 }
 
 async fn open_accounts(opened: &Opened) -> Result<Accounts, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
-    let database =
-        Database::open(&opened.accounts(), Survives::PowerCut).map_err(|e| failed(&e))?;
+    let path = opened.accounts();
+    let failed = |error: &_| database_failure(&path, error);
+    let database = Database::open(&path, Survives::PowerCut).map_err(|e| failed(&e))?;
     Accounts::open(database, settings::accounts(&opened.config)).await.map_err(|e| failed(&e))
 }
 
 async fn open_greylist(opened: &Opened) -> Result<Greylist, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::of(Code::Io, error);
     // A file of its own: a power cut may cost the last triplets, which only come back later.
     let path = opened.state.join("greylist.db");
-    let database = Database::open(&path, Survives::Kill).map_err(|e| failed(&e))?;
-    let store = SqliteStore::open(database).await.map_err(|e| failed(&e))?;
+    let database = Database::open(&path, Survives::Kill);
+    let database = database.map_err(|error| database_failure(&path, &error))?;
+    let store = SqliteStore::open(database).await;
+    let store = store.map_err(|error| Failure::of(Code::Io, &error))?;
     Ok(Greylist::new(settings::greylist(&opened.config), Box::new(store)))
 }
 
@@ -358,11 +388,9 @@ fn banner(
     for bound in mail {
         let status = bound.status();
         let waiting = if status.listening { "" } else { ", once the address appears" };
-        let _infallible = writeln!(
-            text,
-            "  smtp      {} for {}, TLS: {}{waiting}",
-            status.address, status.kind, status.tls
-        );
+        let (kind, tls) = out::words_of(&status);
+        let _infallible =
+            writeln!(text, "  smtp      {} for {kind}, TLS: {tls}{waiting}", status.address);
     }
     for listener in metrics {
         let _infallible = writeln!(text, "  metrics   http://{}/metrics", listener.address());

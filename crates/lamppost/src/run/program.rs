@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lamppost_config::Config;
-use lamppost_console::{Host, HostStatus, ListenerStatus, ReloadError};
+use lamppost_console::{Blocked, Host, HostStatus, ListenerStatus, ReloadError};
 use lamppost_delivery::Relay;
 use lamppost_greylist::Greylist;
 use lamppost_mail::policy::Policy;
 use lamppost_net::ServerTls;
 use lamppost_telemetry::{Health, Metrics, State};
 use parking_lot::Mutex;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{relay, settings};
 use crate::exit::chain;
+use crate::named_files::{self, Wrong};
 use crate::place;
 
 /// What runs.
@@ -50,6 +51,7 @@ impl Program {
         let relay = relay::settings(&new, &self.hostname)
             .map_err(|failure| ReloadError(format!("error: {}", failure.text())))?;
         self.reload_tls().map_err(|text| ReloadError(format!("error: {text}")))?;
+        self.warn_of_certificate();
         self.greylist.set_policy(settings::greylist(&new));
         // The way out is there before anybody is sent along it.
         self.relay.set(relay);
@@ -65,16 +67,29 @@ impl Program {
         settled.mail.sendmail.trusted_users.clone_from(&new.mail.sendmail.trusted_users);
         let waiting = unlike(&settled, &new);
         *old = settled;
-        info!("configuration read again");
+        let restart = waiting.join(", ");
         let file = file.display();
+        if waiting.is_empty() {
+            info!(%file, "configuration read again");
+        } else {
+            info!(%file, restart, "configuration read again; what is changed in these sections takes a restart");
+        }
         Ok(if waiting.is_empty() {
             format!("{file} is in force.")
         } else {
             format!(
-                "{file} is in force, except for what is changed in {}: that takes a restart.",
-                waiting.join(", ")
+                "{file} is in force, except for what is changed in {restart}: that takes a restart."
             )
         })
+    }
+
+    /// Tells what clients will find wrong with the certificate.
+    pub(super) fn warn_of_certificate(&self) {
+        let is_made_here = self.config.lock().tls.files.is_none();
+        let Some(tls) = self.tls.as_ref().filter(|_| !is_made_here) else { return };
+        for Wrong { what, cure } in named_files::ages(&tls.files().certificate, &self.hostname) {
+            warn!(reason = what, cure, "clients may refuse the certificate");
+        }
     }
 
     /// Reads the certificate again if its files changed.
@@ -126,14 +141,24 @@ impl Host for Program {
             pid: std::process::id(),
             uptime_s: self.begun.elapsed().as_secs(),
             state: self.state.clone(),
+            file: self.file.clone(),
             listeners: listeners.collect(),
             sessions: self.metrics.smtp_sessions_open.get(),
             relay: self.relay.standing().map(relay::status),
+            blocked: {
+                let (addresses, accounts) = self.policy.blocked();
+                Blocked { addresses: addresses as u64, accounts: accounts as u64 }
+            },
             health: self.health.facts(),
         }
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
-        Box::pin(async { self.reload_now() })
+        Box::pin(async {
+            self.reload_now().map_err(|ReloadError(text)| match self.file {
+                Some(_) => ReloadError(format!("{text}\n\nThe old configuration stays in force.")),
+                None => ReloadError(text),
+            })
+        })
     }
 }

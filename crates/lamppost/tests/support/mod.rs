@@ -8,6 +8,8 @@
 )]
 
 pub(crate) mod accounting;
+#[cfg(feature = "peers")]
+pub(crate) mod debian;
 pub(crate) mod kills;
 pub(crate) mod mounted;
 #[cfg(feature = "peers")]

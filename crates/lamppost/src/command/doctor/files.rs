@@ -1,21 +1,17 @@
 //! The service's own files: the certificate, the databases, and who may read what.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use lamppost_accounts::Accounts;
 use lamppost_config::TlsMode;
-use lamppost_database::{Database, Survives};
-use lamppost_net::{Certificate, Clock as _, SystemClock};
+use lamppost_database::{Database, DatabaseError};
+use lamppost_net::{CertificateFacts, Clock as _, SystemClock};
 
 use super::Finding;
-use crate::command::out;
+use crate::command::{out, remarks};
 use crate::exit::chain;
+use crate::named_files::{self, Wrong};
 use crate::place::Opened;
-
-/// How long before its end a certificate should have been renewed.
-const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// The certificate that clients see: until when, and for which name.
 pub(super) fn certificate(opened: &Opened) -> Vec<Finding> {
@@ -27,45 +23,29 @@ pub(super) fn certificate(opened: &Opened) -> Vec<Finding> {
         Some((certificate, _)) => certificate.path(),
         None => Some(opened.state.join("tls/certificate.pem")),
     };
-    let Some(path) = path.filter(|path| path.exists()) else {
-        let cure = "`lamppost check` tells about its files; one of the demo is made at the start";
-        return vec![Finding::warn(area, "it is not there to be looked at", cure)];
-    };
-    let shown = path.display();
-    let certificate = match Certificate::read(&path) {
-        Ok(Some(certificate)) => certificate,
-        Ok(None) => {
-            let what = format!("{shown} holds no certificate in PEM");
-            return vec![Finding::fail(area, what, "name a certificate chain in PEM")];
-        }
-        Err(error) => {
-            let what = format!("{shown} cannot be read: {error}");
-            let cure = "run this as root, or as the user that lamppost runs as";
-            return vec![Finding::fail(area, what, cure)];
-        }
-    };
-    let renew = "renew it: the running program takes new files by itself";
-    let left = certificate.ends().map(|ends| ends.checked_sub(SystemClock.now()));
-    let term = match left {
-        None => Finding::warn(area, format!("{shown} does not tell when it ends"), renew),
-        Some(None) => Finding::fail(area, format!("{shown} has ended"), renew),
-        Some(Some(left)) => {
-            let what = format!("{shown} ends in {}", out::age(left));
-            if left < RENEWED_BEFORE {
-                Finding::warn(area, what, renew)
-            } else {
-                Finding::ok(area, what)
-            }
-        }
-    };
     let hostname = opened.hostname();
-    let name = if certificate.is_for(&hostname) {
-        Finding::ok(area, format!("it is for {hostname}"))
-    } else {
-        let what = format!("it is not for {hostname}, by which this host greets");
-        Finding::warn(area, what, "get one with that name, or set `hostname` in [server]")
+    let facts = path.as_ref().and_then(|path| CertificateFacts::read(path, &hostname));
+    let (Some(path), Some(facts)) = (path, facts) else {
+        // What is wrong with files that the configuration names is told with the configuration.
+        let own = "the one that the program makes itself is not there, or cannot be read";
+        let cure = "it is made at the start; run this as root or as the user that lamppost runs as";
+        let is_named = config.tls.files.is_some();
+        return if is_named { Vec::new() } else { vec![Finding::warn(area, own, cure)] };
     };
-    let mut findings = vec![term, name];
+    let left = facts.not_after.map(|end| end.checked_sub(SystemClock.now()));
+    let wrong = named_files::ages(&path, &hostname);
+    let mut findings: Vec<_> = wrong
+        .into_iter()
+        .map(|Wrong { what, cure }| match left {
+            Some(None) => Finding::fail(area, what, cure),
+            _ => Finding::warn(area, what, cure),
+        })
+        .collect();
+    if findings.is_empty() {
+        let term = left.flatten().map(|left| format!(", and ends in {}", out::age(left)));
+        let what = format!("{} is for {hostname}{}", path.display(), term.unwrap_or_default());
+        findings.push(Finding::ok(area, what));
+    }
     if config.tls.files.is_none() {
         let what = "it is made by this program itself: others do not trust it";
         let cure = "name one of a public authority in [tls]";
@@ -83,66 +63,53 @@ pub(super) async fn databases(opened: &Opened) -> Vec<Finding> {
         "run this as the user that lamppost runs as; a damaged file comes back from a backup";
     let file = opened.accounts();
     let (shown, add) = (file.display(), "`lamppost account add ADDRESS` makes one");
-    if file.exists() {
-        findings.push(match accounts(&file).await {
+    findings.push(match file.try_exists() {
+        Ok(true) => match accounts(&file).await {
             Ok(0) => Finding::warn(area, format!("{shown} opens, and nobody has an account"), add),
             Ok(count) => Finding::ok(area, format!("{shown}, {}", out::count(count, "account"))),
-            Err(why) => Finding::fail(area, why, cure),
-        });
-    } else {
-        let what = format!("{shown} is not there yet: nobody has an account");
-        findings.push(Finding::warn(area, what, add));
-    }
+            Err(error) => Finding::fail(area, chain(&error), cure),
+        },
+        Ok(false) => {
+            let what = format!("{shown} is not there yet: nobody has an account");
+            Finding::warn(area, what, add)
+        }
+        Err(error) => Finding::fail(area, format!("{shown} cannot be looked at: {error}"), cure),
+    });
     if greylist.exists() {
-        findings.push(match Database::open(&greylist, Survives::Kill) {
-            Ok(_) => Finding::ok(area, greylist.display().to_string()),
+        findings.push(match readable(&greylist).await {
+            Ok(()) => Finding::ok(area, greylist.display().to_string()),
             Err(error) => Finding::fail(area, chain(&error), cure),
         });
     }
     findings
 }
 
-async fn accounts(path: &Path) -> Result<u64, String> {
-    let database = Database::open(path, Survives::PowerCut).map_err(|error| chain(&error))?;
-    let accounts = Accounts::open(database, lamppost_accounts::Settings::default()).await;
-    let listed = accounts.map_err(|error| chain(&error))?.list().await;
-    listed.map(|listed| listed.len() as u64).map_err(|error| chain(&error))
+async fn accounts(path: &Path) -> Result<u64, DatabaseError> {
+    let database = Database::open_to_read(path)?;
+    Ok(lamppost_accounts::listed(&database).await?.len() as u64)
+}
+
+async fn readable(path: &Path) -> Result<(), DatabaseError> {
+    let database = Database::open_to_read(path)?;
+    // To open what is no database does not fail; to ask it something does.
+    let ask = "SELECT count(*) FROM sqlite_schema";
+    database.run("read", move |connection| connection.query_row(ask, [], |_| Ok(()))).await
 }
 
 /// Whether secrets are kept from others.
 pub(super) fn permissions(opened: &Opened) -> Vec<Finding> {
     let area = "permissions";
-    let mut findings = Vec::new();
-    let mut secrets = vec![opened.accounts(), opened.state.join("tls/key.pem")];
-    let config = &opened.config;
-    secrets.extend(config.tls.files.as_ref().and_then(|(_, key)| key.path()));
-    secrets.extend(config.mail.relay.login.as_ref().and_then(|(_, secret)| secret.path()));
-    // What nobody may enter hides what is in it.
-    let is_hidden =
-        |path: &PathBuf| path.starts_with(&opened.state) && !is_open(&opened.state, 0o077);
-    for path in secrets.iter().filter(|path| path.exists() && !is_hidden(path)) {
-        if is_open(path, 0o007) {
-            let what = format!("everybody may read or change the secret {}", path.display());
-            findings.push(Finding::fail(area, what, format!("chmod o-rwx {}", path.display())));
-        }
-    }
-    if opened.state.exists() && is_open(&opened.state, 0o077) {
-        let shown = opened.state.display();
-        let what = format!("others may enter the state folder {shown}, where all mail lies");
-        findings.push(Finding::warn(area, what, format!("chmod 0700 {shown}")));
-    }
-    if opened.control_socket.exists() && is_open(&opened.control_socket, 0o007) {
-        let shown = opened.control_socket.display();
+    let open = remarks::open_to_everybody(opened);
+    let mut findings: Vec<_> = open.into_iter().map(|remark| Finding::of(area, remark)).collect();
+    let socket = &opened.control_socket;
+    let mode = socket.metadata().map_or(0, |found| found.permissions().mode());
+    if mode & 0o002 != 0 {
+        let shown = socket.display();
         let what = format!("everybody may write to {shown}; connections of others are closed");
-        findings.push(Finding::warn(area, what, format!("chmod 0600 {shown}")));
+        findings.push(Finding::warn(area, what, format!("`chmod 600 {shown}`")));
     }
     if findings.is_empty() {
         findings.push(Finding::ok(area, "secrets and state are kept from others"));
     }
     findings
-}
-
-/// Whether a file's mode has any of these bits.
-fn is_open(path: &Path, bits: u32) -> bool {
-    path.metadata().is_ok_and(|found| found.permissions().mode() & bits != 0)
 }

@@ -1,7 +1,6 @@
 //! The machine around the service: its name in the DNS, its disk, its clock.
 
-use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
-use std::path::Path;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +9,7 @@ use lamppost_net::{Clock as _, SystemClock};
 
 use super::{Finding, PATIENCE};
 use crate::command::out;
+use crate::command::remarks::{self, is_here};
 use crate::place::Opened;
 
 /// 2026-01-01T00:00:00Z: no machine that runs this program is older.
@@ -18,7 +18,7 @@ const OLDEST: Duration = Duration::from_secs(1_767_225_600);
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// Whether this host's name leads to it, by the system's own resolver.
-pub(super) fn names(opened: &Opened) -> Vec<Finding> {
+pub(super) fn name(opened: &Opened) -> Finding {
     let area = "dns";
     let hostname = opened.hostname();
     let is_private = opened
@@ -27,27 +27,25 @@ pub(super) fn names(opened: &Opened) -> Vec<Finding> {
         .listen
         .iter()
         .all(|listen| listen.address.iter().all(|address| address.ip().is_loopback()));
-    let mut findings = Vec::new();
     match resolve(&hostname) {
         Err(why) => {
             let what = format!("{hostname} is not found: {why}");
             let cure = "give it an A or AAAA record, or set `hostname` in [server] to a name that has one; others may refuse mail of a host without a name";
             // Nobody elsewhere looks for a host that listens for itself alone.
             let finding = Finding::fail(area, what, cure);
-            findings.push(if is_private { finding.milder() } else { finding });
+            if is_private { finding.milder() } else { finding }
         }
         Ok(addresses) => {
             let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             let what = format!("{hostname} is at {}", shown.join(", "));
-            findings.push(if addresses.iter().any(|&address| is_here(address)) {
+            if addresses.iter().any(|&address| is_here(address)) {
                 Finding::ok(area, what)
             } else {
                 let cure = "right when a router passes connections on to this machine; otherwise correct the A and AAAA records";
                 Finding::warn(area, format!("{what}, which is not this machine"), cure)
-            });
+            }
         }
     }
-    findings
 }
 
 /// The addresses of a name. The system's resolver cannot be interrupted: one that hangs is left behind.
@@ -67,11 +65,6 @@ fn resolve(hostname: &str) -> Result<Vec<IpAddr>, String> {
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() { Err("it has no address".into()) } else { Ok(addresses) }
-}
-
-/// Whether this machine has an address: only then can a socket be bound to it.
-pub(super) fn is_here(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// Whether there is space for mail, and whether it stays where it is written.
@@ -112,22 +105,17 @@ pub(super) fn disk(opened: &Opened) -> Vec<Finding> {
             }
         }
     }
-    findings.extend(kind(folder, queue.accept_volatile));
+    findings.extend(match remarks::state_folder(opened) {
+        Some(remark) => Some(Finding::of(area, remark)),
+        None => file_system(folder).ok().map(|found| {
+            let kind = match found {
+                FileSystem::Disk => "is on a disk",
+                _ => "is not on a disk, which `accept-volatile` allows",
+            };
+            Finding::ok(area, format!("{shown} {kind}"))
+        }),
+    });
     findings
-}
-
-fn kind(folder: &Path, accepted: bool) -> Option<Finding> {
-    let (area, shown) = ("disk", folder.display());
-    let volatile = match file_system(folder).ok()? {
-        FileSystem::Disk => return Some(Finding::ok(area, format!("{shown} is on a disk"))),
-        FileSystem::Memory => "in memory, which goes with a power cut",
-        FileSystem::Network => "on another machine, whose promises nobody knows",
-        FileSystem::Overlay => "on a container's layers, which go with the container",
-    };
-    let what = format!("{shown} is {volatile}");
-    let cure = "keep the state on a disk or volume (`state` in [server])";
-    let finding = Finding::fail(area, what, cure);
-    Some(if accepted { finding.milder() } else { finding })
 }
 
 /// Whether the clock can be right. How far it drifts takes a question to elsewhere, which is not asked.

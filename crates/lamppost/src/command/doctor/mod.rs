@@ -7,11 +7,11 @@ mod ports;
 use std::time::Duration;
 
 use clap::Args;
-use lamppost_console::{ClientError, Status};
+use lamppost_config::{Remark, Severity};
+use lamppost_console::{Client, ClientError, Status};
 
-use super::{client, out};
+use super::{out, remarks, wait};
 use crate::exit::{Code, Failure};
-use crate::named_files;
 use crate::place::{Opened, Place};
 
 /// How long anything outside of this program may take to answer.
@@ -60,6 +60,14 @@ impl Finding {
         Self { level: Level::Fail, ..Self::warn(area, what, cure) }
     }
 
+    /// What `lamppost check` tells too.
+    fn of(area: &'static str, remark: Remark) -> Self {
+        match remark.severity {
+            Severity::Error => Self::fail(area, remark.what, remark.cure),
+            Severity::Warning => Self::warn(area, remark.what, remark.cure),
+        }
+    }
+
     /// The same where it does no harm for now.
     fn milder(self) -> Self {
         Self { level: Level::Warn, ..self }
@@ -67,19 +75,21 @@ impl Finding {
 }
 
 impl Doctor {
-    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+    pub(crate) fn execute(self, place: &Place) -> Result<(), Failure> {
         let opened = place.open()?;
         let mut findings = configuration(&opened);
-        let (is_running, program) = program(place).await?;
-        findings.extend(program);
-        findings.extend(ports::look(&opened, is_running).await);
+        findings.extend(wait(async {
+            let (is_running, mut asked) = program(&opened).await;
+            asked.extend(ports::look(&opened, is_running).await);
+            asked
+        })?);
         if !self.no_dns {
-            findings.extend(machine::names(&opened));
+            findings.push(machine::name(&opened));
         }
         findings.extend(machine::disk(&opened));
         findings.push(machine::clock(&opened));
         findings.extend(files::certificate(&opened));
-        findings.extend(files::databases(&opened).await);
+        findings.extend(wait(files::databases(&opened))?);
         findings.extend(files::permissions(&opened));
         if self.json {
             out::json(&findings)?;
@@ -107,35 +117,38 @@ fn text(findings: &[Finding]) -> String {
     lines.collect()
 }
 
-/// What `lamppost check` tells.
+/// What `lamppost check` tells of the file, but for what has an area of its own here.
 fn configuration(opened: &Opened) -> Vec<Finding> {
     let area = "configuration";
     let Some(file) = &opened.file else {
         let cure = "`lamppost init FILE` writes a file to begin with";
         return vec![Finding::warn(area, "the built-in demo, for trying out only", cure)];
     };
-    let wrong = named_files::remarks(&opened.config)
-        .into_iter()
-        .map(|remark| Finding::fail(area, remark.what, remark.cure));
-    let odd = opened.config.remarks().into_iter().map(|remark| {
-        Finding::warn(area, format!("`{}`: {}", remark.key, remark.what), remark.cure)
+    let found = remarks::of_values(opened).into_iter().map(|remark| {
+        let key = remark.key.clone();
+        let mut finding = Finding::of(area, remark);
+        if let Some(line) = opened.place_of(&key) {
+            finding.what = format!("{line}: {}", finding.what);
+        }
+        finding
     });
-    let found: Vec<_> = wrong.chain(odd).collect();
+    let found: Vec<_> = found.collect();
     if found.is_empty() { vec![Finding::ok(area, file.display().to_string())] } else { found }
 }
 
 /// Whether the program runs, and what it says of itself.
-async fn program(place: &Place) -> Result<(bool, Vec<Finding>), Failure> {
+async fn program(opened: &Opened) -> (bool, Vec<Finding>) {
     let area = "program";
-    let Status { host, queue } = match client(place)?.get("/v1/status").await {
+    let client = Client::new(&opened.control_socket);
+    let Status { host, queue } = match client.get("/v1/status").await {
         Ok(status) => status,
         Err(error @ ClientError::NotRunning { .. }) => {
             let cure = "`lamppost run` starts it";
-            return Ok((false, vec![Finding::fail(area, error.to_string(), cure)]));
+            return (false, vec![Finding::fail(area, error.to_string(), cure)]);
         }
         Err(error) => {
             let cure = "run this as root, or as the user that lamppost runs as";
-            return Ok((true, vec![Finding::fail(area, error.to_string(), cure)]));
+            return (true, vec![Finding::fail(area, error.to_string(), cure)]);
         }
     };
     let up = out::age(Duration::from_secs(host.uptime_s));
@@ -153,7 +166,7 @@ async fn program(place: &Place) -> Result<(bool, Vec<Finding>), Failure> {
     findings.extend(queue.fault.map(|fault| Finding::fail("queue", fault, spool)));
     let damage = queue.damage.into_iter().map(|damage| Finding::warn("queue", damage, spool));
     findings.extend(damage);
-    Ok((true, findings))
+    (true, findings)
 }
 
 #[cfg(test)]

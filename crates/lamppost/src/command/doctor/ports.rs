@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt as _, AsyncWriteExt as 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::machine::is_here;
 use super::{Finding, PATIENCE};
+use crate::command::remarks::is_here;
 use crate::place::Opened;
 
 const AREA: &str = "ports";
@@ -22,13 +22,14 @@ pub(super) async fn look(opened: &Opened, is_running: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for listen in &opened.config.mail.listen {
         for &address in &listen.address {
-            if listen.when_absent != WhenAbsent::Fail && !is_here(address.ip()) {
+            if is_here(address.ip()) {
+                let said = greeting(listen, address).await;
+                findings.push(told(&address.to_string(), said, is_running));
+            } else if listen.when_absent != WhenAbsent::Fail {
                 let what = format!("{address} is not an address of this machine now (when-absent)");
                 findings.push(Finding::ok(AREA, what));
-                continue;
             }
-            let said = greeting(listen, address).await;
-            findings.push(told(&address.to_string(), said, is_running));
+            // One that must be there and is not is told with the configuration.
         }
     }
     if let Some(socket) = opened.submit_socket() {

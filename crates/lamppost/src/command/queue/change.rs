@@ -12,9 +12,9 @@ use lamppost_smtp::ReversePath;
 
 use super::filters::Which;
 use super::list::Printer;
-use super::progress::Progress;
 use super::source::Source;
 use super::{client, count, out, unanswered};
+use crate::command::progress::Progress;
 use crate::exit::{Code, Failure};
 use crate::place::Place;
 

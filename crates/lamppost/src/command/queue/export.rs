@@ -10,9 +10,9 @@ use lamppost_console::ClientError;
 use lamppost_roles::{MessageView, QueueId};
 
 use super::filters::Which;
-use super::progress::Progress;
 use super::source::Source;
 use super::{client, count, out};
+use crate::command::progress::Progress;
 use crate::exit::{Code, Failure};
 use crate::place::Place;
 

@@ -7,9 +7,8 @@ mod filters;
 mod import;
 mod known;
 mod list;
-mod progress;
 mod show;
-mod source;
+pub(super) mod source;
 
 use clap::{Args, Subcommand};
 use lamppost_console::ClientError;

@@ -128,7 +128,7 @@ impl Pages<'_> {
 }
 
 /// The queue's settings, as far as they matter while nothing runs.
-pub(super) fn settings(opened: &Opened) -> lamppost_queue::Settings {
+pub(in crate::command) fn settings(opened: &Opened) -> lamppost_queue::Settings {
     lamppost_queue::Settings {
         directory: opened.state.join("spool"),
         segment_size: opened.config.mail.queue.segment_size.0,
@@ -137,7 +137,7 @@ pub(super) fn settings(opened: &Opened) -> lamppost_queue::Settings {
 }
 
 /// What to tell when a spool cannot be opened.
-pub(super) fn unopened(error: &StartError) -> Failure {
+pub(in crate::command) fn unopened(error: &StartError) -> Failure {
     match error {
         StartError::Held { .. } => Failure::of(Code::Unavailable, error).cure(
             "this reads the spool of a program that does not run; of a running one, \

@@ -9,7 +9,7 @@ const QUIET: Duration = Duration::from_millis(700);
 const EVERY: Duration = Duration::from_millis(200);
 
 /// A count that goes up.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     noun: &'static str,
     done: u64,
     next: Instant,
@@ -19,13 +19,13 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Nothing is done yet of what the noun names, such as `messages deleted`.
-    pub(super) fn new(noun: &'static str) -> Self {
+    pub(crate) fn new(noun: &'static str) -> Self {
         let is_wanted = io::stderr().is_terminal();
         Self { noun, done: 0, next: Instant::now() + QUIET, is_shown: false, is_wanted }
     }
 
     /// So many more are done.
-    pub(super) fn add(&mut self, more: u64) {
+    pub(crate) fn add(&mut self, more: u64) {
         self.done += more;
         if self.is_wanted && Instant::now() >= self.next {
             self.next = Instant::now() + EVERY;
