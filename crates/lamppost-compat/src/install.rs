@@ -29,8 +29,8 @@ pub enum Standing {
 /// Why a program was not put into a folder, or not taken out.
 #[derive(Debug)]
 pub enum InstallError {
-    /// Something of somebody else is there.
-    InTheWay {
+    /// Something of somebody else is there, and stays.
+    Foreign {
         /// Where.
         path: PathBuf,
         /// What it is.
@@ -48,8 +48,8 @@ pub enum InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InTheWay { path, what } => {
-                write!(f, "{} is in the way: it is {what}, none of ours", path.display())
+            Self::Foreign { path, what } => {
+                write!(f, "{} is not Lamppost's and stays: {what}", path.display())
             }
             Self::Step { step, .. } => f.write_str(step),
         }
@@ -59,7 +59,7 @@ impl fmt::Display for InstallError {
 impl error::Error for InstallError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::InTheWay { .. } => None,
+            Self::Foreign { .. } => None,
             Self::Step { source, .. } => Some(source),
         }
     }
@@ -103,7 +103,7 @@ pub fn look(path: &Path) -> Result<Standing, InstallError> {
 pub fn install(program: &Path, stamp: &Stamp, path: &Path) -> Result<(), InstallError> {
     let standing = look(path)?;
     if let Standing::Foreign(what) = standing {
-        return Err(InstallError::InTheWay { path: path.to_owned(), what });
+        return Err(InstallError::Foreign { path: path.to_owned(), what });
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.lamppost-{}", std::process::id()));
@@ -137,7 +137,7 @@ fn write(program: &Path, stamp: &Stamp, new: &Path) -> Result<(), InstallError> 
 pub fn remove(path: &Path) -> Result<bool, InstallError> {
     match look(path)? {
         Standing::Free => Ok(false),
-        Standing::Foreign(what) => Err(InstallError::InTheWay { path: path.to_owned(), what }),
+        Standing::Foreign(what) => Err(InstallError::Foreign { path: path.to_owned(), what }),
         Standing::Ours(_) => {
             fs::remove_file(path).map_err(step("remove", path))?;
             Ok(true)
@@ -176,7 +176,10 @@ mod tests {
         let check = |what: &str| {
             for error in [install(&program, &stamp("1"), &path), remove(&path).map(drop)] {
                 let error = error.unwrap_err().to_string();
-                assert!(error.contains(what) && error.contains("in the way"), "{error}");
+                assert!(
+                    error.contains(what) && error.contains("is not Lamppost's and stays"),
+                    "{error}"
+                );
             }
             let left = fs::read_dir(folder.path()).unwrap().count();
             assert_eq!(left, 2, "a temporary file stayed");

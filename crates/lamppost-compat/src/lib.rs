@@ -39,8 +39,10 @@ pub fn main() -> ExitCode {
     let mut name =
         Path::new(&called).file_name().unwrap_or_default().to_string_lossy().into_owned();
     // For trying out before it is put anywhere: `lamppost-compat sendmail …`.
-    if name == EXECUTABLE {
-        name = arguments.next().unwrap_or_default().to_string_lossy().into_owned();
+    if name == EXECUTABLE
+        && let Some(wanted) = arguments.next()
+    {
+        name = wanted.to_string_lossy().into_owned();
     }
     let arguments = arguments.collect();
     let done = match name.as_str() {
@@ -49,7 +51,8 @@ pub fn main() -> ExitCode {
         "newaliases" => Ok(()),
         _ => {
             let names = NAMES.map(|(name, _)| name).join(", ");
-            Err(Failure::new(Code::Usage, format!("call this as one of {names}")))
+            let what = format!("there is no such program; it is called as one of {names}");
+            Err(Failure::new(Code::Usage, what))
         }
     };
     match done {

@@ -23,6 +23,6 @@ pub use linger::close_gracefully;
 pub use listener::{BindCause, BindError, Listener};
 pub use local::{LocalBindError, LocalListener, SocketAccess};
 pub use network::Network;
-pub use system_users::{group_id, user_name};
+pub use system_users::{group_id, is_user, user_name};
 pub use tls::{HandshakeError, KeyPair, ServerTls, TlsError};
 pub use tls_client::{ClientTls, ClientTlsError, Trust};

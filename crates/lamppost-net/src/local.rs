@@ -34,6 +34,15 @@ pub enum LocalBindError {
         /// The socket.
         path: PathBuf,
     },
+    /// It cannot be given to the group.
+    #[error("cannot give the socket {path} to its group")]
+    Group {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Something that is no socket has this name.
     #[error("{path} is there, and is no socket")]
     InTheWay {
@@ -76,8 +85,13 @@ impl LocalListener {
         }
         let inner = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
         inner.set_nonblocking(true).map_err(failed)?;
-        let group = access.group.map(rustix::fs::Gid::from_raw);
-        rustix::fs::chown(path, None, group).map_err(|error| failed(error.into()))?;
+        // Hardened units forbid the call itself, also where it would change nothing.
+        if let Some(group) = access.group.map(rustix::fs::Gid::from_raw) {
+            rustix::fs::chown(path, None, Some(group)).map_err(|error| LocalBindError::Group {
+                path: path.to_owned(),
+                source: error.into(),
+            })?;
+        }
         let mode = std::fs::Permissions::from_mode(access.mode);
         std::fs::set_permissions(path, mode).map_err(failed)?;
         Self::from_std(inner, path).map_err(failed)

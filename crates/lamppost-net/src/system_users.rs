@@ -15,6 +15,11 @@ pub fn user_name(uid: u32) -> Option<String> {
     found.or_else(|| (uid == 0).then(|| ROOT.to_owned()))
 }
 
+/// Whether the machine lists a user of this name.
+pub fn is_user(name: &str) -> bool {
+    name == ROOT || find(USERS.as_ref(), |found, _| found == name).is_some()
+}
+
 /// The number of a group, if the machine lists it.
 pub fn group_id(name: &str) -> Option<u32> {
     find(GROUPS.as_ref(), |found, _| found == name).map(|(_, number)| number)
@@ -38,6 +43,7 @@ mod tests {
     #[test]
     fn users_and_groups_are_found_by_their_columns() {
         assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert!(is_user("root") && !is_user("no such user"));
         assert_eq!(group_id("root"), Some(0));
         assert_eq!(group_id("no such group"), None);
         let folder = tempfile::tempdir().unwrap();

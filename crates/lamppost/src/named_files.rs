@@ -62,7 +62,21 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
     {
         fault("mail.relay.tls", authorities(&Trust::System));
     }
+    let sendmail = &config.mail.sendmail;
+    if let Some(group) = sendmail.socket_group.as_ref().filter(|_| sendmail.enabled)
+        && lamppost_net::group_id(group).is_none()
+    {
+        fault("mail.sendmail.socket-group", Err(no_group(group)));
+    }
     remarks
+}
+
+/// A group that the machine does not list.
+pub(crate) fn no_group(name: &str) -> Wrong {
+    Wrong {
+        what: format!("/etc/group lists no group {name}"),
+        cure: "correct the name, or make the group with `groupadd`".into(),
+    }
 }
 
 /// What clients find wrong with the certificate that a configuration names, though the program runs

@@ -235,9 +235,14 @@ fn what_is_ours_is_put_shown_and_removed_and_nothing_else() {
     let path = |name: &str| folder.path().join(name);
     let to = folder.path().to_str().unwrap();
     let compat = |arguments: &[&str]| machine.server.command(&[&["compat"], arguments].concat());
+    let nowhere = path("nowhere");
+    for arguments in [&["install"][..], &["install", "--remove"], &["list"]] {
+        let answer = compat(&[arguments, &[nowhere.to_str().unwrap()]].concat());
+        fails(&answer, 65, "help: make it first, or name another");
+    }
     std::fs::write(path("mailq"), "#!/bin/sh\n").unwrap();
     // All or none.
-    fails(&compat(&["install", to]), 65, "mailq is in the way: it is a file of 10 bytes");
+    fails(&compat(&["install", to]), 65, "mailq is not Lamppost's and stays: a file of 10 bytes");
     assert!(!path("sendmail").exists());
     succeeded(&compat(&["install", to, "sendmail"]));
     succeeded(&compat(&["install", to, "sendmail"]));
@@ -248,10 +253,14 @@ fn what_is_ours_is_put_shown_and_removed_and_nothing_else() {
     assert!(listed.contains("mailq     foreign   a file of 10 bytes"), "{listed}");
     let listed = succeeded(&compat(&["list", "--json", to]));
     assert!(listed.contains("\"state\": \"free\""), "{listed}");
-    fails(&compat(&["install", "--remove", to, "mailq"]), 65, "in the way");
+    fails(&compat(&["install", "--remove", to, "mailq"]), 65, "is not Lamppost's and stays");
     fails(&compat(&["install", to, "rmail"]), 64, "the names are sendmail, mailq, newaliases");
     let removed = succeeded(&compat(&["install", "--remove", to]));
-    assert!(removed.contains("sendmail removed") && removed.contains("left: "), "{removed}");
+    assert!(
+        removed.contains("sendmail removed")
+            && removed.contains("mailq is not Lamppost's and stays"),
+        "{removed}"
+    );
     assert_eq!(std::fs::read(path("mailq")).unwrap(), b"#!/bin/sh\n");
     assert_eq!(support::files(folder.path()), [path("mailq")]);
 }

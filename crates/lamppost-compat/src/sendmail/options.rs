@@ -115,10 +115,11 @@ impl Options {
             ('b', "m") => self.mode = Mode::Message,
             ('b', "s") => self.mode = Mode::Smtp,
             ('b', "p") => self.mode = Mode::List,
-            ('b', _) => {
+            ('b', "d" | "D") => {
                 let what = format!("-b{argument} is not done here; `lamppost run` is the server");
                 return Err(usage(what));
             }
+            ('b', _) => return Err(unknown(&format!("-b{argument}"))),
             // How others queue, log, report and trace is theirs.
             _ => {}
         }
@@ -183,6 +184,7 @@ mod tests {
         for (line, expected) in [
             ("-bd -q1h", "`lamppost run` is the server"),
             ("-z", "no option -z;"),
+            ("-bv you", "no option -bv;"),
             ("--verbose", "no option --verbose;"),
             ("-t -f", "-f needs a word"),
             ("you@b.test -fme@b.test", "options come first"),

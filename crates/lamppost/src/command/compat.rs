@@ -61,6 +61,7 @@ impl CompatCommand {
 impl Install {
     /// The files; those of all names when none is named.
     fn paths(&self) -> Result<Vec<PathBuf>, Failure> {
+        must_be_folder(&self.folder)?;
         let known = || NAMES.iter().map(|(name, _)| *name);
         if let Some(unknown) = self.names.iter().find(|name| !known().any(|one| one == **name)) {
             let names = known().collect::<Vec<_>>().join(", ");
@@ -80,7 +81,7 @@ impl Install {
             if let Standing::Foreign(what) =
                 lamppost_compat::look(path).map_err(|error| failed(&error))?
             {
-                return Err(failed(&InstallError::InTheWay { path: path.clone(), what }));
+                return Err(failed(&InstallError::Foreign { path: path.clone(), what }));
             }
         }
         let mut text = String::new();
@@ -100,8 +101,8 @@ impl Install {
                 }
                 Ok(false) => {}
                 // Who names nothing wants what is ours to be gone, and it is.
-                Err(error @ InstallError::InTheWay { .. }) if self.names.is_empty() => {
-                    let _infallible = writeln!(text, "left: {error}");
+                Err(error @ InstallError::Foreign { .. }) if self.names.is_empty() => {
+                    let _infallible = writeln!(text, "{error}");
                 }
                 Err(error) => return Err(failed(&error)),
             }
@@ -153,6 +154,10 @@ impl List {
             [] => USUAL.iter().map(PathBuf::from).collect(),
             named => named.to_vec(),
         };
+        folders
+            .iter()
+            .filter(|_| !self.folders.is_empty())
+            .try_for_each(|it| must_be_folder(it))?;
         let files = folders
             .iter()
             .flat_map(|folder| NAMES.iter().map(|(name, _)| Found::at(&folder.join(name))));
@@ -172,6 +177,15 @@ impl List {
         }
         out::print(&text)
     }
+}
+
+fn must_be_folder(folder: &Path) -> Result<(), Failure> {
+    let what = match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => format!("{} is no folder", folder.display()),
+        Err(error) => format!("cannot look at the folder {}: {error}", folder.display()),
+    };
+    Err(Failure::new(Code::Data, what).cure("make it first, or name another"))
 }
 
 /// The small executable that comes with this program.
@@ -209,16 +223,13 @@ fn stamp(place: &Place, opened: &Opened) -> Result<Stamp, Failure> {
 
 fn failed(error: &InstallError) -> Failure {
     match error {
-        InstallError::InTheWay { .. } => Failure::of(Code::Data, error).cure(
+        InstallError::Foreign { .. } => Failure::of(Code::Data, error).cure(
             "choose another folder, or remove it by the tools of the package that it belongs to \
              (`dpkg -S FILE` names it)",
         ),
         InstallError::Step { source, .. } => match source.kind() {
             std::io::ErrorKind::PermissionDenied => Failure::of(Code::Permission, error)
                 .cure("run this as root, or choose a folder that you may write to"),
-            std::io::ErrorKind::NotFound => {
-                Failure::of(Code::Data, error).cure("make the folder first")
-            }
             _ => Failure::of(Code::Io, error),
         },
     }

@@ -34,6 +34,7 @@ pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
     remarks.extend(opened.file.iter().flat_map(|file| absent_credentials(file, config)));
     remarks.extend(absent_addresses(config));
     remarks.extend(unknown_postmaster(opened));
+    remarks.extend(unknown_users(config));
     remarks
 }
 
@@ -133,6 +134,17 @@ pub(super) fn is_here(address: IpAddr) -> bool {
     // A port of its own, of another protocol: nothing that listens is in the way.
     let bound = UdpSocket::bind((address, 0)).map_err(|error| error.kind());
     !bound.is_err_and(|kind| kind == ErrorKind::AddrNotAvailable)
+}
+
+/// Trusted users whom this machine does not list: they would not be trusted.
+fn unknown_users(config: &Config) -> Vec<Remark> {
+    let users = config.mail.sendmail.trusted_users.iter().enumerate();
+    let unknown = users.filter(|(_, user)| !lamppost_net::is_user(user)).map(|(number, user)| {
+        let what = format!("/etc/passwd lists no user {user}: nobody is trusted by that name");
+        let key = format!("mail.sendmail.trusted-users.{number}");
+        Remark::warning(&key, what, "correct the name, or leave it out")
+    });
+    unknown.collect()
 }
 
 /// A postmaster without an account, as far as this user may read the accounts.

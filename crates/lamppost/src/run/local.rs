@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use lamppost_mail::Front;
-use lamppost_net::{LocalListener, SocketAccess};
+use lamppost_net::{LocalBindError, LocalListener, SocketAccess};
 
 use super::settings;
 use crate::exit::{Code, Failure};
+use crate::named_files::{self, Wrong};
 use crate::place::Opened;
 
 /// Makes the socket; nothing when it is off.
@@ -16,14 +17,21 @@ pub(super) fn bind(opened: &Opened) -> Result<Option<LocalListener>, Failure> {
     let group = match &sendmail.socket_group {
         None => None,
         Some(name) => Some(lamppost_net::group_id(name).ok_or_else(|| {
-            let what = format!("mail.sendmail.socket-group: there is no group {name}");
-            Failure::new(Code::Config, what).cure("name a group of /etc/group")
+            let Wrong { what, cure } = named_files::no_group(name);
+            Failure::new(Code::Config, what).cure(cure)
         })?),
     };
     let access = SocketAccess { mode: sendmail.socket_mode, group };
     LocalListener::bind(&path, access).map(Some).map_err(|error| {
-        Failure::of(Code::Unavailable, &error)
-            .cure("set another `socket` in [mail.sendmail], or `enabled = false`")
+        let cure = match &error {
+            LocalBindError::Group { .. } => {
+                "the program's user must be in that group, and may need leave: in a unit, \
+                 SupplementaryGroups= and SystemCallFilter=@chown"
+            }
+            LocalBindError::InTheWay { .. } => "set another `socket` in [mail.sendmail]",
+            _ => "set another `socket` in [mail.sendmail], or `enabled = false`",
+        };
+        Failure::of(Code::Unavailable, &error).cure(cure)
     })
 }
 

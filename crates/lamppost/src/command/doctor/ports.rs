@@ -24,7 +24,9 @@ pub(super) async fn look(opened: &Opened, is_running: bool) -> Vec<Finding> {
         for &address in &listen.address {
             if is_here(address.ip()) {
                 let said = greeting(listen, address).await;
-                findings.push(told(&address.to_string(), said, is_running));
+                let cure = "`lamppost status` tells which listeners are there, and the log why others \
+                            are not; a firewall may be in between";
+                findings.push(told(&address.to_string(), said, is_running.then_some(cure)));
             } else if listen.when_absent != WhenAbsent::Fail {
                 let what = format!("{address} is not an address of this machine now (when-absent)");
                 findings.push(Finding::ok(AREA, what));
@@ -34,13 +36,15 @@ pub(super) async fn look(opened: &Opened, is_running: bool) -> Vec<Finding> {
     }
     if let Some(socket) = opened.submit_socket() {
         let shown = socket.display().to_string();
-        findings.push(told(&shown, local_greeting(&socket).await, is_running));
+        let cure = "look who removed it, and who may use it (`ls -l`); a restart makes it again";
+        findings.push(told(&shown, local_greeting(&socket).await, is_running.then_some(cure)));
     }
     findings
 }
 
-/// What is said about an address, by what it greets with.
-fn told(address: &str, greeting: Result<String, String>, is_running: bool) -> Finding {
+/// What is said about an address, by what it greets with; and the cure if the program runs and there is
+/// no answer.
+fn told(address: &str, greeting: Result<String, String>, running: Option<&str>) -> Finding {
     match greeting {
         Ok(line) if line.starts_with("220 ") && line.ends_with("Lamppost") => {
             Finding::ok(AREA, format!("{address} answers"))
@@ -50,12 +54,7 @@ fn told(address: &str, greeting: Result<String, String>, is_running: bool) -> Fi
             Finding::fail(AREA, format!("{address} is answered by somebody else: {line:?}"), cure)
         }
         Err(why) => {
-            let cure = if is_running {
-                "`lamppost status` tells which listeners are there, and the log why others are not; \
-                 a firewall may be in between"
-            } else {
-                "`lamppost run` starts the program"
-            };
+            let cure = running.unwrap_or("`lamppost run` starts the program");
             Finding::fail(AREA, format!("{address} does not answer: {why}"), cure)
         }
     }
