@@ -218,14 +218,6 @@ impl Accounts {
         deleted.then_some(()).ok_or_else(|| AccountError::Unknown(address.clone()))
     }
 
-    /// All accounts by name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn list(&self) -> Result<Vec<Address>, DatabaseError> {
-        table::list(&self.database).await
-    }
-
     async fn hash(&self, password: &Secret) -> Result<String, AccountError> {
         if password.expose().is_empty() {
             return Err(AccountError::EmptyPassword);
@@ -337,7 +329,7 @@ mod tests {
         assert!(matches!(here.add(&demo, &secret("x")).await, Err(AccountError::Exists(_))));
         there.set_password(&demo, &secret("two")).await.unwrap();
         login(&here, PEER, "demo@lamppost.test", "two").await.unwrap();
-        assert_eq!(here.list().await.unwrap(), std::slice::from_ref(&demo));
+        assert_eq!(listed(&here.database).await.unwrap(), std::slice::from_ref(&demo));
         there.delete(&demo).await.unwrap();
         assert_eq!(here.find(&demo).await.unwrap(), None);
         assert!(matches!(here.delete(&demo).await, Err(AccountError::Unknown(_))));

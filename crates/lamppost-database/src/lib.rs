@@ -387,9 +387,19 @@ mod tests {
         assert_eq!(names(Database::open_to_read(&path).unwrap()).await, 1);
         let reader = Database::open_to_read(&path).unwrap();
         assert!(insert(&reader, "bridge").await.is_err());
-        drop((database, reader));
+        let log = folder.path().join("a state%.db-wal");
+        let links = || std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let is_log = |link: &std::fs::DirEntry| {
+            std::fs::read_link(link.path()).is_ok_and(|target| target == log)
+        };
+        let opened = || links().filter(is_log).count();
+        // Connections are closed by their threads, soon. A reader that is the last leaves files behind.
+        drop(reader);
+        while opened() > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(database);
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
-        // The connection is closed by its thread, soon.
         while files() > 1 {
             tokio::task::yield_now().await;
         }

@@ -7,6 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod support;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +19,12 @@ use lamppost_delivery::{MaildirTemplate, Relay, Settings, Way, run};
 use lamppost_disk::Blocking;
 use lamppost_net::link::{Port, link};
 use lamppost_roles::{
-    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Origin,
-    Outcome, Placement, QueueId, Timestamp,
+    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome,
 };
 use lamppost_sim::SimulatedDisk;
-use lamppost_smtp::{Address, Status};
+use lamppost_smtp::Status;
 use lamppost_telemetry::{Health, Metrics};
+use support::job;
 
 /// Bytes of a content that is read piece by piece.
 const LARGE: u64 = 20_000;
@@ -50,26 +52,6 @@ fn role(disk: &SimulatedDisk, way: Way) -> Port<DeliveryRequest, DeliveryAnswer>
     let (port, inbox) = link();
     tokio::spawn(run(settings, Arc::new(disk.clone()), Metrics::new(), inbox, content));
     port
-}
-
-fn job(id: u64, local: &str, content: Content) -> DeliveryJob {
-    let mailbox: Address = format!("{local}@lamppost.test").parse().unwrap();
-    DeliveryJob {
-        placement: Placement { id: QueueId(id), index: 0, mailbox: mailbox.clone() },
-        sender: "sender@elsewhere.test".parse().unwrap(),
-        recipient: mailbox,
-        origin: Origin {
-            session: "s1".into(),
-            peer: "192.0.2.1".parse().unwrap(),
-            helo: "client.test".into(),
-            host: "mail.lamppost.test".into(),
-            protocol: "ESMTP".into(),
-            tls: None,
-            account: None,
-            received: Timestamp(1_800_000_000_000),
-        },
-        content,
-    }
 }
 
 async fn has_no_room(way: Way, kind: ErrorKind, (status, words): (Status, &str)) {

@@ -1,6 +1,8 @@
 //! A Maildir that does not answer holds up nobody else's mail, and gets its own when it answers again.
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +12,11 @@ use lamppost_delivery::{MaildirTemplate, Relay, Settings, Way, run};
 use lamppost_disk::Blocking;
 use lamppost_net::link::{Port, link};
 use lamppost_roles::{
-    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Origin,
-    Outcome, Placement, QueueId, Timestamp,
+    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
 };
 use lamppost_sim::{SilentDisk, SimulatedDisk};
 use lamppost_telemetry::{Health, Metrics, State};
+use support::job;
 
 struct Role {
     port: Port<DeliveryRequest, DeliveryAnswer>,
@@ -101,26 +103,6 @@ impl Role {
 
 static LARGE: [u8; 300_000] = [b'x'; 300_000];
 
-fn job(id: u64, local: &str, content: Content) -> DeliveryJob {
-    let mailbox: lamppost_smtp::Address = format!("{local}@lamppost.test").parse().unwrap();
-    DeliveryJob {
-        placement: Placement { id: QueueId(id), index: 0, mailbox: mailbox.clone() },
-        sender: "sender@elsewhere.test".parse().unwrap(),
-        recipient: mailbox,
-        origin: Origin {
-            session: "s1".into(),
-            peer: "192.0.2.1".parse().unwrap(),
-            helo: "client.test".into(),
-            host: "mail.lamppost.test".into(),
-            protocol: "ESMTP".into(),
-            tls: None,
-            account: None,
-            received: Timestamp(1_800_000_000_000),
-        },
-        content,
-    }
-}
-
 fn small() -> Content {
     Content::Inline(Bytes::from_static(b"Subject: x\n\nx\n"))
 }
@@ -134,7 +116,7 @@ async fn goes_around(way: Way, silent: &'static str, content: Content) {
     let role = Role::start(way);
     // The folders are there, so that any step may be the one that hangs.
     role.persist(&[job(1, "deaf", small()), job(2, "other", small())]).await;
-    role.disk.silence(Some(silent));
+    let quiet = role.disk.silence(silent);
     let mine = [job(3, "deaf", content)];
     let others = [job(4, "other", small()), job(5, "third", small())];
     let all = [&mine[..], &others[..]].concat();
@@ -158,7 +140,7 @@ async fn goes_around(way: Way, silent: &'static str, content: Content) {
         role.persist(&more[1..]).await;
     }
     assert_eq!((role.disk.waiting(), role.came("other")), (1, 12));
-    role.disk.silence(None);
+    drop(quiet);
     role.until_told(State::Ok).await;
     role.persist(&mine).await;
     assert_eq!((role.came("deaf"), role.came("other"), role.came("third")), (2, 12, 1));
@@ -186,7 +168,7 @@ async fn a_maildir_that_does_not_answer_holds_up_no_other() {
 #[tokio::test]
 async fn only_so_many_threads_wait() {
     let role = Role::start(Way::Each);
-    role.disk.silence(Some("/deaf"));
+    let quiet = role.disk.silence("/deaf");
     let role = Arc::new(role);
     let asking: Vec<_> = (0..16)
         .map(|id| {
@@ -212,7 +194,7 @@ async fn only_so_many_threads_wait() {
             () = tokio::task::yield_now() => {}
         }
     }
-    role.disk.silence(None);
+    drop(quiet);
     assert_eq!(waits.await, [Outcome::Done]);
     role.until_told(State::Ok).await;
 }

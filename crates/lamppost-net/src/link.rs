@@ -74,11 +74,6 @@ impl<Q, A> Inbox<Q, A> {
         self.questions.recv().await.map(|(question, asker)| (question, Reply { asker }))
     }
 
-    /// Blocks a thread, not a task, until the next question; nothing when every asker is gone.
-    pub fn next_blocking(&mut self) -> Option<(Q, Reply<A>)> {
-        self.questions.blocking_recv().map(|(question, asker)| (question, Reply { asker }))
-    }
-
     /// A question that is already there.
     pub fn next_waiting(&mut self) -> Option<(Q, Reply<A>)> {
         self.questions.try_recv().ok().map(|(question, asker)| (question, Reply { asker }))

@@ -63,6 +63,9 @@ async fn change_some(
     ids: &[QueueId],
     changes: &mut Changes,
 ) -> Result<(), CommitFailed> {
+    if verb == Verb::Retry {
+        remember(spool, ids);
+    }
     let concerned = sort_out(spool, verb, ids, changes);
     if concerned.is_empty() {
         return Ok(());
@@ -87,6 +90,17 @@ async fn change_some(
     };
     changes.changed += changed as u64;
     Ok(())
+}
+
+/// Remembers recipients whose delivery is under way: they are tried again at once if it fails.
+fn remember(spool: &Spool, ids: &[QueueId]) {
+    let index = spool.index.lock();
+    let mut again = spool.again.lock();
+    for &id in ids {
+        let recipients = index.message(id).into_iter().flat_map(|message| &message.recipients);
+        let under_way = (0_u32..).zip(recipients).filter(|(_, one)| one.is_under_way());
+        again.extend(under_way.map(|(place, _)| (id, place)));
+    }
 }
 
 /// The messages that a verb changes; the others are told.

@@ -44,6 +44,8 @@ pub struct Report {
     pub bodies: u64,
     /// Segment files made ahead, the reserve among them.
     pub spares: u64,
+    /// Records that are missing, and of which nothing else tells what was in them.
+    pub unknown: u64,
     /// What was found that is not as it should be.
     pub findings: Vec<Finding>,
 }
@@ -87,7 +89,8 @@ impl Report {
 pub struct Repaired {
     /// What was done, a line each, for people.
     pub done: Vec<String>,
-    /// Messages that were lost; what is known of each is in a file in `quarantine/`.
+    /// Messages that are damaged for good. What is left of each is in `quarantine/`; they stay in the
+    /// queue until the next start gives them up and tells their senders.
     pub lost: Vec<QueueId>,
     /// The spool as it is now.
     pub report: Report,
@@ -221,7 +224,11 @@ mod tests {
         let records = [1, 2, 3].map(|id| Record::Message(message(id)));
         let drafts =
             records.each_ref().map(|one| Draft::new(one, Bytes::from_static(b"a: b\n\nc\n\n")));
-        let written = log.append(&drafts.each_ref(), Purpose::Mail, true).unwrap();
+        let [first, second, third] = &drafts;
+        let mut written = log.append(&[first, second], Purpose::Mail, true).unwrap();
+        // In a group of its own: it says that those before it were whole once.
+        let last = log.append(&[third], Purpose::Mail, true).unwrap();
+        written.places.extend(last.places);
         if with_checkpoint {
             let mut index = Index::default();
             index.add_segment(log.current().unwrap());
@@ -257,7 +264,10 @@ mod tests {
     fn repair(folder: &Path) -> Vec<QueueId> {
         let repaired = OfflineSpool::open(settings(folder)).unwrap().repair().unwrap();
         assert!(repaired.report.is_sound(), "{repaired:#?}");
-        assert_eq!(repaired.report.findings, [], "a repair leaves nothing to be told");
+        let findings = repaired.report.findings.iter();
+        let told = findings.filter(|one| one.what.contains("is damaged: its ")).count();
+        assert_eq!(repaired.report.findings.len(), told, "nothing else is left to be told");
+        assert_eq!(repaired.lost.len(), told, "they wait for the next start");
         repaired.lost
     }
 
@@ -308,7 +318,7 @@ mod tests {
         let settings = settings(folder.path());
         // A second segment came and went, and the third goes on.
         let segments = [(1, 1024 * 1024)].into();
-        let next = Next { segment: 3, sequence: 9, segments };
+        let next = Next { segment: 3, sequence: 9, segments, voids: Vec::new() };
         drop(Log::begin(Arc::new(RealDisk), settings.clone(), next).unwrap());
         damage(&settings.checkpoints()[0]);
         let (findings, _) = found(folder.path());
@@ -336,8 +346,32 @@ mod tests {
         assert!(findings.iter().all(|one| one.0 == Severity::Damage), "{findings:?}");
         assert!(findings.iter().any(|one| one.1.contains("is lost")), "{findings:?}");
         assert_eq!(repair(folder.path()), [QueueId(3)]);
-        assert_eq!(found(folder.path()), (vec![], vec![1, 2]));
+        assert_eq!(found(folder.path()).1, [1, 2, 3]);
         assert!(settings(folder.path()).quarantine().join(format!("{}.json", QueueId(3))).exists());
+    }
+
+    /// The last byte of a record is one of its content.
+    #[tokio::test]
+    async fn a_message_whose_content_alone_is_damaged_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = spool(folder.path(), false);
+        flip(folder.path(), places[2] - 1);
+        let (findings, messages) = found(folder.path());
+        assert_eq!((findings.len(), messages), (2, vec![1, 2, 3]), "{findings:?}");
+        assert!(findings[1].1.contains("its content in the record"), "{findings:?}");
+        let before = OfflineSpool::open(settings(folder.path())).unwrap().report().unknown;
+        assert_eq!(before, 0);
+        assert_eq!(repair(folder.path()), [QueueId(2)]);
+        let (findings, messages) = found(folder.path());
+        assert_eq!((findings.len(), messages), (1, vec![1, 2, 3]), "{findings:?}");
+        assert_eq!(findings[0].0, Severity::Note);
+        let file = |end| {
+            let name = format!("{}.{end}", QueueId(2));
+            std::fs::read(settings(folder.path()).quarantine().join(name)).unwrap()
+        };
+        assert_eq!(file("eml"), b"a: b\n\nc\n\x0b");
+        assert!(file("damaged").starts_with(b"LREC"));
+        assert!(String::from_utf8(file("json")).unwrap().contains("demo@lamppost.test"));
     }
 
     /// The checkpoint covers the segment, and the one behind it is gone: no numbers tell.
@@ -363,7 +397,8 @@ mod tests {
         let (findings, _) = found(folder.path());
         assert!(findings.iter().all(|one| one.0 == Severity::Damage), "{findings:?}");
         assert_eq!(repair(folder.path()), [QueueId(3)]);
-        assert_eq!(std::fs::read_dir(settings.quarantine()).unwrap().count(), 2);
+        // The part of the segment, and three of the message.
+        assert_eq!(std::fs::read_dir(settings.quarantine()).unwrap().count(), 4);
     }
 
     /// A start moved it there; the messages in it are lost and not done.
@@ -379,7 +414,7 @@ mod tests {
         assert_eq!(messages, [1, 2, 3]);
         assert!(findings.iter().any(|one| one.1.contains("its segment is lost")), "{findings:?}");
         assert_eq!(repair(folder.path()), [1, 2, 3].map(QueueId));
-        assert_eq!(found(folder.path()), (vec![], vec![]));
+        assert_eq!(found(folder.path()).1, [1, 2, 3], "the next start tells their senders");
     }
 
     #[tokio::test]
@@ -393,6 +428,9 @@ mod tests {
             findings.iter().any(|one| one.1 == "the record number 2 is missing"),
             "{findings:?}"
         );
+        let spool = OfflineSpool::open(settings(folder.path())).unwrap();
+        assert_eq!(spool.report().unknown, 1);
+        drop(spool);
         assert_eq!(repair(folder.path()), []);
         assert_eq!(found(folder.path()), (vec![], vec![1, 3]));
         let copies = std::fs::read_dir(settings(folder.path()).quarantine()).unwrap().count();

@@ -43,6 +43,15 @@ impl Spool {
         self.tell_fault();
     }
 
+    /// Sees whether there is room again, where mail was refused for lack of it and none came since.
+    pub(crate) fn look_for_room(&self) {
+        let needed = self.lacking.load(Ordering::Relaxed);
+        if needed > 0 && self.is_free(needed) {
+            self.lacking.store(0, Ordering::Relaxed);
+            self.tell_fault();
+        }
+    }
+
     pub(crate) fn tell_fault(&self) {
         let is_ill = self.fault.lock().is_some() || self.lacking.load(Ordering::Relaxed) > 0;
         self.metrics.spool_fault.set(i64::from(is_ill));

@@ -201,14 +201,21 @@ fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     make_folders(&*disk, &settings)?;
     let lock = Lock::wait(&settings.directory)?;
     check_file_system(&settings)?;
-    let mut replayed = replay::replay(&*disk, &settings, false)?;
+    let mut replayed = replay::replay(&*disk, &settings)?;
     settle::settle(&*disk, &settings, &replayed);
     let messages = replayed.index.messages();
     let mut log = log::Log::begin(disk, settings.clone(), std::mem::take(&mut replayed.next))?;
     info!(messages, spool = %settings.directory.display(), "spool opened");
     let (waiting, orders) = committer::channel();
+    let damaged = std::mem::take(&mut replayed.damaged);
     let spool = Spool::new(settings, means, replayed, orders);
     spool.has_segment(log.current());
+    for (id, why) in damaged {
+        if let Err(error) = spool.quarantine(id, &why) {
+            // It is copied when its turn comes.
+            warn!(queue_id = %id, reason = %error, "a damaged message cannot be copied");
+        }
+    }
     spool.checkpoint_replayed(&mut log);
     spool.measured(log.bytes());
     Ok(Opened { spool, log, waiting, lock })

@@ -25,6 +25,8 @@ pub(crate) struct Next {
     pub(crate) sequence: u64,
     /// The segments that are there, with their bytes.
     pub(crate) segments: BTreeMap<u64, u64>,
+    /// Records of theirs that never happened, to be voided before anything else is written.
+    pub(crate) voids: Vec<Record>,
 }
 
 /// What a group is for.
@@ -78,25 +80,28 @@ impl Log {
     pub(crate) fn begin(
         disk: Arc<dyn Disk>,
         settings: Settings,
-        next: Next,
+        mut next: Next,
     ) -> Result<Self, StartError> {
         let failed = |step, path| move |source| StartError::Disk { step, path, source };
         let spares = Spares::adopt(disk.clone(), &settings);
         let spares = spares.map_err(failed("look into", settings.log()))?;
         let segment = settings.segment(next.segment);
         let last_capacity = next.segments.values().next_back().copied().unwrap_or(0);
+        let voids = std::mem::take(&mut next.voids);
         let mut log = Self {
             disk,
             settings,
             next,
             current: None,
             spares,
-            voids: Vec::new(),
+            voids,
             dirty: false,
             last_capacity,
             is_full: false,
         };
-        log.rotate(0, Purpose::State).map_err(failed("begin the segment", segment))?;
+        // Once another record is written, nobody could tell that they never happened.
+        let begun = log.rotate(0, Purpose::State).and_then(|()| log.sync());
+        begun.map_err(failed("begin the segment", segment))?;
         log.refill_reserve();
         Ok(log)
     }
@@ -162,11 +167,11 @@ impl Log {
         let Some(current) = &mut self.current else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let begin = current.size;
+        let (begin, group) = (current.size, self.next.sequence);
         let mut headers = Vec::with_capacity(drafts.len());
         let mut places = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            headers.push(draft.header(current.id, self.next.sequence));
+            headers.push(draft.header(current.id, self.next.sequence, group));
             places.push(current.size);
             current.size += draft.len() as u64;
             self.next.sequence += 1;

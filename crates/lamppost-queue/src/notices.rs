@@ -35,6 +35,7 @@ pub(crate) async fn run(spool: Arc<Spool>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = spool.notices.notified() => tell_failures(&spool).await,
             _ = look.tick() => {
+                spool.look_for_room();
                 tell_failures(&spool).await;
                 look_at_undeliverable(&spool).await;
                 tell_delays(&spool).await;
@@ -280,7 +281,7 @@ fn original(spool: &Spool, id: QueueId) -> io::Result<Option<(MessageRecord, Byt
 }
 
 /// What is known of a message whose record is damaged.
-fn known(spool: &Spool, id: QueueId) -> Option<MessageRecord> {
+pub(crate) fn known(spool: &Spool, id: QueueId) -> Option<MessageRecord> {
     let index = spool.index.lock();
     let message = index.message(id)?;
     // The account stands for the address; for those elsewhere nothing is known.

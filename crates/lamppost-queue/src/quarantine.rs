@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use lamppost_disk::Disk;
-use lamppost_roles::{MessageView, QueueId};
+use lamppost_roles::{MessageView, QueueId, RecipientState};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
@@ -111,6 +111,28 @@ impl Spool {
         Ok(())
     }
 
+    /// Says which messages lie in the quarantine, until somebody looks after them.
+    pub(crate) fn tell_quarantined(&self) {
+        /// Messages that are named; the folder tells the others.
+        const NAMED_MAX: usize = 10;
+        let known = self.quarantined.lock();
+        if known.is_empty() {
+            return;
+        }
+        let named: Vec<_> = known.keys().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = if known.len() > NAMED_MAX { " …" } else { "" };
+        let folder = self.settings.quarantine();
+        let (messages, them, their) = match known.len() {
+            1 => ("1 damaged message is".to_owned(), "it", "its"),
+            count => (format!("{count} damaged messages are"), "them", "their"),
+        };
+        self.damaged(format!(
+            "{messages} in {}: {}{more}; look at {them}, and remove {their} files",
+            folder.display(),
+            named.join(" ")
+        ));
+    }
+
     /// Copies a message's envelope as it lies in the log, and its content.
     fn copy_content(&self, id: QueueId) -> io::Result<()> {
         let Some((place, aside, size)) =
@@ -123,21 +145,20 @@ impl Spool {
             (folder.join(format!("{id}.damaged")), folder.join(format!("{id}.eml")));
         let segment = self.settings.segment(place.segment);
         let head = (RECORD_HEADER + place.text as usize) as u64;
-        // One that was set aside has no records that could be told from old ones.
-        let has_record = self.disk.look(&segment)?.is_some();
-        if has_record {
-            self.copy(&segment, (place.at, head), &envelope)?;
-        }
+        // Of one that was set aside there are no records that could be told from old ones.
+        self.copy(&segment, (place.at, head), &envelope)?;
         if aside {
-            let body = self.settings.body(id);
-            let is_there = self.disk.look(&body).is_ok_and(|look| look.is_some());
-            return if is_there { self.copy(&body, (0, size), &content) } else { Ok(()) };
+            self.copy(&self.settings.body(id), (0, size), &content)
+        } else {
+            self.copy(&segment, (place.at + head, size), &content)
         }
-        if has_record { self.copy(&segment, (place.at + head, size), &content) } else { Ok(()) }
     }
 
-    /// Copies a part of a file, with zeros for what the disk does not give.
+    /// Copies a part of a file that is there, with zeros for what the disk does not give.
     fn copy(&self, from: &Path, (at, length): (u64, u64), to: &Path) -> io::Result<()> {
+        if !self.disk.look(from).is_ok_and(|look| look.is_some()) {
+            return Ok(());
+        }
         let mut file = self.disk.create(to)?;
         let mut done = 0;
         while done < length {
@@ -156,9 +177,15 @@ impl Spool {
     pub(crate) fn quarantined(&self, id: QueueId) -> Option<MessageView> {
         let why = self.quarantined.lock().get(&id).cloned()?;
         let folder = self.settings.quarantine();
-        let message = note(&*self.disk, &folder.join(format!("{id}.json")))?.message?;
-        let fault =
-            format!("{why}; it left the queue, and what is left of it is in {}", folder.display());
-        Some(MessageView { fault: Some(fault), ..message })
+        let mut message = note(&*self.disk, &folder.join(format!("{id}.json")))?.message?;
+        let fault = format!(
+            "{why}; it left the queue (`lamppost log {id}` tells how), and what is left of it is in {}",
+            folder.display()
+        );
+        // The file tells how they were when the damage was found.
+        for recipient in message.recipients.iter_mut().filter(|one| !one.state.is_settled()) {
+            (recipient.state, recipient.due) = (RecipientState::Failed, None);
+        }
+        Some(MessageView { fault: Some(fault), held: false, ..message })
     }
 }

@@ -9,7 +9,7 @@ use crate::segment::SegmentId;
 /// What a record begins with.
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"LREC";
 /// Bytes of a record's header.
-pub(crate) const RECORD_HEADER: usize = 32;
+pub(crate) const RECORD_HEADER: usize = 36;
 
 /// A recipient of a message: its place in the envelope, from 0.
 pub(crate) type Item = (QueueId, u32);
@@ -35,7 +35,8 @@ pub(crate) enum Record {
     /// A message about a message, together with what it settles there. Its content follows the
     /// record's text.
     Notice { of: QueueId, settles: Settles, message: MessageRecord },
-    /// These records of another segment were answered with a failure and never happened.
+    /// These records of another segment never happened: they were answered with a failure, or were not
+    /// written whole when the program ended.
     Void { segment: u64, first: u64, last: u64 },
 }
 
@@ -122,8 +123,13 @@ impl Draft {
         RECORD_HEADER + self.text.len() + self.content.len()
     }
 
-    /// The record's header.
-    pub(crate) fn header(&self, segment: SegmentId, sequence: u64) -> [u8; RECORD_HEADER] {
+    /// The header of a record in the group that begins with the record of the number `group`.
+    pub(crate) fn header(
+        &self,
+        segment: SegmentId,
+        sequence: u64,
+        group: u64,
+    ) -> [u8; RECORD_HEADER] {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut header = [0; RECORD_HEADER];
         header[..4].copy_from_slice(&RECORD_MAGIC);
@@ -131,10 +137,12 @@ impl Draft {
         header[8..12].copy_from_slice(&length(&self.text).to_le_bytes());
         header[12..16].copy_from_slice(&length(&self.content).to_le_bytes());
         header[16..24].copy_from_slice(&sequence.to_le_bytes());
+        let before = u32::try_from(sequence.saturating_sub(group)).unwrap_or(u32::MAX);
+        header[24..28].copy_from_slice(&before.to_le_bytes());
         let text_sum = text_sum(segment, &header, &self.text);
-        header[24..28].copy_from_slice(&text_sum.to_le_bytes());
+        header[28..32].copy_from_slice(&text_sum.to_le_bytes());
         let content_sum = crc32c::crc32c_append(text_sum, &self.content);
-        header[28..].copy_from_slice(&content_sum.to_le_bytes());
+        header[32..].copy_from_slice(&content_sum.to_le_bytes());
         header
     }
 }
@@ -146,17 +154,19 @@ fn mark(segment: SegmentId) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// Covers the segment's identity, the lengths, the sequence number and the text.
+/// Covers the segment's identity, the lengths, the numbers and the text.
 fn text_sum(segment: SegmentId, header: &[u8; RECORD_HEADER], text: &[u8]) -> u32 {
     let sum = crc32c::crc32c(&segment.number.to_le_bytes());
     let sum = crc32c::crc32c_append(sum, &segment.generation.to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c_append(sum, &header[4..24]), text)
+    crc32c::crc32c_append(crc32c::crc32c_append(sum, &header[4..28]), text)
 }
 
 /// A record's header as it was read; what it says is not proved before the checksums are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordHeader {
     pub(crate) sequence: u64,
+    /// The number of its group's first record.
+    pub(crate) group: u64,
     /// Bytes of text.
     pub(crate) text: u32,
     /// Bytes of content.
@@ -174,7 +184,9 @@ impl RecordHeader {
         }
         let number = |at: usize| Some(u32::from_le_bytes(*header.get(at..)?.first_chunk()?));
         let sequence = u64::from_le_bytes(*header[16..].first_chunk()?);
-        Some(Self { sequence, text: number(8)?, content: number(12)?, segment, bytes: *header })
+        let (text, content) = (number(8)?, number(12)?);
+        let group = sequence.saturating_sub(u64::from(number(24)?));
+        Some(Self { sequence, group, text, content, segment, bytes: *header })
     }
 
     /// Bytes of the whole record.
@@ -186,13 +198,13 @@ impl RecordHeader {
     pub(crate) fn record(&self, bytes: &[u8]) -> Option<Record> {
         let text = bytes.get(RECORD_HEADER..)?.get(..self.text as usize)?;
         let sum = text_sum(self.segment, &self.bytes, text);
-        (self.bytes[24..28] == sum.to_le_bytes()).then(|| postcard::from_bytes(text).ok())?
+        (self.bytes[28..32] == sum.to_le_bytes()).then(|| postcard::from_bytes(text).ok())?
     }
 
     /// Whether this is the record's content, undamaged.
     pub(crate) fn is_content(&self, content: &[u8]) -> bool {
-        let text_sum = self.bytes[24..28].first_chunk().map_or(0, |sum| u32::from_le_bytes(*sum));
+        let text_sum = self.bytes[28..32].first_chunk().map_or(0, |sum| u32::from_le_bytes(*sum));
         let sum = crc32c::crc32c_append(text_sum, content);
-        content.len() == self.content as usize && self.bytes[28..] == sum.to_le_bytes()
+        content.len() == self.content as usize && self.bytes[32..] == sum.to_le_bytes()
     }
 }

@@ -1,6 +1,6 @@
 //! Rebuilding the index from the checkpoint and the log.
 
-mod take;
+mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,19 @@ use lamppost_roles::QueueId;
 use tracing::{error, warn};
 
 use crate::checkpoint::{self, Position, Standing};
-use crate::index::{Entry, Index, Message, Place};
+use crate::index::{Entry, Index, Message};
 use crate::log::Next;
 use crate::quarantine::{self, keep};
-use crate::record::Progress;
+use crate::record::{Progress, Record};
+use crate::replay::records::{damaged, missing};
 use crate::salvage::{self, Salvaged};
-use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, SegmentId, read_head, scan};
+use crate::segment::{
+    Behind, Found, Head, SEGMENT_HEADER, SegmentHeader, Unproved, read_head, scan, take_unproved,
+};
 use crate::{Settings, StartError};
 
-use self::take::{apply, missing};
-pub(crate) use self::take::{restore, take_in, voided};
+pub use records::scan_segment;
+pub(crate) use records::{Segment, named, restore, take_in, voided};
 
 /// What the spool says.
 pub(crate) struct Replayed {
@@ -35,42 +38,33 @@ pub(crate) struct Replayed {
     /// Messages that the log alone tells of, though parts of it are gone: they may have been delivered,
     /// or deleted, long ago.
     pub(crate) doubtful: Vec<QueueId>,
+    /// Messages whose contents are damaged in the log, and why.
+    pub(crate) damaged: Vec<(QueueId, String)>,
     /// Messages that were found damaged in earlier lives and lie in the quarantine, and why.
     pub(crate) quarantined: BTreeMap<QueueId, String>,
     /// Messages with recipients that failed for good.
     pub(crate) failures: BTreeSet<QueueId>,
 }
 
-/// A segment whose records are replayed.
-pub(crate) struct Segment {
-    pub(crate) id: SegmentId,
-    /// The sequence number of the first record that may be in it.
-    pub(crate) first: u64,
-    pub(crate) found: Vec<Found>,
-}
-
 /// Reads the checkpoint, then the segments that it does not cover, and takes what they say into an
 /// index.
 ///
-/// Damaged parts are copied to the quarantine and skipped, and so is what the disk does not give. With
-/// `all`, or when there is no good checkpoint, every segment is read.
-pub(crate) fn replay(
-    disk: &dyn Disk,
-    settings: &Settings,
-    all: bool,
-) -> Result<Replayed, StartError> {
+/// Damaged parts are copied to the quarantine and skipped, and so is what the disk does not give. When
+/// there is no good checkpoint, every segment is read.
+pub(crate) fn replay(disk: &dyn Disk, settings: &Settings) -> Result<Replayed, StartError> {
     let mut replay = Replay::begin(disk, settings)?;
     let position = replay.checkpoint()?;
     let begin = position.map_or(0, |position| position.begin);
     let mut segments = Vec::new();
     for (number, path) in replay.paths.clone() {
         let wanted = number >= begin;
-        if let Some(segment) = replay.segment(number, &path, wanted || all)?
+        if let Some(segment) = replay.segment(number, &path, wanted)?
             && wanted
         {
             segments.push(segment);
         }
     }
+    replay.tell_damaged(&segments);
     let entries = std::mem::take(&mut replay.entries);
     let lost = quarantine::segments(disk, settings)?;
     restore(&mut replay.index, &replay.next, (entries, &lost));
@@ -89,6 +83,7 @@ pub(crate) fn replay(
     replay.remove_orphans()?;
     let Replay { index, last_id, next, damage, standing, wants_checkpoint, .. } = replay;
     let failures = failures(&index);
+    let damaged = damaged(&index, &segments);
     Ok(Replayed {
         index,
         last_id,
@@ -97,6 +92,7 @@ pub(crate) fn replay(
         wants_checkpoint,
         damage,
         doubtful,
+        damaged,
         quarantined: quarantine::known(disk, settings)?,
         failures,
     })
@@ -218,8 +214,17 @@ impl<'a> Replay<'a> {
         self.next.segments.insert(number, length);
         self.next.sequence = self.next.sequence.max(header.sequence);
         self.index.add_segment(header.id);
-        let found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
-        self.quarantine(header, &bytes, &found);
+        let mut found = if with_records { scan(header.id, &bytes) } else { Vec::new() };
+        let is_whole = |one: &Found| matches!(one, Found::Record { is_whole: true, .. });
+        // What is behind is of no interest while nothing is damaged.
+        let behind = if found.iter().all(is_whole) {
+            Behind::default()
+        } else {
+            behind(disk, &self.paths, number, self.standing.newest)
+        };
+        let unproved = take_unproved(&mut found, bytes.len() as u64, behind);
+        self.tell_unproved(number, &unproved);
+        self.quarantine(header, (&bytes, behind.next), &found, &unproved);
         Ok(Some(Segment { id: header.id, first: header.sequence, found }))
     }
 
@@ -251,8 +256,11 @@ impl<'a> Replay<'a> {
         let moved = self.disk.rename(path, &target);
         // Its name there is what tells its messages from those that were done.
         let moved = moved.and_then(|()| self.disk.sync_folder(&self.settings.quarantine()));
-        let reason = moved.err().map(|error| error.to_string()).unwrap_or_default();
-        warn!(segment = number, moved_to = %target.display(), reason, "a segment of the spool has no header and was set aside");
+        if let Err(error) = moved {
+            warn!(segment = number, reason = %error, "a segment of the spool has no header and cannot be set aside");
+        } else {
+            warn!(segment = number, moved_to = %target.display(), "a segment of the spool has no header and was set aside");
+        }
         self.damage.push(format!(
             "{} has no header and was moved to {}",
             path.display(),
@@ -275,19 +283,33 @@ impl<'a> Replay<'a> {
     }
 
     /// Copies damaged parts aside, for people to look at; the queue goes on without them.
-    fn quarantine(&mut self, header: SegmentHeader, bytes: &[u8], found: &[Found]) {
+    fn quarantine(
+        &mut self,
+        header: SegmentHeader,
+        (bytes, next): (&[u8], Option<u64>),
+        found: &[Found],
+        unproved: &[Unproved],
+    ) {
         let id = header.id;
         for (place, hole) in found.iter().enumerate() {
             let &Found::Hole { at, length } = hole else { continue };
-            if place + 1 == found.len() && self.is_torn_end(header, found) {
+            let is_torn = place + 1 == found.len() && is_torn_end(header, found, next);
+            // Of what cannot be a message nothing need be kept.
+            if is_torn && !unproved.iter().any(|one| one.is_torn) {
                 continue;
             }
             let path = self.settings.quarantine().join(format!("{:010}-{at}.damaged", id.number));
             let from = usize::try_from(at).unwrap_or(usize::MAX);
             let to = from.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
             let copied = keep(self.disk, &path, bytes.get(from..to).unwrap_or_default());
-            let reason = copied.err().map(|error| error.to_string()).unwrap_or_default();
-            warn!(segment = id.number, at, length, copy = %path.display(), reason, "a part of the spool is damaged and was skipped");
+            if let Err(error) = copied {
+                warn!(segment = id.number, at, length, reason = %error, "a part of the spool is damaged and was skipped; it could not be copied");
+            } else {
+                warn!(segment = id.number, at, length, copy = %path.display(), "a part of the spool is damaged and was skipped");
+            }
+            if is_torn {
+                continue;
+            }
             self.damage.push(format!(
                 "{length} bytes from {at} on of segment {} are damaged; a copy is {}",
                 id.number,
@@ -296,22 +318,44 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Whether what ends a segment was written when the power went, and acknowledged to nobody: then
-    /// the next segment, if there is one, goes on with the numbers of its records.
-    fn is_torn_end(&self, header: SegmentHeader, found: &[Found]) -> bool {
-        let Some((_, path)) = self.paths.iter().find(|(number, _)| *number > header.id.number)
-        else {
-            return true;
-        };
-        let Ok(Head::Ours(next)) = self.disk.read(path, 0, SEGMENT_HEADER).map(|b| read_head(&b))
-        else {
-            return false;
-        };
-        let last = found.iter().rev().find_map(|found| match found {
-            Found::Record { sequence, .. } => Some(*sequence),
-            Found::Hole { .. } => None,
-        });
-        last.map_or(header.sequence, |last| last + 1) == next.sequence
+    /// Tells of records without their whole contents that were perhaps never acknowledged, and has those
+    /// voided whose numbers are not given again: behind what is written next they would look like
+    /// messages that once were whole.
+    fn tell_unproved(&mut self, segment: u64, unproved: &[Unproved]) {
+        for Unproved { record, sequence, at, is_torn } in unproved {
+            let what = named(record);
+            warn!(segment, at, %what, "a record at the end of the spool is not whole: unless it was damaged later, nobody was told that it is stored");
+            if *is_torn {
+                continue;
+            }
+            self.damage.push(format!(
+                "{what}, in segment {segment} at {at}, is not whole; unless it was damaged later, \
+                 nobody was told that it is stored"
+            ));
+            let (first, last) = (*sequence, *sequence);
+            self.next.voids.push(Record::Void { segment, first, last });
+        }
+    }
+
+    /// Tells of records whose contents are damaged. What is left of a message that waits is copied.
+    fn tell_damaged(&mut self, segments: &[Segment]) {
+        let void = voided(segments);
+        for Segment { id, found, .. } in segments {
+            for found in found {
+                let Found::Record { record, sequence, at, is_whole: false, .. } = found else {
+                    continue;
+                };
+                let segment = id.number;
+                if void.contains(&(segment, *sequence)) {
+                    continue;
+                }
+                let what = named(record);
+                warn!(segment, at, %what, "the content of a record of the spool is damaged");
+                self.damage.push(format!(
+                    "the content of {what}, in segment {segment} at {at}, is damaged"
+                ));
+            }
+        }
     }
 
     /// Removes large contents that no message names: they were never acknowledged, or are delivered.
@@ -338,6 +382,46 @@ impl<'a> Replay<'a> {
     }
 }
 
+/// What is behind a segment.
+pub(crate) fn behind(
+    disk: &dyn Disk,
+    paths: &[(u64, PathBuf)],
+    segment: u64,
+    newest: Option<Position>,
+) -> Behind {
+    // The checkpoint of a program that was stopped properly is behind the last segment.
+    if let Some(position) = newest.filter(|position| position.begin == segment + 1) {
+        return Behind { next: Some(position.sequence), is_written: true };
+    }
+    let mut next = None;
+    for (number, path) in paths.iter().filter(|(number, _)| *number > segment) {
+        let read = salvage::read(disk, path, 0, usize::MAX);
+        let bytes = read.map_or_else(|_| Vec::new(), |read| read.bytes);
+        let header = match read_head(&bytes) {
+            Head::Ours(header) if header.id.number == *number => header,
+            Head::Ours(_) => continue,
+            // Whatever is in this one may have been acknowledged.
+            _ => return Behind { next: next.or(Some(u64::MAX)), is_written: true },
+        };
+        next = next.or(Some(header.sequence));
+        let is_record = |one: &Found| matches!(one, Found::Record { is_whole: true, .. });
+        if scan(header.id, &bytes).iter().any(is_record) {
+            return Behind { next, is_written: true };
+        }
+    }
+    Behind { next, is_written: false }
+}
+
+/// Whether what ends a segment was written when the power went, and acknowledged to nobody: then the
+/// next segment, if there is one, goes on with the numbers of its records.
+fn is_torn_end(header: SegmentHeader, found: &[Found], next: Option<u64>) -> bool {
+    let last = found.iter().rev().find_map(|found| match found {
+        Found::Record { sequence, .. } => Some(*sequence),
+        Found::Hole { .. } => None,
+    });
+    next.is_none_or(|next| last.map_or(header.sequence, |last| last + 1) == next)
+}
+
 fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>, StartError> {
     disk.list(folder).map_err(|source| StartError::Disk {
         step: "list",
@@ -352,22 +436,4 @@ pub(crate) fn failures(index: &Index) -> BTreeSet<QueueId> {
         message.recipients.iter().any(|recipient| recipient.progress == Progress::Failed)
     };
     index.after(None).filter(|(_, message)| has_failed(message)).map(|(id, _)| id).collect()
-}
-
-/// Reads the bytes of a segment as a replay does; returns how many records and damaged parts there
-/// are. For fuzzing: any bytes are read, and none are believed.
-pub fn scan_segment(bytes: &[u8]) -> (usize, usize) {
-    let Head::Ours(header) = read_head(bytes) else {
-        return (0, 0);
-    };
-    let found = scan(header.id, bytes);
-    let holes = found.iter().filter(|found| matches!(found, Found::Hole { .. })).count();
-    let mut index = Index::default();
-    index.add_segment(header.id);
-    for found in &found {
-        if let Found::Record { record, at, text, .. } = found {
-            apply(&mut index, record, Place { segment: header.id.number, at: *at, text: *text });
-        }
-    }
-    (found.len() - holes, holes)
 }

@@ -4,7 +4,7 @@
 use crate::record::{RECORD_HEADER, RECORD_MAGIC, Record, RecordHeader};
 
 /// What a segment begins with; its last letter is the format's version.
-pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"LAMPLOG2";
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"LAMPLOG3";
 /// Bytes of a segment before its records: two copies of the header, a sector apart, so that a torn
 /// write costs one of them at most.
 pub(crate) const SEGMENT_HEADER: usize = 1024;
@@ -39,7 +39,7 @@ pub(crate) enum Head {
     Ours(SegmentHeader),
     /// A segment of a format that only a newer program knows.
     Newer,
-    /// A segment of the first format, which no release wrote.
+    /// A segment of a format before, which no release wrote.
     Older,
     /// No header, or a damaged one.
     Broken,
@@ -77,7 +77,7 @@ pub(crate) fn read_head(bytes: &[u8]) -> Head {
     // A letter that is damaged is no other version's.
     let is_whole = |copy: &[u8]| copy[32..] == crc32c::crc32c(&copy[..32]).to_le_bytes();
     let newer = |copy: &[u8]| is_whole(copy) && is_like(copy, |letter| letter > SEGMENT_MAGIC[7]);
-    let older = |copy: &[u8]| is_like(copy, |letter| letter == b'1');
+    let older = |copy: &[u8]| is_like(copy, |letter| letter < SEGMENT_MAGIC[7]);
     match good {
         Some(header) => Head::Ours(header),
         None if copies.into_iter().flatten().any(newer) => Head::Newer,
@@ -93,35 +93,44 @@ pub(crate) enum Found {
     Record {
         record: Box<Record>,
         sequence: u64,
+        /// The number of its group's first record.
+        group: u64,
         /// Where it begins.
         at: u64,
-        /// Bytes of its text.
+        /// Bytes of it whole, and of its text.
+        length: u64,
         text: u32,
+        /// Whether its content is what was written; its text always is.
+        is_whole: bool,
     },
     /// Bytes that are no valid record: before a valid one, or the beginning of one that is torn.
     Hole { at: u64, length: u64 },
 }
 
 /// Everything in a segment behind its header, in order. What is damaged is skipped up to the next
-/// valid record. What lies behind the last record is left over from another life of the file, unless
-/// a record of this life begins there.
+/// valid record; of a record whose content alone is damaged the text is known. What lies behind the last
+/// record is left over from another life of the file, unless a record of this life begins there.
 pub(crate) fn scan(segment: SegmentId, bytes: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut at = SEGMENT_HEADER.min(bytes.len());
     let mut hole = at;
     let mut torn = None;
     while at < bytes.len() {
-        if let Some((record, header)) = record_at(segment, &bytes[at..]) {
+        if let Some((record, header, is_whole)) = record_at(segment, &bytes[at..]) {
             push_hole(&mut found, bytes, hole, at);
             let place = at as u64;
             let record = Box::new(record);
             found.push(Found::Record {
                 record,
                 sequence: header.sequence,
+                group: header.group,
                 at: place,
+                length: header.length() as u64,
                 text: header.text,
+                is_whole,
             });
-            at += header.length();
+            // The text's checksum covers the lengths.
+            at = at.saturating_add(header.length()).min(bytes.len());
             (hole, torn) = (at, None);
         } else {
             if torn.is_none() && RecordHeader::read(segment, &bytes[at..]).is_some() {
@@ -143,12 +152,81 @@ fn push_hole(found: &mut Vec<Found>, bytes: &[u8], from: usize, to: usize) {
     }
 }
 
-/// The record that the bytes begin with, checksums and all.
-fn record_at(segment: SegmentId, bytes: &[u8]) -> Option<(Record, RecordHeader)> {
+/// The record that the bytes begin with, its text proved; and whether its content is too.
+fn record_at(segment: SegmentId, bytes: &[u8]) -> Option<(Record, RecordHeader, bool)> {
     let header = RecordHeader::read(segment, bytes)?;
     let record = header.record(bytes)?;
-    let content = bytes.get(RECORD_HEADER + header.text as usize..header.length())?;
-    header.is_content(content).then_some((record, header))
+    let content = bytes.get(RECORD_HEADER + header.text as usize..header.length());
+    let is_whole = content.is_some_and(|content| header.is_content(content));
+    Some((record, header, is_whole))
+}
+
+/// What is behind a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Behind {
+    /// The number that the log goes on with, if it does.
+    pub(crate) next: Option<u64>,
+    /// Whether a record is there: what had been written before it was durable.
+    pub(crate) is_written: bool,
+}
+
+/// A record without its whole content that was perhaps acknowledged to nobody.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Unproved {
+    pub(crate) record: Box<Record>,
+    pub(crate) sequence: u64,
+    /// Where it begins.
+    pub(crate) at: u64,
+    /// Whether nothing whole is behind it: a write that the end of the program cut short looks so.
+    pub(crate) is_torn: bool,
+}
+
+/// Makes holes of the records without their whole contents of which nothing says that they were ever
+/// durable; returns them.
+///
+/// A group is written when the one before is durable. So a record of a group that another follows was
+/// written whole once, and one of the last group that was written perhaps never. The numbers of those at
+/// the very end are given again, from `behind.next` on.
+pub(crate) fn take_unproved(found: &mut Vec<Found>, length: u64, behind: Behind) -> Vec<Unproved> {
+    let is_whole = |one: &Found| matches!(one, Found::Record { is_whole: true, .. });
+    let end = found.iter().rposition(is_whole).map_or(0, |last| last + 1);
+    let groups = found.iter().filter_map(|one| match one {
+        Found::Record { group, is_whole: true, .. } => Some(*group),
+        _ => None,
+    });
+    let followed = behind.next.filter(|_| behind.is_written);
+    let durable = groups.chain(followed).max().unwrap_or(0);
+    let (mut kept, mut unproved) = (Vec::with_capacity(found.len()), Vec::new());
+    let mut torn = None;
+    let is_unproved = |is_behind: bool, sequence: u64| {
+        if is_behind {
+            behind.next.is_none_or(|next| sequence >= next)
+        } else {
+            sequence >= durable
+        }
+    };
+    for (place, one) in std::mem::take(found).into_iter().enumerate() {
+        let is_behind = place >= end;
+        match one {
+            Found::Record { record, sequence, at, is_whole: false, length, .. }
+                if is_unproved(is_behind, sequence) =>
+            {
+                if is_behind {
+                    torn = torn.or(Some(at));
+                } else {
+                    kept.push(Found::Hole { at, length });
+                }
+                unproved.push(Unproved { record, sequence, at, is_torn: is_behind });
+            }
+            _ if torn.is_some() => {}
+            one => kept.push(one),
+        }
+    }
+    if let Some(at) = torn {
+        kept.push(Found::Hole { at, length: length.saturating_sub(at) });
+    }
+    *found = kept;
+    unproved
 }
 
 #[cfg(test)]
@@ -169,8 +247,9 @@ mod tests {
     fn written(segment: SegmentId, records: &[(u64, Record, &'static str)]) -> Vec<u8> {
         let mut bytes = SegmentHeader { id: segment, sequence: 1 }.encode().to_vec();
         for (sequence, record, content) in records {
+            let group = sequence;
             let draft = Draft::new(record, Bytes::from_static(content.as_bytes()));
-            bytes.extend(draft.header(segment, *sequence));
+            bytes.extend(draft.header(segment, *sequence, *group));
             bytes.extend(&draft.text);
             bytes.extend(&draft.content[..]);
         }
@@ -190,6 +269,15 @@ mod tests {
             Found::Hole { .. } => None,
         });
         ids.collect()
+    }
+
+    /// The records whose contents are what was written.
+    fn whole(found: &[Found]) -> Vec<u64> {
+        let whole = found.iter().filter_map(|found| match found {
+            Found::Record { sequence, is_whole: true, .. } => Some(*sequence),
+            _ => None,
+        });
+        whole.collect()
     }
 
     fn holes(found: &[Found]) -> usize {
@@ -243,6 +331,44 @@ mod tests {
         );
     }
 
+    /// What is left of two records without their contents in two groups, or in one, with a third behind.
+    fn unproved(groups: [u64; 3], behind: Behind, is_third_whole: bool) -> (Vec<u64>, Vec<u64>) {
+        let mut bytes = SegmentHeader { id: SEGMENT, sequence: 1 }.encode().to_vec();
+        for (sequence, group) in (1..).zip(groups) {
+            let draft = Draft::new(&deleted(sequence), Bytes::from_static(b"content"));
+            bytes.extend(draft.header(SEGMENT, sequence, group));
+            bytes.extend(&draft.text);
+            bytes.extend(if sequence == 3 && is_third_whole { b"content" } else { b"damaged" });
+        }
+        let mut found = scan(SEGMENT, &bytes);
+        let unproved = take_unproved(&mut found, bytes.len() as u64, behind);
+        let taken: Vec<_> = unproved.iter().map(|one| one.sequence).collect();
+        assert_eq!(holes(&found), taken.len().min(if is_third_whole { 3 } else { 1 }));
+        assert!(unproved.iter().all(|one| one.is_torn != is_third_whole));
+        (ids(&found), taken)
+    }
+
+    #[test]
+    fn a_record_that_another_group_follows_was_once_whole() {
+        let nothing = Behind::default();
+        assert_eq!(unproved([1, 2, 3], nothing, true), (vec![1, 2, 3], vec![]));
+        assert_eq!(unproved([1, 2, 2], nothing, true), (vec![1, 3], vec![2]));
+        assert_eq!(unproved([1, 1, 1], nothing, true), (vec![3], vec![1, 2]));
+        // A segment that was begun behind it proves nothing before something is in it.
+        let begun = Behind { next: Some(4), is_written: false };
+        assert_eq!(unproved([1, 1, 1], begun, true), (vec![3], vec![1, 2]));
+        let written = Behind { is_written: true, ..begun };
+        assert_eq!(unproved([1, 1, 1], written, true), (vec![1, 2, 3], vec![]));
+    }
+
+    #[test]
+    fn numbers_that_are_given_again_were_those_of_a_torn_end() {
+        assert_eq!(unproved([1, 2, 3], Behind::default(), false), (vec![], vec![1, 2, 3]));
+        let behind = |next| Behind { next: Some(next), is_written: false };
+        assert_eq!(unproved([1, 1, 3], behind(3), false), (vec![1, 2], vec![3]));
+        assert_eq!(unproved([1, 1, 3], behind(4), false), (vec![1, 2, 3], vec![]));
+    }
+
     #[test]
     fn records_of_another_life_of_the_file_are_dead_and_no_damage() {
         let old = written(SegmentId { generation: 98, ..SEGMENT }, &two());
@@ -270,7 +396,7 @@ mod tests {
             let ends = [1, 2].map(|count| written(SEGMENT, &two()[..count]).len());
             let cut = cut.min(bytes.len());
             let found = scan(SEGMENT, &bytes[..cut]);
-            prop_assert_eq!(ids(&found).len(), ends.iter().filter(|&&end| end <= cut).count());
+            prop_assert_eq!(whole(&found).len(), ends.iter().filter(|&&end| end <= cut).count());
         }
 
         #[test]
@@ -286,7 +412,7 @@ mod tests {
             let mut bytes = written(SEGMENT, &two()[..1]);
             let at = SEGMENT_HEADER + at % (bytes.len() - SEGMENT_HEADER);
             bytes[at] ^= 1 << bit;
-            prop_assert!(ids(&scan(SEGMENT, &bytes)).is_empty());
+            prop_assert!(whole(&scan(SEGMENT, &bytes)).is_empty());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The spool as all parts of the queue share it: the index, the way to the committer, and figures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use lamppost_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::Settings;
 use crate::committer::{CommitFailed, Committed, Order, Then, Work};
@@ -47,6 +46,9 @@ pub(crate) struct Spool {
     pub(crate) failures: Mutex<BTreeSet<QueueId>>,
     /// Messages with recipients that failed for good and without a sender to tell.
     pub(crate) undeliverable: Mutex<BTreeSet<QueueId>>,
+    /// Recipients that an administrator retried while their delivery was under way: when it fails, they
+    /// are tried again at once.
+    pub(crate) again: Mutex<BTreeSet<Item>>,
     pub(crate) upkeep: Upkeep,
     pub(crate) snapshots: Snapshots,
     pub(crate) last_id: Mutex<QueueId>,
@@ -89,6 +91,7 @@ impl Spool {
             notices: Notify::new(),
             failures: Mutex::new(replayed.failures),
             undeliverable: Mutex::default(),
+            again: Mutex::default(),
             upkeep,
             snapshots: Snapshots::default(),
             last_id: Mutex::new(replayed.last_id),
@@ -134,25 +137,6 @@ impl Spool {
             index.progress(id, &again);
             self.failures.lock().remove(&id);
         }
-    }
-
-    /// Says which messages lie in the quarantine, until somebody looks after them.
-    fn tell_quarantined(&self) {
-        /// Messages that are named; the folder tells the others.
-        const NAMED_MAX: usize = 10;
-        let known = self.quarantined.lock();
-        if known.is_empty() {
-            return;
-        }
-        let named: Vec<_> = known.keys().take(NAMED_MAX).map(ToString::to_string).collect();
-        let more = if known.len() > NAMED_MAX { " …" } else { "" };
-        let folder = self.settings.quarantine();
-        self.damaged(format!(
-            "{} damaged messages are in {}: {}{more}; look at them, and remove their files",
-            known.len(),
-            folder.display(),
-            named.join(" ")
-        ));
     }
 
     /// The time in milliseconds since 1970.
@@ -378,12 +362,4 @@ fn aside(record: &Record) -> bool {
 /// Where a record's message is.
 pub(crate) fn place(committed: Committed) -> Place {
     Place { segment: committed.segment, at: committed.at, text: committed.text }
-}
-
-/// Tells that a file could not be removed; it is tried again at the next start.
-pub(crate) fn warn_unless_removed(path: &Path, removed: &std::io::Result<()>) -> bool {
-    if let Err(error) = removed {
-        error!(path = %path.display(), reason = %error, "a file of the spool cannot be removed");
-    }
-    removed.is_ok()
 }

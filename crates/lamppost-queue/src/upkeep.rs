@@ -4,20 +4,21 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use lamppost_roles::QueueId;
 use parking_lot::Mutex;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::checkpoint::{self, Position, Standing};
 use crate::index::Place;
 use crate::log::{Log, Purpose};
 use crate::record::{Draft, Record};
 use crate::replay::Replayed;
-use crate::spool::{Spool, warn_unless_removed};
+use crate::spool::Spool;
 
 /// A checkpoint is due when the log has grown by so many times its bytes.
 const CHECKPOINT_GROWTH: u64 = 4;
@@ -370,4 +371,12 @@ impl Spool {
         let content = loaded.content.unwrap_or_else(Bytes::new);
         Ok(Some((place, Draft::new(&Record::Message(loaded.record), content))))
     }
+}
+
+/// Tells that a file could not be removed; it is tried again at the next start.
+fn warn_unless_removed(path: &Path, removed: &io::Result<()>) -> bool {
+    if let Err(error) = removed {
+        error!(path = %path.display(), reason = %error, "a file of the spool cannot be removed");
+    }
+    removed.is_ok()
 }

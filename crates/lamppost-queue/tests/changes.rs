@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lamppost_roles::{
-    Changes, IntakeRequest, Outcome, QueueId, Reason, RecipientState, Unchanged, Verb, WhyUnchanged,
+    Changes, DeliveryAnswer, IntakeRequest, Outcome, QueueId, Reason, RecipientState, Unchanged,
+    Verb, WhyUnchanged,
 };
 use lamppost_smtp::Status;
 use support::{
@@ -28,6 +29,16 @@ async fn submit_from(around: &Around, sender: &str) -> QueueId {
     stored(&around.intake.ask(request).await.unwrap())
 }
 
+/// A queue that begins no delivery for an hour, and the folder of its lock.
+async fn undelivered() -> (Around, tempfile::TempDir) {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), |settings| {
+        small(settings);
+        settings.delivery_lag = Duration::from_secs(3600);
+    });
+    (around.await, folder)
+}
+
 /// What is told of one message that stays as it was.
 fn unchanged(id: QueueId, why: WhyUnchanged) -> Changes {
     Changes { unchanged: vec![Unchanged { id, why }], ..Changes::default() }
@@ -35,12 +46,7 @@ fn unchanged(id: QueueId, why: WhyUnchanged) -> Changes {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_ids_are_told_and_doubles_are_one() {
-    let (disk, folder) = world();
-    let around = start(&disk, folder.path(), |settings| {
-        small(settings);
-        settings.delivery_lag = Duration::from_secs(3600);
-    });
-    let around = around.await;
+    let (around, _folder) = undelivered().await;
     let id = submit_from(&around, "s@lamppost.test").await;
     let nobody = QueueId(7);
     for verb in [Verb::Hold, Verb::Release, Verb::Retry, Verb::Return] {
@@ -52,12 +58,7 @@ async fn unknown_ids_are_told_and_doubles_are_one() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_so_already_is_told() {
-    let (disk, folder) = world();
-    let around = start(&disk, folder.path(), |settings| {
-        small(settings);
-        settings.delivery_lag = Duration::from_secs(3600);
-    });
-    let around = around.await;
+    let (around, _folder) = undelivered().await;
     let id = submit_from(&around, "s@lamppost.test").await;
     let again = unchanged(id, WhyUnchanged::SoBefore);
     assert_eq!(change_all(&around, Verb::Release, &[id]).await, again);
@@ -99,4 +100,28 @@ async fn what_is_being_delivered_is_left_to_its_delivery() {
         assert_eq!(change_all(&around, verb, &[id]).await, expected, "{verb:?}");
     }
     assert_eq!(show(&around, id).await.unwrap().recipients[0].due, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_retried_while_it_is_being_delivered_is_tried_again_at_once_if_that_fails() {
+    let reason = || Reason::own(Status::POLICY, "not now");
+    for outcome in [Outcome::Deferred(reason()), Outcome::Failed(reason())] {
+        let (disk, folder) = world();
+        let mut around = start(&disk, folder.path(), small).await;
+        let id = submit_from(&around, "s@lamppost.test").await;
+        let (_request, reply) = around.delivery.next().await.unwrap();
+        change_all(&around, Verb::Retry, &[id]).await;
+        let failed = tokio::time::Instant::now();
+        reply.send(DeliveryAnswer(vec![outcome]));
+        let (_request, reply) = around.delivery.next().await.unwrap();
+        assert!(failed.elapsed() < Duration::from_secs(2), "{:?}", failed.elapsed());
+        // Once, and not for ever.
+        reply.send(DeliveryAnswer(vec![Outcome::Deferred(reason())]));
+        let waits = async || show(&around, id).await.unwrap().recipients[0].due.is_some();
+        until(waits).await;
+        let view = show(&around, id).await.unwrap();
+        assert_eq!(view.recipients[0].attempts, 2);
+        assert!(failed.elapsed() < Duration::from_secs(4));
+        assert!(around.delivery.next_waiting().is_none());
+    }
 }

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use lamppost_queue::Settings;
 use lamppost_roles::{
     Content, ContentRequest, ControlAnswer, ControlRequest, DeliveryRequest, Envelope,
-    IntakeAnswer, IntakeRequest, Outcome, QueueId, Route, RouteAnswer, Verb,
+    IntakeAnswer, IntakeRequest, Outcome, QueueId, Reason, RecipientState, Route, RouteAnswer,
+    Verb,
 };
 use lamppost_sim::{Operation, SimulatedDisk};
-use lamppost_smtp::{Refusal, ReversePath};
+use lamppost_smtp::{Refusal, ReversePath, Status};
 use support::{
     Around, change, deliver, envelope, listed, restart, show, small, start, status, stored, submit,
     succeed, until, world,
@@ -200,16 +201,17 @@ async fn what_the_disk_does_not_give_costs_no_more_than_that() {
     let (segment, at) = find(&disk, "second second");
     disk.spoil(&segment, at + 8192, 512);
     let around = restart(around, &disk, folder.path(), large).await;
-    assert_eq!(listed(&around).await, [first, third]);
+    assert_eq!(listed(&around).await, [first, second, third]);
+    let fault = show(&around, second).await.unwrap().fault;
+    assert!(fault.is_some_and(|fault| fault.contains("content")), "what was in it is known");
     assert!(show(&around, third).await.unwrap().held, "what lies behind the hole is replayed");
     let damage = status(&around).await.damage;
     assert!(damage.iter().any(|text| text.contains("cannot be read")), "{damage:?}");
-    let copies = disk.files(".damaged");
+    let copies = disk.files(".eml");
     assert_eq!(copies.len(), 1);
     // What is left of the second is kept.
     let copy = disk.world().file(&copies[0]).unwrap().to_vec();
     assert!(copy.windows(14).filter(|window| *window == b"second second ").count() > 1000);
-    assert!(!listed(&around).await.contains(&second));
 
     // A header that cannot be read at all costs the segment, and not the start.
     let disk = disk.after_kill();
@@ -285,6 +287,107 @@ async fn a_message_that_is_found_damaged_is_copied_named_and_bounced_without_inn
             let damage = status(&around).await.damage;
             assert!(damage.iter().any(|text| text.contains(&id.to_string())), "{damage:?}");
             around = restart(around, &disk.after_power_cut(), folder.path(), small).await;
+        }
+    }
+}
+
+/// No checkpoint knows of it, and the log's text alone is whole.
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_content_is_damaged_before_a_start_is_known_and_bounced() {
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), small).await;
+    let content = Bytes::from_static(b"Subject: hello\n\nsecret body\n");
+    let submit = IntakeRequest::Submit { envelope: sent("demo"), content };
+    let id = stored(&around.intake.ask(submit).await.unwrap());
+    let later = held(&around, "later\n").await;
+    let disk = disk.after_kill();
+    let (segment, at) = find(&disk, "secret");
+    disk.damage(&segment, at, b"DDDD");
+    let mut around = restart(around, &disk, folder.path(), small).await;
+    let quarantine = folder.path().join("quarantine");
+    let world = disk.world();
+    let file = |name: String| world.file(&quarantine.join(name)).unwrap().to_vec();
+    let note = String::from_utf8(file(format!("{id}.json"))).unwrap();
+    for expected in ["sender@lamppost.test", "demo@lamppost.test", "its content in segment"] {
+        assert!(note.contains(expected), "{expected}: {note}");
+    }
+    assert_eq!(file(format!("{id}.eml")), b"Subject: hello\n\nDDDDet body\n");
+    assert!(file(format!("{id}.damaged")).starts_with(b"LREC"));
+    let damage = status(&around).await.damage;
+    assert!(damage.iter().any(|text| text.contains(&id.to_string())), "{damage:?}");
+    let text = bounced(&mut around).await;
+    assert!(text.contains("<demo@lamppost.test>: the message was damaged"), "{text}");
+    until(async || listed(&around).await == [later]).await;
+    let view = show(&around, id).await.unwrap();
+    assert!(view.fault.is_some_and(|fault| fault.contains("left the queue")));
+    let recipient = &view.recipients[0];
+    assert_eq!((recipient.state, recipient.due), (RecipientState::Failed, None));
+}
+
+/// Nothing says whether the last group that was written was ever acknowledged.
+#[tokio::test(start_paused = true)]
+async fn a_content_of_the_last_group_that_is_not_whole_is_kept_and_named_and_nobody_gets_a_bounce()
+{
+    let (disk, folder) = world();
+    let around = start(&disk, folder.path(), small).await;
+    let (one, two) = tokio::join!(
+        submit(&around, "demo", "first secret\n"),
+        submit(&around, "other", "second\n")
+    );
+    let (one, two) = (stored(&one), stored(&two));
+    let disk = disk.after_kill();
+    let (segment, at) = find(&disk, "secret");
+    disk.damage(&segment, at, b"DDDD");
+    let around = restart(around, &disk, folder.path(), small).await;
+    assert_eq!(listed(&around).await, [two]);
+    let damage = status(&around).await.damage.join("\n");
+    for expected in [&one.to_string(), "from <>", "demo@lamppost.test", "nobody was told"] {
+        assert!(damage.contains(expected), "{expected}: {damage}");
+    }
+    let world = disk.world();
+    let copies: Vec<_> = disk.files("quarantine/").iter().map(|path| world.file(path)).collect();
+    assert!(copies.iter().flatten().any(|copy| copy.ends_with(b"first DDDDet\n")), "{copies:?}");
+    // What is written behind it does not make it a message that once was whole.
+    let later = held(&around, "later\n").await;
+    held(&around, "another group\n").await;
+    let disk = disk.after_kill();
+    for checkpoint in disk.files("checkpoint") {
+        disk.damage(&checkpoint, 50, b"DDDD");
+    }
+    let mut around = restart(around, &disk, folder.path(), small).await;
+    assert!(listed(&around).await.starts_with(&[two, later]));
+    assert!(!status(&around).await.damage.join("\n").contains(&one.to_string()));
+    let request = deliver(&mut around, &Outcome::Done).await;
+    let DeliveryRequest::Prepare(jobs) = &request else { panic!("{request:?}") };
+    assert_eq!(jobs.iter().map(|job| job.placement.id).collect::<Vec<_>>(), [two]);
+}
+
+/// Its record settles what it is about: without it the sender would never be told.
+#[tokio::test(start_paused = true)]
+async fn a_bounce_whose_content_is_damaged_before_a_start_is_written_anew() {
+    let (disk, folder) = world();
+    let mut around = start(&disk, folder.path(), small).await;
+    let content = Bytes::from_static(b"Subject: hello\n\nbody\n");
+    let submit = IntakeRequest::Submit { envelope: sent("demo"), content };
+    let id = stored(&around.intake.ask(submit).await.unwrap());
+    let failed = Outcome::Failed(Reason::own(Status::POLICY, "not today"));
+    deliver(&mut around, &failed).await;
+    until(async || !listed(&around).await.contains(&id)).await;
+    held(&around, "late\n").await;
+    let disk = disk.after_kill();
+    let (segment, at) = find(&disk, "not today\n");
+    disk.damage(&segment, at, b"DDDD");
+    let mut around = restart(around, &disk, folder.path(), small).await;
+    loop {
+        let (_, reply) = around.routing.next().await.unwrap();
+        let route = Route::Mailbox("sender@lamppost.test".parse().unwrap());
+        reply.send(RouteAnswer::Route(route));
+        let DeliveryRequest::Prepare(jobs) = deliver(&mut around, &Outcome::Done).await else {
+            continue;
+        };
+        let Content::Inline(content) = &jobs[0].content else { panic!("{jobs:?}") };
+        if String::from_utf8_lossy(content).contains("not today") {
+            return;
         }
     }
 }

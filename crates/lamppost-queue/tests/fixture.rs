@@ -20,11 +20,11 @@ use lamppost_sim::SimulatedDisk;
 use support::{change, listed, restart, show, small, start, status, stored, submit, world};
 
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spool-2")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spool-3")
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spool_of_the_second_format_is_read() {
+async fn a_spool_of_the_third_format_is_read() {
     if std::env::var_os("LAMPPOST_WRITE_FIXTURE").is_some() {
         write().await;
     }

@@ -61,7 +61,7 @@ async fn a_silent_maildir_keeps_its_own_mail_waiting_and_nobody_elses() {
     let content = around.content.clone();
     let disk = Arc::new(silent.clone());
     tokio::spawn(lamppost_delivery::run(delivery, disk, Metrics::new(), inbox, content));
-    silent.silence(Some("/deaf"));
+    let quiet = silent.silence("/deaf");
     let came = |mailbox: &str| maildirs.files(&format!("/{mailbox}/new/")).len();
     // More rounds than there are places for batches.
     for round in 1..=6 {
@@ -70,6 +70,8 @@ async fn a_silent_maildir_keeps_its_own_mail_waiting_and_nobody_elses() {
         until(async || listed(&around).await.len() == round).await;
     }
     assert_eq!((silent.waiting(), came("deaf")), (1, 0));
+    // It is told once patience is at an end.
+    until(async || !health.facts().is_empty()).await;
     let fact = health.facts().pop().unwrap();
     assert!(fact.state == State::Fail && fact.text.contains("deaf@lamppost.test"), "{fact:?}");
     for id in listed(&around).await {
@@ -83,7 +85,7 @@ async fn a_silent_maildir_keeps_its_own_mail_waiting_and_nobody_elses() {
         })
         .await;
     }
-    silent.silence(None);
+    drop(quiet);
     until(async || listed(&around).await.is_empty()).await;
     assert_eq!(came("deaf"), 6);
     assert!(OTHERS.iter().all(|mailbox| came(mailbox) == 6));

@@ -10,6 +10,7 @@ mod support;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lamppost_queue::Durability;
 use lamppost_roles::{ControlAnswer, ControlRequest, IntakeAnswer, IntakeRequest, QueueId, Verb};
@@ -89,7 +90,7 @@ async fn a_start_reads_the_checkpoint_and_no_old_segment() {
     let moved = held(&around, &"y".repeat(5000)).await;
     flow(&mut around, 30).await;
     until(async || listed(&around).await == [stays, moved]).await;
-    around.queue.stop(std::time::Duration::ZERO).await;
+    around.queue.stop(Duration::ZERO).await;
     let after = disk.after_power_cut();
     let around = start(&after, folder.path(), small).await;
     let checkpoint = after.world().file(&folder.path().join("checkpoint")).unwrap().len() as u64;
@@ -104,7 +105,7 @@ async fn a_damaged_checkpoint_has_the_whole_log_read() {
     let (disk, folder) = world();
     let around = start(&disk, folder.path(), small).await;
     let ids = [held(&around, "one\n").await, held(&around, "two\n").await];
-    around.queue.stop(std::time::Duration::ZERO).await;
+    around.queue.stop(Duration::ZERO).await;
     let after = disk.after_power_cut();
     after.damage(&folder.path().join("checkpoint"), 60, b"damage");
     let around = start(&after, folder.path(), small).await;
@@ -146,7 +147,8 @@ async fn a_hole_is_quarantined_and_the_rest_is_read() {
     let third = held(&around, "third\n").await;
     let after = disk.after_kill();
     let (segment, at) = find(&after, "second\n");
-    after.damage(&segment, at, b"SECOND");
+    // The last byte of its text.
+    after.damage(&segment, at - 1, b"S");
     let around = restart(around, &after, folder.path(), small).await;
     assert_eq!(listed(&around).await, [first, third]);
     assert_eq!(after.files(".damaged").len(), 1);
@@ -163,6 +165,23 @@ async fn a_full_disk_takes_no_mail_while_the_queue_goes_on_and_recovers() {
 #[tokio::test(start_paused = true)]
 async fn a_spool_over_its_quota_is_as_good_as_on_a_full_disk() {
     goes_on_when_full(io::ErrorKind::QuotaExceeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_on_the_disk_is_told_again_though_no_mail_comes() {
+    let (disk, folder) = world();
+    let with_least = |settings: &mut lamppost_queue::Settings| {
+        small(settings);
+        settings.free_space_min = 1 << 20;
+        settings.notice_every = Duration::from_secs(1);
+    };
+    let around = start(&disk, folder.path(), with_least).await;
+    disk.limit(folder.path(), Some((disk.used() + (1 << 19), io::ErrorKind::StorageFull)));
+    let refused = submit(&around, "demo", "x").await;
+    assert_eq!(refused, IntakeAnswer::Refused(Refusal::SpoolFull));
+    assert_eq!(around.metrics.spool_fault.get(), 1);
+    disk.limit(folder.path(), None);
+    until(async || around.metrics.spool_fault.get() == 0).await;
 }
 
 async fn goes_on_when_full(kind: io::ErrorKind) {

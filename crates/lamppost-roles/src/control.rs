@@ -279,7 +279,7 @@ pub struct RecipientView {
     pub state: RecipientState,
     /// When the next try is, if it waits for one.
     pub due: Option<Timestamp>,
-    /// How often it was tried.
+    /// How often it was tried in vain.
     pub attempts: u32,
     /// The last try that did not succeed.
     pub last: Option<Attempt>,

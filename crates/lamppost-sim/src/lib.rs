@@ -15,5 +15,5 @@ pub use disk::{Lie, SimulatedDisk};
 pub use lot::Lot;
 pub use names::FileSystemKind;
 pub use operation::Operation;
-pub use silent::SilentDisk;
+pub use silent::{Quiet, SilentDisk};
 pub use world::World;

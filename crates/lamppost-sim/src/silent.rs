@@ -28,17 +28,29 @@ struct Silence {
     waiting: usize,
 }
 
+/// As long as it lives, a part of a disk does not answer; then whatever waits goes on, also when a test
+/// has failed meanwhile.
+pub struct Quiet {
+    gate: Arc<Gate>,
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        self.gate.silence.lock().part = None;
+        self.gate.ended.notify_all();
+    }
+}
+
 impl SilentDisk {
     /// A disk that answers as another does.
     pub fn new(disk: Arc<dyn Disk>) -> Self {
         Self { disk, gate: Arc::default() }
     }
 
-    /// From now on nothing answers whose path holds this part; or everything does, and whatever waits
-    /// goes on.
-    pub fn silence(&self, part: Option<&'static str>) {
-        self.gate.silence.lock().part = part;
-        self.gate.ended.notify_all();
+    /// Until what is returned is dropped nothing answers whose path holds this part.
+    pub fn silence(&self, part: &'static str) -> Quiet {
+        self.gate.silence.lock().part = Some(part);
+        Quiet { gate: self.gate.clone() }
     }
 
     /// How many calls wait.

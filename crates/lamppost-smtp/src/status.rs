@@ -31,8 +31,6 @@ impl Status {
     pub const NO_ROUTE: Self = Self::new(4, 4, 4);
     /// The message went in a circle (RFC 3463 §3.5).
     pub const LOOP: Self = Self::new(5, 4, 6);
-    /// The message waited as long as it may (RFC 3463 §3.5).
-    pub const EXPIRED: Self = Self::new(5, 4, 7);
     /// The other host does not answer (RFC 3463 §3.5).
     pub const NO_ANSWER: Self = Self::new(4, 4, 1);
     /// The other host's address cannot be found (RFC 3463 §3.5).

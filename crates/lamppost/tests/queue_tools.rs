@@ -148,13 +148,13 @@ fn each_filter_finds_what_it_names() {
         ID-C AGE 22 B <> x@far.test held, deferred, N tries
         3 messages, 4 recipients waiting or failed, 507 KiB; `lamppost queue show ID` tells why
         ");
-    insta::assert_snapshot!(told(&server, &ids, &["queue", "list", "--older", "1h"]), @"No message in the queue is like that.");
+    insta::assert_snapshot!(told(&server, &ids, &["queue", "list", "--older", "1h"]), @"No message in the queue matches.");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "show", b]), @r"
         message ID-B
         received TIME
         from <bob@two.test>
         size 507 KiB
-        client none: this host wrote it
+        client none: it was imported
         session import-SUM
         to y@far.test: deferred, N tries, next in AGE
         last try TIME 4.4.1 cannot connect to the relay HOST Connection refused (os error 111)
@@ -315,8 +315,8 @@ fn what_cannot_be_imported_is_named_and_the_rest_is_imported() {
         0 messages imported, 4 refused.
         error: DIR/a.eml: there is no DIR/a.json that says the envelope
         help: say it with --from and --to
-        error: DIR/b.eml: DIR/b.json is no exported envelope: missing field `id` at line 1 column 2
-        help: move it away, and say the envelope with --from and --to
+        error: DIR/b.eml: DIR/b.json is no exported envelope (line 1, column 2): it must have `id`, `sender`, `size`, `held` and `recipients`, a list in which each has `address`, `state` and `attempts`
+        help: compare it with what `lamppost queue export` writes, or say the envelope with --from and --to, which are used instead
         error: DIR/c.eml: it was held when it was exported
         help: import it with --include-held if it may be delivered now
         error: DIR/d.eml: it is empty
@@ -330,20 +330,23 @@ fn what_cannot_be_imported_is_named_and_the_rest_is_imported() {
         ");
     let all = ["--from", "s@one.test", "--to", "r@far.test", folder_name, &path("none.eml")];
     let imported = told(&[&["--include-held"], &all[..]].concat());
-    assert!(imported.contains("2 messages imported, 3 refused."), "{imported}");
+    // What the command line says stands for an envelope that cannot be read.
+    assert!(imported.contains("3 messages imported, 2 refused."), "{imported}");
     // What was refused is refused again, and what is there is left out.
     insta::assert_snapshot!(told(&[&["--include-held"], &all[..]].concat()), @r"
         DIR/a.eml: there already as ID-A: it was imported TIME
-        DIR/c.eml: there already as ID-B: it was imported TIME
-        0 messages imported, 2 there already, 3 refused.
-        error: DIR/b.eml: DIR/b.json is no exported envelope: missing field `id` at line 1 column 2
-        help: move it away, and say the envelope with --from and --to
+        DIR/b.eml: there already as ID-B: it was imported TIME
+        DIR/c.eml: there already as ID-C: it was imported TIME
+        0 messages imported, 3 there already, 2 refused.
         error: DIR/d.eml: it is empty
         error: DIR/none.eml: cannot read DIR/none.eml: No such file or directory (os error 2)
-        error: 3 files were refused
+        error: 2 files were refused
         exit 65
         ");
-    assert_eq!(ids().len(), 2);
+    assert_eq!(ids().len(), 3);
+    std::fs::write(path("b.json"), "{ \"id\": ").unwrap();
+    let torn = told(&[&path("b.eml")]);
+    assert!(torn.contains("DIR/b.json is no JSON (line 1, column 8)"), "{torn}");
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     insta::assert_snapshot!(told(&[empty]).replace(empty, "EMPTY"), @r"
@@ -438,8 +441,8 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         exit 65
         ");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "retry", a, b]), @r"
-        2 messages retried.
-        1 of them is held, and stays so until `lamppost queue release`.
+        1 message is held: it is tried after `lamppost queue release`.
+        1 message retried.
         ");
     assert_eq!(found(&server, &["--in-state", "held"]), std::slice::from_ref(a));
     insta::assert_snapshot!(told(&server, &ids, &["queue", "return", c]), @r"
@@ -451,10 +454,19 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         ");
     assert_eq!(found(&server, &["--sender", "<>"]), std::slice::from_ref(c));
     insta::assert_snapshot!(told(&server, &ids, &["queue", "delete", nobody, "--dry-run"]), @r"
+        0000000000007: no message in the queue has this id
         Dry run: 0 messages would be deleted.
-        error: no message in the queue has the id 0000000000007
+        error: 1 message would not be deleted
+        help: `lamppost queue` lists what is in the queue, `lamppost log ID` what became of the rest
         exit 65
         ");
+    insta::assert_snapshot!(told(&server, &ids, &["queue", "hold", a, "--dry-run"]), @r"
+        ID-A: is held already
+        Dry run: 0 messages would be held.
+        ");
+    let retried = told(&server, &ids, &["queue", "retry", a, "--dry-run"]);
+    assert!(retried.contains("1 message is held: it is tried after"), "{retried}");
+    assert!(retried.ends_with("Dry run: 0 messages would be retried."), "{retried}");
     insta::assert_snapshot!(told(&server, &ids, &["queue", "release", b, "--json"]), @r#"
         {
         "changed": 0,
@@ -479,6 +491,35 @@ fn ids_that_name_nothing_are_told_and_doubles_are_one() {
         error: an option stands before the verb of `queue`
         help: write it behind: `lamppost queue VERB OPTIONS`
         exit 64
+        ");
+}
+
+#[test]
+fn a_retry_tells_what_is_being_delivered() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a relay that takes connections and says nothing"
+    )]
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mail = format!("relay-to = \"{}\"\n", silent.local_addr().unwrap());
+    let server = Server::start(&Setup { mail, ..Setup::default() });
+    let folder = self::mail();
+    let id = import(&server, &folder.path().join("a.eml"), "s@one.test", &["x@far.test"]);
+    assert!(until(|| found(&server, &["--in-state", "delivering"]).len() == 1));
+    let ids = [id.clone()];
+    let retried =
+        |arguments: &[&str]| told(&server, &ids, &[&["queue", "retry"], arguments].concat());
+    insta::assert_snapshot!(retried(&["--all"]), @r"
+        0 messages retried.
+        1 is being delivered at this moment; it is tried again at once if that fails.
+        ");
+    insta::assert_snapshot!(retried(&[&id]), @r"
+        ID-A: is being delivered at this moment; it is tried again at once if that fails
+        0 messages retried.
+        ");
+    insta::assert_snapshot!(retried(&[&id, "--dry-run"]), @r"
+        ID-A: is being delivered at this moment; it is tried again at once if that fails
+        Dry run: 0 messages would be retried.
         ");
 }
 
@@ -599,14 +640,11 @@ fn a_flipped_bit_in_a_record_costs_that_message_and_no_other() {
         log 1 segment with N records, 1 made ahead
         queue 3 messages, 507 KiB, 1 in files of their own
 
-        DAMAGE log/0000000001.seg: 188 bytes from 1024 on are damaged
-        --repair copies them to quarantine/ and writes what is whole again elsewhere
+        DAMAGE log/0000000001.seg: the content of the record at 1024 is damaged
+        --repair writes what is whole again elsewhere
 
-        DAMAGE log/0000000001.seg: the record number 1 is missing
-        what was in there is unknown; --repair goes on without it
-
-        DAMAGE log/0000000001.seg: message ID-A is lost: its record at 1024 is damaged
-        --repair writes what is known of it to quarantine/ and forgets it
+        DAMAGE log/0000000001.seg: message ID-A is lost: its content in the record at 1024 is damaged
+        --repair copies what is left of it to quarantine/; the next start gives it up and tells its sender
         error: the spool is damaged
         help: copy the spool's folder elsewhere, then `lamppost queue check --repair`
         exit 65
@@ -618,22 +656,18 @@ fn a_flipped_bit_in_a_record_costs_that_message_and_no_other() {
         log 1 segment with N records, 1 made ahead
         queue 3 messages, 507 KiB, 1 in files of their own
 
-        DAMAGE log/0000000001.seg: 188 bytes from 1024 on are damaged
-        --repair copies them to quarantine/ and writes what is whole again elsewhere
+        DAMAGE log/0000000001.seg: the content of the record at 1024 is damaged
+        --repair writes what is whole again elsewhere
 
-        DAMAGE log/0000000001.seg: the record number 1 is missing
-        what was in there is unknown; --repair goes on without it
-
-        DAMAGE log/0000000001.seg: message ID-A is lost: its record at 1024 is damaged
-        --repair writes what is known of it to quarantine/ and forgets it
+        DAMAGE log/0000000001.seg: message ID-A is lost: its content in the record at 1024 is damaged
+        --repair copies what is left of it to quarantine/; the next start gives it up and tells its sender
 
         Repair:
-        copied a damaged part of segment 1 to quarantine/0000000001-1024.damaged
-        gave up message ID-A (its record at 1024 is damaged); see quarantine/ID-A.json
+        copied what is left of message ID-A (its content in the record at 1024 is damaged) to quarantine/ID-A
         wrote 2 whole messages again out of damaged segments
         wrote a new checkpoint
         removed log/0000000001.seg, which nothing needs any more
-        1 message lost.
+        1 message lost; the next start tells its sender.
         The spool is sound now.
         ");
     let sound = check(&server, &ids, &[]);
@@ -642,8 +676,49 @@ fn a_flipped_bit_in_a_record_costs_that_message_and_no_other() {
     let envelope = std::fs::read_to_string(envelope).unwrap();
     assert!(envelope.contains("x@far.test") && envelope.contains("anna@one.test"), "{envelope}");
     server.launch();
-    assert_eq!(found(&server, &[]), ids[1..]);
+    // Its sender is told, and the log tells of it.
+    let is_told = || server.must(&["log", &ids[0]]).contains("sender told of failure");
+    assert!(until(is_told), "{}", server.log());
+    assert!(until(|| found(&server, &["--recipient", "anna@one.test"]).len() == 1));
+    let log = server.must(&["log", &ids[0]]);
+    assert!(log.contains("delivery failed") && log.contains("x@far.test"), "{log}");
+    let shown = told(&server, &ids, &["queue", "show", &ids[0]]);
+    assert!(shown.contains("FAULT") && shown.contains("to x@far.test: failed,"), "{shown}");
+    assert_eq!(found(&server, &[])[..2], ids[1..]);
+    let tried = told(&server, &ids, &["queue", "retry", &ids[0], "--dry-run"]);
+    assert!(tried.starts_with("ID-A: no message in the queue has this id"), "{tried}");
+    // What is left of it can be brought back.
+    let quarantine = server.state().join("spool/quarantine");
+    let imported = server.must(&["queue", "import", quarantine.to_str().unwrap()]);
+    assert!(imported.ends_with("1 message imported.\n"), "{imported}");
+    assert_eq!(found(&server, &["--sender", "anna@one.test"]).len(), 1);
     assert_eq!(content(&server, &ids[2]), b"Subject: three\n\nthird\n");
+}
+
+/// No checkpoint tells of the message: its record alone does.
+#[test]
+fn a_content_that_is_damaged_after_a_kill_costs_no_more_than_itself() {
+    let mut server = start();
+    let ids = fill(&server);
+    server.kill();
+    let (segment, at) = find(&server, b"first needle");
+    flip(&segment, at);
+    let damaged = check(&server, &ids, &[]);
+    assert!(damaged.contains("message ID-A is lost: its content in the record"), "{damaged}");
+    assert!(!damaged.contains("unknown"), "{damaged}");
+    server.launch();
+    let status = told(&server, &ids, &["status"]);
+    assert!(status.contains("message ID-A from <anna@one.test> to x@far.test is"), "{status}");
+    let shown = told(&server, &ids, &["queue", "show", &ids[0]]);
+    assert!(shown.contains("FAULT its content in segment 1 at"), "{shown}");
+    let quarantine = server.state().join("spool/quarantine");
+    let left = std::fs::read(quarantine.join(&ids[0]).with_extension("eml")).unwrap();
+    assert!(left.starts_with(b"Subject: one\n\n&irst needle"), "{left:?}");
+    server.must(&["queue", "retry", &ids[0]]);
+    let log = || server.must(&["log", &ids[0]]);
+    assert!(until(|| log().contains("sender told of failure")), "{}", server.log());
+    assert!(log().contains("is damaged in the spool"), "{}", log());
+    assert_eq!(found(&server, &["--recipient", "anna@one.test"]).len(), 1);
 }
 
 #[test]
@@ -676,12 +751,16 @@ fn a_segment_without_a_header_costs_its_messages_and_they_are_named() {
     let damaged = check(&server, &ids, &[]);
     assert_eq!(damaged.matches("is lost: its segment is lost").count(), 3, "{damaged}");
     let repaired = check(&server, &ids, &["--repair"]);
-    assert!(repaired.ends_with("3 messages lost.\nThe spool is sound now."), "{repaired}");
+    let told = "3 messages lost; the next start tells their senders.\nThe spool is sound now.";
+    assert!(repaired.ends_with(told), "{repaired}");
     let quarantine = support::files(&server.state().join("spool/quarantine"));
-    // The segment, three envelopes, and the large content.
-    assert_eq!(quarantine.len(), 5, "{quarantine:?}");
+    // The segment, and what is known of each message, what it lay in and its content.
+    assert_eq!(quarantine.len(), 10, "{quarantine:?}");
     server.launch();
-    assert_eq!(found(&server, &[]).len(), 0);
+    // Of the last one nobody is told, since it is a bounce itself: it waits for an administrator.
+    assert!(until(|| !found(&server, &[]).iter().any(|id| *id == ids[0] || *id == ids[1])));
+    assert_eq!(found(&server, &["--in-state", "failed"]), ids[2..]);
+    assert_eq!(found(&server, &["--sender", "<>"]).len(), 3);
 }
 
 #[test]
@@ -706,13 +785,14 @@ fn a_content_that_is_not_there_costs_its_message() {
         queue 3 messages, 507 KiB, 0 in files of their own
 
         DAMAGE bodies/ID-B: message ID-B is lost: its content is not there
-        --repair writes what is known of it to quarantine/ and forgets it
+        --repair copies what is left of it to quarantine/; the next start gives it up and tells its sender
         error: the spool is damaged
         help: copy the spool's folder elsewhere, then `lamppost queue check --repair`
         exit 65
         ");
     let repaired = check(&server, &ids, &["--repair"]);
-    assert!(repaired.ends_with("1 message lost.\nThe spool is sound now."), "{repaired}");
+    let told = "1 message lost; the next start tells its sender.\nThe spool is sound now.";
+    assert!(repaired.ends_with(told), "{repaired}");
 }
 
 #[test]

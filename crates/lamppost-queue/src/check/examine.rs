@@ -1,5 +1,7 @@
 //! Reading every part of a spool, and telling what is not as it should be.
 
+mod messages;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -8,14 +10,17 @@ use lamppost_roles::QueueId;
 
 use super::{Finding, Report, Severity, failed};
 use crate::checkpoint::{self, Position, Standing};
-use crate::index::{Entry, Index, Place};
-use crate::load::aside_sum;
+use crate::index::{Entry, Index};
 use crate::log::Next;
 use crate::quarantine;
 use crate::record::Record;
-use crate::replay::{Replayed, Segment, before_gap, failures, restore, take_in, voided};
+use crate::replay::{
+    Replayed, Segment, before_gap, behind, failures, named, restore, take_in, voided,
+};
 use crate::salvage;
-use crate::segment::{Found, Head, SEGMENT_HEADER, SegmentHeader, read_head, scan};
+use crate::segment::{
+    Behind, Found, Head, SEGMENT_HEADER, SegmentHeader, Unproved, read_head, scan, take_unproved,
+};
 use crate::spares;
 use crate::{Settings, StartError};
 
@@ -46,6 +51,10 @@ struct Seen {
     replayed: Vec<Segment>,
     /// Messages whose records are whole, by segment and place, with the sums of contents aside.
     whole: HashMap<(u64, u64), (QueueId, u32)>,
+    /// Messages of whose records the content alone is damaged, by segment and place.
+    known: HashMap<(u64, u64), QueueId>,
+    /// Records of which the content alone is damaged: segment, place, number.
+    contents: Vec<(u64, u64, u64)>,
     /// For each segment: its first sequence number by its header, and those of its records.
     sequences: BTreeMap<u64, (u64, Vec<u64>)>,
     /// Those that are there, with a header.
@@ -54,6 +63,8 @@ struct Seen {
     void: BTreeSet<(u64, u64)>,
     /// Damaged parts behind the last record of a segment.
     tails: BTreeMap<u64, (u64, u64)>,
+    /// Segments at whose end there is what may have been a message.
+    torn: BTreeSet<u64>,
 }
 
 /// Reads everything; changes nothing.
@@ -61,7 +72,9 @@ pub(crate) fn examine(
     disk: &dyn Disk,
     settings: &Settings,
 ) -> Result<(Examined, Replayed), StartError> {
-    let mut work = Examination { disk, settings, out: Examined::default(), seen: Seen::default() };
+    let (out, seen) = (Examined::default(), Seen::default());
+    let quarantined = quarantine::known(disk, settings)?;
+    let mut work = Examination { disk, settings, quarantined, out, seen };
     work.out.report.spool.clone_from(&settings.directory);
     let (standing, entries) = work.checkpoint()?;
     let position = standing.newest;
@@ -74,7 +87,8 @@ pub(crate) fn examine(
         wants_checkpoint: false,
         damage: Vec::new(),
         doubtful: Vec::new(),
-        quarantined: quarantine::known(disk, settings)?,
+        damaged: Vec::new(),
+        quarantined: work.quarantined.clone(),
         failures: BTreeSet::new(),
     };
     work.log(&mut replayed)?;
@@ -101,6 +115,7 @@ pub(crate) fn examine(
 struct Examination<'a> {
     disk: &'a dyn Disk,
     settings: &'a Settings,
+    quarantined: BTreeMap<QueueId, String>,
     out: Examined,
     seen: Seen,
 }
@@ -172,12 +187,18 @@ impl Examination<'_> {
 
     fn log(&mut self, replayed: &mut Replayed) -> Result<(), StartError> {
         let mut has_reserve = false;
-        for path in self.list(&self.settings.log())? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let number = name.strip_suffix(".seg").and_then(|number| number.parse().ok());
-            if let Some(number) = number {
+        let paths = self.list(&self.settings.log())?;
+        let number = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_suffix(".seg")?.parse::<u64>().ok()
+        };
+        let segments: Vec<_> =
+            paths.iter().filter_map(|path| Some((number(path)?, path.clone()))).collect();
+        for path in paths {
+            if let Some(number) = number(&path) {
                 replayed.next.segment = replayed.next.segment.max(number + 1);
-                self.segment(number, &path, replayed)?;
+                let behind = behind(self.disk, &segments, number, replayed.standing.newest);
+                self.segment((number, behind), &path, replayed)?;
             } else if spares::number(&path).is_some() {
                 let length = self.length(&path)?.unwrap_or(0);
                 self.out.report.spares += 1;
@@ -203,7 +224,7 @@ impl Examination<'_> {
     /// Reads a segment whole, also one that the checkpoint covers.
     fn segment(
         &mut self,
-        number: u64,
+        (number, behind): (u64, Behind),
         path: &Path,
         replayed: &mut Replayed,
     ) -> Result<(), StartError> {
@@ -243,7 +264,9 @@ impl Examination<'_> {
         replayed.next.segments.insert(number, bytes.len() as u64);
         replayed.next.sequence = replayed.next.sequence.max(header.sequence);
         replayed.index.add_segment(header.id);
-        let found = scan(header.id, &bytes);
+        let mut found = scan(header.id, &bytes);
+        let unproved = take_unproved(&mut found, bytes.len() as u64, behind);
+        replayed.next.voids.extend(self.unproved(number, unproved));
         self.records(number, header.sequence, &found);
         if number >= replayed.standing.covered_below() {
             self.seen.replayed.push(Segment { id: header.id, first: header.sequence, found });
@@ -272,12 +295,19 @@ impl Examination<'_> {
         let mut sequences = Vec::new();
         for (place, found_here) in found.iter().enumerate() {
             match found_here {
-                Found::Record { record, sequence, at, .. } => {
+                Found::Record { record, sequence, at, is_whole, .. } => {
                     self.out.report.records += 1;
                     sequences.push(*sequence);
+                    let here = (number, *at);
                     if let Record::Message(message) | Record::Notice { message, .. } = &**record {
-                        let known = (message.id, message.aside_sum);
-                        self.seen.whole.insert((number, *at), known);
+                        if *is_whole || message.aside {
+                            self.seen.whole.insert(here, (message.id, message.aside_sum));
+                        } else {
+                            self.seen.known.insert(here, message.id);
+                        }
+                    }
+                    if !is_whole {
+                        self.seen.contents.push((number, *at, *sequence));
                     }
                 }
                 &Found::Hole { at, length } if place + 1 == found.len() => {
@@ -297,6 +327,38 @@ impl Examination<'_> {
         self.out.holes.push((number, at, length));
     }
 
+    /// Tells of records whose text alone is whole.
+    fn contents(&mut self, void: &BTreeSet<(u64, u64)>) {
+        for (number, at, sequence) in std::mem::take(&mut self.seen.contents) {
+            if void.contains(&(number, sequence)) {
+                continue;
+            }
+            let what = format!("the content of the record at {at} is damaged");
+            let cure = "--repair writes what is whole again elsewhere";
+            self.damage(&self.settings.segment(number), what, cure);
+            self.out.damaged.insert(number);
+        }
+    }
+
+    /// Tells of records without their whole contents that were perhaps never acknowledged.
+    /// Returns what voids those whose numbers are not given again.
+    fn unproved(&mut self, number: u64, unproved: Vec<Unproved>) -> Vec<Record> {
+        let mut voids = Vec::new();
+        for Unproved { record, sequence, at, is_torn } in unproved {
+            let what = format!("{}, at {at}, is not whole", named(&record));
+            let cure = "unless it was damaged later, nobody was told that it is stored; the next start \
+                        copies it to quarantine/, and so does --repair";
+            self.note(&self.settings.segment(number), what, cure);
+            if is_torn {
+                self.seen.torn.insert(number);
+            } else {
+                self.seen.void.insert((number, sequence));
+                voids.push(Record::Void { segment: number, first: sequence, last: sequence });
+            }
+        }
+        voids
+    }
+
     /// Looks for records that are missing: their numbers follow one another through all segments.
     ///
     /// A damaged end of a segment after which no number is missing is a torn write: it was
@@ -304,6 +366,7 @@ impl Examination<'_> {
     fn sequences(&mut self, position: Option<Position>) {
         let void: BTreeSet<_> =
             self.seen.void.iter().copied().chain(voided(&self.seen.replayed)).collect();
+        self.contents(&void);
         let sequences = std::mem::take(&mut self.seen.sequences);
         let tails = std::mem::take(&mut self.seen.tails);
         for (&number, (first, records)) in &sequences {
@@ -342,69 +405,16 @@ impl Examination<'_> {
                     "what was in there is unknown; --repair goes on without it",
                 );
                 self.out.damaged.insert(number);
+                self.out.report.unknown += missing.len() as u64;
             }
-        }
-    }
-
-    fn lose(&mut self, id: QueueId, path: &Path, why: String) {
-        let cure = "--repair writes what is known of it to quarantine/ and forgets it";
-        let what = format!("message {id} is lost: {why}");
-        self.find(Severity::Damage, path, (what, cure), Some(id));
-        self.out.lost.push((id, why));
-    }
-
-    /// Every message in the queue has a whole record, and its content.
-    fn messages(&mut self, index: &Index) -> Result<(), StartError> {
-        for (id, message) in index.after(None) {
-            self.out.report.messages += 1;
-            self.out.report.content_bytes += message.size;
-            let place = message.place;
-            if !self.seen.segments.contains(&place.segment) {
-                let path = self.settings.segment(place.segment);
-                self.lose(id, &path, "its segment is lost".into());
-            } else if self.whole(place, id).is_none() {
-                let why = format!("its record at {} is damaged", place.at);
-                self.not_torn(place);
-                self.lose(id, &self.settings.segment(place.segment), why);
-            } else if message.aside {
-                let path = self.settings.body(id);
-                match self.length(&path)? {
-                    Some(length) if length == message.size => {
-                        let sum = aside_sum(self.disk, &path).map(|(_, sum)| sum);
-                        if sum.ok() != self.whole(place, id) {
-                            self.lose(id, &path, "its content is damaged".into());
-                        }
-                    }
-                    Some(length) => {
-                        let why = format!("its content has {length} bytes, not {}", message.size);
-                        self.lose(id, &path, why);
-                    }
-                    None => self.lose(id, &path, "its content is not there".into()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The sum of a message's content aside, when its record is whole.
-    fn whole(&self, place: Place, id: QueueId) -> Option<u32> {
-        let known = self.seen.whole.get(&(place.segment, place.at));
-        known.filter(|(known, _)| *known == id).map(|(_, sum)| *sum)
-    }
-
-    /// A damaged end is no torn write when a message in the queue is in it.
-    fn not_torn(&mut self, place: Place) {
-        let tail = self.seen.tails.get(&place.segment).copied();
-        if let Some((at, length)) =
-            tail.filter(|(at, length)| (*at..at + length).contains(&place.at))
-        {
-            self.seen.tails.remove(&place.segment);
-            self.hole(place.segment, at, length);
         }
     }
 
     fn torn(&mut self) {
         for (number, (at, length)) in std::mem::take(&mut self.seen.tails) {
+            if self.seen.torn.contains(&number) {
+                self.out.holes.push((number, at, length));
+            }
             self.note(
                 &self.settings.segment(number),
                 format!("{length} bytes from {at} on are a torn write, acknowledged to nobody"),

@@ -3,17 +3,18 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 
+use bytes::Bytes;
 use lamppost_roles::QueueId;
 
 use super::examine::Examined;
 use super::failed;
 use crate::StartError;
 use crate::checkpoint::{self, Position};
-use crate::control;
 use crate::index::Place;
 use crate::log::{Log, Purpose};
-use crate::quarantine::{Note, keep};
-use crate::record::Draft;
+use crate::notices::known;
+use crate::quarantine::keep;
+use crate::record::{Draft, MessageRecord, Progress, Record};
 use crate::salvage;
 use crate::spool::Spool;
 
@@ -29,13 +30,14 @@ pub(super) fn repair(
     work.make_quarantine()?;
     work.copy_holes()?;
     work.write_headers()?;
-    let lost = work.give_up_lost()?;
+    let lost = work.copy_lost()?;
     work.set_headless_aside()?;
     let mut log = work.begin_log()?;
+    work.write_lost(&mut log, &lost)?;
     work.write_again(&mut log)?;
     work.checkpoint(&log)?;
     work.remove_damaged()?;
-    Ok((work.done, lost))
+    Ok((work.done, examined.lost.iter().map(|(id, _)| *id).collect()))
 }
 
 struct Repair<'a> {
@@ -92,27 +94,36 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Writes down what is known of lost messages, and takes them out of the index.
-    fn give_up_lost(&mut self) -> Result<Vec<QueueId>, StartError> {
+    /// Copies what is left of lost messages; returns their records. Without their contents they wait
+    /// for the next start, which finds them damaged, gives them up and tells their senders.
+    fn copy_lost(&mut self) -> Result<Vec<MessageRecord>, StartError> {
         let spool = self.spool;
+        let folder = spool.settings.quarantine();
+        let mut records = Vec::new();
         for (id, why) in &self.examined.lost {
-            let message = control::view(spool, *id);
-            let copy = spool.settings.quarantine().join(format!("{id}.json"));
-            let text = Note { lost: why.clone(), message }.text();
-            self.write(&copy, text.map_err(failed("write", &copy))?.as_bytes())?;
-            let body = spool.settings.body(*id);
-            let is_there = spool.disk.look(&body).map_err(failed("look at", &body))?.is_some();
-            if is_there {
-                let target = spool.settings.quarantine().join(format!("{id}.eml"));
-                spool.disk.rename(&body, &target).map_err(failed("move", &body))?;
+            spool.quarantine(*id, why).map_err(failed("copy a message to", &folder))?;
+            self.done.push(format!(
+                "copied what is left of message {id} ({why}) to {}",
+                folder.join(id.to_string()).display()
+            ));
+            let read = spool.load_record(*id).ok().flatten();
+            let Some(mut record) = read.or_else(|| known(spool, *id)) else {
+                spool.index.lock().take(*id);
+                continue;
+            };
+            for one in &mut record.recipients {
+                if let Progress::Waiting { due } = &mut one.progress {
+                    *due = spool.now();
+                }
             }
-            spool.index.lock().take(*id);
-            self.done.push(format!("gave up message {id} ({why}); see {}", copy.display()));
+            records.push(MessageRecord { aside: true, aside_sum: 0, ..record });
         }
-        if !self.examined.lost.is_empty() {
-            self.sync_quarantine()?;
+        self.sync_quarantine()?;
+        for (id, _) in &self.examined.lost {
+            let body = spool.settings.body(*id);
+            spool.disk.remove(&body).map_err(failed("remove", &body))?;
         }
-        Ok(self.examined.lost.iter().map(|(id, _)| *id).collect())
+        Ok(records)
     }
 
     fn set_headless_aside(&mut self) -> Result<(), StartError> {
@@ -132,6 +143,23 @@ impl Repair<'_> {
             Log::begin(spool.disk.clone(), spool.settings.clone(), self.examined.next.clone())?;
         spool.has_segment(log.current());
         Ok(log)
+    }
+
+    /// Writes lost messages again, without the contents that are damaged.
+    fn write_lost(&self, log: &mut Log, lost: &[MessageRecord]) -> Result<(), StartError> {
+        let spool = self.spool;
+        let folder = spool.settings.log();
+        for record in lost {
+            let draft = Draft::new(&Record::Message(record.clone()), Bytes::new());
+            let written = log.append(&[&draft], Purpose::State, false);
+            let written = written.map_err(failed("write to", &folder))?;
+            spool.has_segment(log.current());
+            let text = u32::try_from(draft.text.len()).unwrap_or(u32::MAX);
+            for at in written.places {
+                spool.index.lock().put(record, Place { segment: written.segment, at, text });
+            }
+        }
+        log.sync().map_err(failed("sync", &folder))
     }
 
     /// Writes the messages of damaged segments again, so that nothing needs these any more.

@@ -37,10 +37,15 @@ pub(super) async fn deliver(spool: &Arc<Spool>, delivery: &Delivery, items: &[It
             Ok(Some(loaded)) => ready.extend(try_of(&loaded.record, item)),
             Ok(None) => {}
             // Its file is there, whatever became of its record.
-            Err(outcome) => match known(spool, item) {
-                Some(one) => ready.push(one),
-                None => troubled |= conclude(spool, vec![(Tried::known(spool, item), outcome)]),
-            },
+            Err(outcome) => {
+                if let Some(one) = known(spool, item) {
+                    ready.push(one);
+                    continue;
+                }
+                let (id, index) = item;
+                let lost = Tried::lost(spool, (id, vec![index]), &outcome).await;
+                troubled |= conclude(spool, lost);
+            }
         }
     }
     let mut waiting = waiting.into_iter();
@@ -102,7 +107,10 @@ async fn unreadable(spool: &Arc<Spool>, id: QueueId, error: &io::Error) -> Outco
     let (keeper, why) = (spool.clone(), error.to_string());
     match spool.settings.blocking.run(move || keeper.quarantine(id, &why)).await {
         Ok(Ok(())) => {
-            let text = format!("the message is damaged in the spool: {error}");
+            // What was found first says more than what misses the content today.
+            let why = spool.quarantined.lock().get(&id).cloned();
+            let why = why.unwrap_or_else(|| error.to_string());
+            let text = format!("the message is damaged in the spool: {why}");
             Outcome::Failed(Reason::own(DAMAGED, text))
         }
         Ok(Err(full)) => {
@@ -162,7 +170,10 @@ async fn prepare(
             }
             // Deleted meanwhile.
             Ok(None) => {}
-            Err(outcome) => outcomes.push((Tried::known(spool, item), outcome)),
+            Err(outcome) => {
+                let (id, index) = item;
+                outcomes.extend(Tried::lost(spool, (id, vec![index]), &outcome).await);
+            }
         }
     }
     let mut prepared = Vec::new();

@@ -27,7 +27,26 @@ impl Tried {
         Self { item, session: record.envelope.origin.session.clone(), to }
     }
 
-    /// A recipient of a message that cannot be read.
+    /// Recipients of a message that cannot be read, or not all of it, with what became of their try.
+    pub(super) async fn lost(
+        spool: &Arc<Spool>,
+        (id, indices): (QueueId, Vec<u32>),
+        outcome: &Outcome,
+    ) -> Vec<(Self, Outcome)> {
+        let reader = spool.clone();
+        let read = spool.settings.blocking.run(move || reader.load_record(id)).await;
+        let record = read.ok().and_then(Result::ok).flatten();
+        let lost = indices.into_iter().map(|index| {
+            let tried = match &record {
+                Some(record) => Self::of(record, (id, index)),
+                None => Self::known(spool, (id, index)),
+            };
+            (tried, outcome.clone())
+        });
+        lost.collect()
+    }
+
+    /// A recipient as far as memory knows it.
     pub(super) fn known(spool: &Spool, item: Item) -> Self {
         let queue = spool.index.lock();
         let recipients = queue.message(item.0).map(|message| &message.recipients);
@@ -44,6 +63,7 @@ pub(super) fn conclude(spool: &Arc<Spool>, outcomes: Vec<(Tried, Outcome)>) -> b
     // The same for all: the recipients of one message that wait for the relay come due together.
     let now = spool.now();
     for (tried, outcome) in outcomes {
+        let is_retried = spool.again.lock().remove(&tried.item);
         if outcome == Outcome::Done {
             let Tried { item: (id, _), session, to } = &tried;
             let delay_ms = now.0.saturating_sub(id.received().0);
@@ -51,7 +71,7 @@ pub(super) fn conclude(spool: &Arc<Spool>, outcomes: Vec<(Tried, Outcome)>) -> b
             delivered.push(tried.item);
         } else {
             troubled = true;
-            not_delivered(spool, &tried, outcome, now);
+            not_delivered(spool, (&tried, is_retried), outcome, now);
         }
     }
     if !delivered.is_empty() {
@@ -60,7 +80,13 @@ pub(super) fn conclude(spool: &Arc<Spool>, outcomes: Vec<(Tried, Outcome)>) -> b
     troubled
 }
 
-fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome, now: Timestamp) {
+/// With `is_retried` an administrator asked for another try while this one was under way.
+fn not_delivered(
+    spool: &Arc<Spool>,
+    (tried, is_retried): (&Tried, bool),
+    outcome: Outcome,
+    now: Timestamp,
+) {
     let Tried { item: (id, index), session, to } = tried;
     let Some(mut record) = present(spool, tried.item) else {
         // Deleted meanwhile.
@@ -74,6 +100,14 @@ fn not_delivered(spool: &Arc<Spool>, tried: &Tried, outcome: Outcome, now: Times
     let is_young = now < given_up;
     let reason = match outcome {
         Outcome::Done => return,
+        Outcome::Deferred(reason) | Outcome::Failed(reason) if is_retried => {
+            record.progress = match record.progress {
+                Progress::Intended { .. } => Progress::Intended { due: now },
+                _ => Progress::Waiting { due: now },
+            };
+            info!(queue_id = %id, session, to, reason = reason.to_string(), retry_in_ms = 0, "delivery deferred");
+            reason
+        }
         Outcome::Deferred(reason) if is_prepared || is_young => {
             let next = Timestamp(now.0.saturating_add(wait_ms(spool, *id, record.attempts)));
             // The last try is when its lifetime ends, as its sender was told.

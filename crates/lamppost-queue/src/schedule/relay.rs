@@ -33,8 +33,8 @@ pub(super) async fn deliver(
             // Deleted meanwhile.
             Ok(None) => continue,
             Err(outcome) => {
-                let lost = |index| (Tried::known(spool, (id, index)), outcome.clone());
-                troubled |= conclude(spool, indices.into_iter().map(lost).collect());
+                let lost = Tried::lost(spool, (id, indices), &outcome).await;
+                troubled |= conclude(spool, lost);
                 continue;
             }
         };

@@ -31,8 +31,9 @@ pub(super) async fn decide(
             Ok(Some(loaded)) => loaded,
             Ok(None) => continue,
             Err(outcome) => {
-                let lost = |item| (Tried::known(spool, item), outcome.clone());
-                troubled |= conclude(spool, items.into_iter().map(lost).collect());
+                let indices = items.into_iter().map(|(_, index)| index).collect();
+                let lost = Tried::lost(spool, (id, indices), &outcome).await;
+                troubled |= conclude(spool, lost);
                 continue;
             }
         };

@@ -28,6 +28,7 @@ pub(crate) struct Around {
     pub(crate) content: Port<ContentRequest, ContentAnswer>,
     pub(crate) delivery: Inbox<DeliveryRequest, DeliveryAnswer>,
     pub(crate) routing: Inbox<RouteRequest, RouteAnswer>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// An empty disk with a spool's folder, and the real folder that holds its lock.
@@ -66,8 +67,10 @@ pub(crate) async fn start(
         Blocking::Inline => Arc::new(TokioClock::starting_at(Duration::from_secs(1_800_000_000))),
     };
     let disk = Arc::new(disk.clone());
-    let queue = Queue::start_on(disk, settings, (clock, Metrics::new()), ends).await.unwrap();
-    Around { queue, intake, control, content, delivery, routing }
+    let metrics = Metrics::new();
+    let means = (clock, metrics.clone());
+    let queue = Queue::start_on(disk, settings, means, ends).await.unwrap();
+    Around { queue, intake, control, content, delivery, routing, metrics }
 }
 
 /// An envelope to mailboxes of `lamppost.test`.

@@ -21,6 +21,11 @@ use crate::place::Place;
 /// Messages that are changed at once: all of them are durable when the next ones are looked for.
 const CHUNK: usize = 1000;
 
+/// What is said of a message whose delivery is under way.
+const DELIVERING: &str = "is being delivered at this moment";
+/// What becomes of it when it was to be retried.
+const AGAIN: &str = "it is tried again at once if that fails";
+
 /// Change messages.
 #[derive(Args, Debug)]
 pub(crate) struct Change {
@@ -79,6 +84,8 @@ impl Change {
         }
         let mut progress = Progress::new(words(verb).1);
         let mut changes = Changes::default();
+        // Of those that were not named one by one.
+        let mut delivering = 0;
         if self.which.ids.is_empty() {
             let mut pages = source.pages(self.which.filters.filter());
             while let Some(page) = pages.next().await? {
@@ -86,7 +93,10 @@ impl Change {
                 let concerned = page.iter().filter(|message| is_concerned(message, verb));
                 let ids: Vec<_> = concerned.map(|message| message.id).collect();
                 if !ids.is_empty() {
-                    add(&mut changes, unnamed(verb, change(&client, verb, ids).await?));
+                    let some = change(&client, verb, ids).await?;
+                    delivering +=
+                        some.unchanged.iter().filter(|one| is_remembered(verb, one)).count() as u64;
+                    add(&mut changes, unnamed(verb, some));
                 }
                 progress.add(page.len() as u64);
             }
@@ -96,7 +106,7 @@ impl Change {
             progress.add(ids.len() as u64);
         }
         drop(progress);
-        self.report(verb, &changes)
+        self.report(verb, &changes, delivering)
     }
 
     /// The ids that were named, each once.
@@ -105,54 +115,70 @@ impl Change {
         self.which.ids.iter().copied().filter(|id| seen.insert(*id)).collect()
     }
 
-    fn report(&self, verb: Verb, changes: &Changes) -> Result<(), Failure> {
+    fn report(&self, verb: Verb, changes: &Changes, delivering: u64) -> Result<(), Failure> {
         if self.json {
             out::json(changes)?;
         } else {
-            out::print(&text(verb, changes))?;
-        }
-        let undone = changes.unchanged.iter().filter(|one| one.why != WhyUnchanged::SoBefore);
-        match changes.unknown.len() as u64 + undone.count() as u64 {
-            0 => Ok(()),
-            count => {
-                let what = format!("{} not {}", out::count(count, "message"), words(verb).0);
-                Err(Failure::new(Code::Data, what).cure(
-                    "`lamppost queue` lists what is in the queue, `lamppost log ID` what became of the rest",
-                ))
+            let mut text = text((verb, words(verb).0), changes);
+            match delivering {
+                0 => {}
+                1 => {
+                    let _infallible = writeln!(text, "1 {DELIVERING}; {AGAIN}.");
+                }
+                _ => {
+                    let _infallible = writeln!(
+                        text,
+                        "{delivering} are being delivered at this moment; they are tried again at \
+                         once if that fails."
+                    );
+                }
             }
+            out::print(&text)?;
         }
+        unchanged(verb, words(verb).0, changes)
     }
 
     /// The messages that would be changed.
     async fn show(&self, source: &Source, verb: Verb) -> Result<(), Failure> {
         let mut printer = Printer::new(self.json);
+        let mut changes = Changes::default();
+        let is_held = |message: &MessageView| u64::from(verb == Verb::Retry && message.held);
         if self.which.ids.is_empty() {
             let mut pages = source.pages(self.which.filters.filter());
             while let Some(mut page) = pages.next().await? {
                 page.retain(|message| is_concerned(message, verb));
+                changes.held += page.iter().map(is_held).sum::<u64>();
                 printer.page_of(&page)?;
             }
         }
-        let mut unknown = Vec::new();
         for id in self.ids() {
             match source.show(id).await? {
-                None => unknown.push(id),
-                Some(message) if is_concerned(&message, verb) => printer.page_of(&[message])?,
-                Some(_) => {}
+                None => changes.unknown.push(id),
+                Some(message) => match why_unchanged(&message, verb) {
+                    None => {
+                        changes.held += is_held(&message);
+                        printer.page_of(&[message])?;
+                    }
+                    Some(why) => changes.unchanged.push(Unchanged { id, why }),
+                },
             }
         }
-        let messages = printer.messages;
+        changes.changed = printer.messages;
         printer.end("")?;
-        if !self.json {
-            let done = words(verb).0;
-            out::print(&format!("Dry run: {} would be {done}.\n", count(messages, "message")))?;
+        self.dry_report(verb, &changes)
+    }
+
+    /// What a dry run tells beside the list, in the words of a real one.
+    fn dry_report(&self, verb: Verb, changes: &Changes) -> Result<(), Failure> {
+        let done = format!("would be {}", words(verb).0);
+        if self.json {
+            return unchanged(verb, &done, changes);
         }
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<_> = unknown.iter().map(QueueId::to_string).collect();
-        let what = format!("no message in the queue has the id {}", ids.join(" or "));
-        Err(Failure::new(Code::Data, what))
+        let text = text((verb, &done), changes);
+        let reasons_end = text.trim_end().rfind('\n').map_or(0, |at| at + 1);
+        let (reasons, summary) = text.split_at(reasons_end);
+        out::print(&format!("{reasons}Dry run: {summary}"))?;
+        unchanged(verb, &done, changes)
     }
 }
 
@@ -160,6 +186,29 @@ impl Printer {
     fn page_of(&mut self, messages: &[MessageView]) -> Result<(), Failure> {
         if messages.is_empty() { Ok(()) } else { self.page(messages) }
     }
+}
+
+/// Fails when what was named is not as it was to be.
+fn unchanged(verb: Verb, done: &str, changes: &Changes) -> Result<(), Failure> {
+    let undone = |one: &&Unchanged| one.why != WhyUnchanged::SoBefore && !is_remembered(verb, one);
+    let undone = changes.unchanged.iter().filter(undone);
+    match changes.unknown.len() as u64 + undone.count() as u64 {
+        0 => Ok(()),
+        count => {
+            let done = done
+                .strip_prefix("would be ")
+                .map_or_else(|| format!("not {done}"), |done| format!("would not be {done}"));
+            let what = format!("{} {done}", out::count(count, "message"));
+            Err(Failure::new(Code::Data, what).cure(
+                "`lamppost queue` lists what is in the queue, `lamppost log ID` what became of the rest",
+            ))
+        }
+    }
+}
+
+/// Whether the queue remembers to try a message again when the try that is under way fails.
+fn is_remembered(verb: Verb, unchanged: &Unchanged) -> bool {
+    verb == Verb::Retry && unchanged.why == WhyUnchanged::Delivering
 }
 
 /// What a verb does, and the noun of its progress.
@@ -174,8 +223,7 @@ fn words(verb: Verb) -> (&'static str, &'static str) {
 }
 
 /// What became of the messages, for people.
-fn text(verb: Verb, changes: &Changes) -> String {
-    let (done, _) = words(verb);
+fn text((verb, done): (Verb, &str), changes: &Changes) -> String {
     let mut text = String::new();
     for id in &changes.unknown {
         let _infallible = writeln!(text, "{id}: no message in the queue has this id");
@@ -185,7 +233,11 @@ fn text(verb: Verb, changes: &Changes) -> String {
             WhyUnchanged::SoBefore if verb == Verb::Return => "was given up before",
             WhyUnchanged::SoBefore if verb == Verb::Release => "is not held",
             WhyUnchanged::SoBefore => "is held already",
-            WhyUnchanged::Delivering => "is being delivered at this moment",
+            WhyUnchanged::Delivering if verb == Verb::Retry => {
+                let _infallible = writeln!(text, "{id}: {DELIVERING}; {AGAIN}");
+                continue;
+            }
+            WhyUnchanged::Delivering => DELIVERING,
             WhyUnchanged::Settled => "nobody waits for it any more",
             WhyUnchanged::NoSender => {
                 "has no sender whom it could be returned to, as bounces have none; \
@@ -194,30 +246,42 @@ fn text(verb: Verb, changes: &Changes) -> String {
         };
         let _infallible = writeln!(text, "{id}: {why}");
     }
-    let _infallible = writeln!(text, "{} {done}.", count(changes.changed, "message"));
-    if changes.held > 0 {
-        let held = match changes.held {
-            1 if changes.changed == 1 => "It is held, and stays so".to_owned(),
-            1 => "1 of them is held, and stays so".to_owned(),
-            held => format!("{held} of them are held, and stay so"),
-        };
-        let _infallible = writeln!(text, "{held} until `lamppost queue release`.");
+    match changes.held {
+        0 => {}
+        1 => text.push_str("1 message is held: it is tried after `lamppost queue release`.\n"),
+        held => {
+            let _infallible = writeln!(
+                text,
+                "{held} messages are held: they are tried after `lamppost queue release`."
+            );
+        }
     }
+    let changed = changes.changed.saturating_sub(changes.held);
+    let _infallible = writeln!(text, "{} {done}.", count(changed, "message"));
     text
 }
 
 /// Whether a verb changes anything in a message, as the queue will see it.
 fn is_concerned(message: &MessageView, verb: Verb) -> bool {
-    let mut states = message.recipients.iter().map(|recipient| recipient.state);
+    matches!(why_unchanged(message, verb), None | Some(WhyUnchanged::Delivering))
+}
+
+/// Why a verb changes nothing in a message, as the queue will see it; nothing when it does.
+fn why_unchanged(message: &MessageView, verb: Verb) -> Option<WhyUnchanged> {
+    let has = |wanted: &dyn Fn(RecipientState) -> bool| {
+        message.recipients.iter().any(|recipient| wanted(recipient.state))
+    };
     let is_failed = |state| state == RecipientState::Failed;
     match verb {
-        Verb::Hold => !message.held,
-        Verb::Release => message.held,
-        Verb::Delete => true,
-        Verb::Retry => states.any(|state| state.is_waiting() || is_failed(state)),
-        Verb::Return => {
-            message.sender != ReversePath::Null && states.any(RecipientState::is_waiting)
-        }
+        Verb::Hold => message.held.then_some(WhyUnchanged::SoBefore),
+        Verb::Release => (!message.held).then_some(WhyUnchanged::SoBefore),
+        Verb::Delete => None,
+        Verb::Return if message.sender == ReversePath::Null => Some(WhyUnchanged::NoSender),
+        _ if has(&RecipientState::is_waiting) => None,
+        Verb::Retry if has(&is_failed) => None,
+        _ if has(&|state| state == RecipientState::Delivering) => Some(WhyUnchanged::Delivering),
+        _ if has(&is_failed) => Some(WhyUnchanged::SoBefore),
+        _ => Some(WhyUnchanged::Settled),
     }
 }
 

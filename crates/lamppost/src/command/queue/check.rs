@@ -56,9 +56,18 @@ impl Check {
         for line in &repaired.done {
             let _infallible = writeln!(text, "  {}", line.replace(&format!("{spool}/"), ""));
         }
-        if !repaired.lost.is_empty() {
-            let lost = count(repaired.lost.len() as u64, "message");
-            let _infallible = writeln!(text, "{lost} lost.");
+        match repaired.lost.len() as u64 {
+            0 => {}
+            1 => text.push_str("1 message lost; the next start tells its sender.\n"),
+            lost => {
+                let _infallible =
+                    writeln!(text, "{lost} messages lost; the next start tells their senders.");
+            }
+        }
+        if before.unknown > 0 {
+            let lost = count(before.unknown, "record");
+            let _infallible =
+                writeln!(text, "{lost} lost, and what was in there is unknown: nobody is told.");
         }
         if repaired.report.is_sound() {
             text.push_str("The spool is sound now.\n");

@@ -11,6 +11,7 @@ use lamppost_roles::{MessageView, Origin, QueueId, Timestamp};
 use lamppost_smtp::{Address, ReversePath};
 use serde::Serialize;
 
+use super::envelope;
 use super::export::tell;
 use super::known::{Content, Known, remember, take_remembered};
 use super::source::Source;
@@ -216,19 +217,23 @@ impl Import {
 
     /// The envelope: what the command line says, else what the .json file beside says.
     fn head(&self, host: &str, path: &Path, content: Content) -> Result<ImportHead, Failure> {
-        let message = read_envelope(&path.with_extension("json"))?;
+        let message = match envelope::read(&path.with_extension("json")) {
+            // Nothing of it is wanted.
+            Err(_) if self.from.is_some() && !self.to.is_empty() => None,
+            read => read?,
+        };
         if message.as_ref().is_some_and(|message| message.held) && !self.include_held {
             return Err(Failure::new(Code::Data, "it was held when it was exported")
                 .cure("import it with --include-held if it may be delivered now"));
         }
         let from_file = message.as_ref().map(|message| message.sender.clone());
         let Some(sender) = self.from.clone().or(from_file) else {
-            return Err(no_envelope(path));
+            return Err(envelope::absent(path));
         };
         let recipients = match &message {
             _ if !self.to.is_empty() => self.to.clone(),
-            Some(message) => waiting(message)?,
-            None => return Err(no_envelope(path)),
+            Some(message) => envelope::waiting(message)?,
+            None => return Err(envelope::absent(path)),
         };
         let origin = match message {
             Some(MessageView { origin: Some(origin), .. }) => origin,
@@ -297,37 +302,7 @@ fn text(line: &Line) -> String {
     }
 }
 
-/// The recipients that have not got their mail.
-fn waiting(message: &MessageView) -> Result<Vec<Address>, Failure> {
-    let open = message.recipients.iter().filter(|recipient| !recipient.state.is_settled());
-    let parsed = open.map(|recipient| {
-        recipient.address.parse().map_err(|error| {
-            let step = format!("the recipient `{}` of its .json file", recipient.address);
-            Failure::at(Code::Data, &step, &error)
-        })
-    });
-    parsed.collect()
-}
-
-fn read_envelope(path: &Path) -> Result<Option<MessageView>, Failure> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unread(path, &error)),
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|error| {
-        Failure::at(Code::Data, &format!("{} is no exported envelope", path.display()), &error)
-            .cure("move it away, and say the envelope with --from and --to")
-    })
-}
-
-fn no_envelope(path: &Path) -> Failure {
-    let json = path.with_extension("json");
-    let what = format!("there is no {} that says the envelope", json.display());
-    Failure::new(Code::Data, what).cure("say it with --from and --to")
-}
-
-fn unread(path: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn unread(path: &Path, error: &std::io::Error) -> Failure {
     Failure::at(Code::Io, &format!("cannot read {}", path.display()), error)
 }
 

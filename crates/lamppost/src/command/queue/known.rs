@@ -16,7 +16,7 @@ use super::source::Source;
 use crate::exit::Failure;
 
 /// What the sessions of imported files without an envelope begin with; the content's sum follows.
-const SESSION: &str = "import-";
+pub(super) const SESSION: &str = "import-";
 
 /// A content as the queue would hold it, with LF line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,10 @@ impl<'a> Known<'a> {
     }
 
     fn add_view(&mut self, message: MessageView) {
-        let MessageView { id, sender, size, origin: Some(origin), recipients, .. } = message else {
+        // One that is damaged there is not what a file brings.
+        let MessageView { id, sender, size, origin: Some(origin), recipients, fault: None, .. } =
+            message
+        else {
             return;
         };
         let recipients = recipients.into_iter().map(|recipient| recipient.address).collect();

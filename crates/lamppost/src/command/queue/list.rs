@@ -39,7 +39,7 @@ impl List {
         let nothing = if self.filters.is_empty() {
             "The queue is empty.\n"
         } else {
-            "No message in the queue is like that.\n"
+            "No message in the queue matches.\n"
         };
         printer.end(nothing)
     }

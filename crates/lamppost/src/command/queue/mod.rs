@@ -2,6 +2,7 @@
 
 mod change;
 mod check;
+mod envelope;
 mod export;
 mod filters;
 mod import;
@@ -83,7 +84,8 @@ pub(crate) enum QueueCommand {
     Export(export::Export),
     /// Put mail from files into the queue of the running program
     ///
-    /// Each .eml file is taken with the .json file beside it, as `queue export` writes them;
+    /// Each .eml file is taken with the .json file beside it, as `queue export` and the spool's
+    /// quarantine/ have them;
     /// recipients that have their mail are left out. For a file without one, name --from and --to.
     /// Line ends may be CRLF or LF. A line that names the new id is printed once the message is
     /// durable. What is in the queue already, and what was imported before, is left out, so that an
@@ -91,10 +93,10 @@ pub(crate) enum QueueCommand {
     Import(import::Import),
     /// Look for damage in the spool of a program that does not run, and repair it
     ///
-    /// Every segment of the log, the checkpoint and every large content is looked at. With --repair,
-    /// damaged parts and what is known of lost messages are copied to `quarantine/` in the spool,
-    /// and the rest is made sound; nothing else is thrown away. Ends with code 65 when something is
-    /// damaged and not repaired.
+    /// Every segment of the log, both checkpoints and every large content are looked at. With
+    /// --repair, damaged parts and what is left of lost messages are copied to `quarantine/` in the
+    /// spool, and the rest is made sound; the next start tells the senders of lost messages. Ends
+    /// with code 65 when something is damaged and not repaired.
     Check(check::Check),
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use lamppost_console::Client;
 use lamppost_roles::{MessageView, QueueId};
 
+use super::known::SESSION;
 use super::list::{sender, state};
 use super::{absent, out};
 use crate::exit::Failure;
@@ -31,6 +32,9 @@ fn text(message: &MessageView) -> String {
         line(
             "client",
             match origin.helo.as_str() {
+                "" if origin.session.starts_with(SESSION.trim_end_matches('-')) => {
+                    "none: it was imported".into()
+                }
                 "" => "none: this host wrote it".into(),
                 helo => format!("{helo} ([{}]) by {}", origin.peer, origin.protocol),
             },

@@ -65,6 +65,18 @@ impl Source {
 
     /// A message; nothing when it is not in the queue.
     pub(super) async fn show(&self, id: QueueId) -> Result<Option<MessageView>, Failure> {
+        let shown = self.known(id).await?;
+        // A damaged one that has left the queue is shown all the same.
+        if shown.as_ref().is_none_or(|message| message.fault.is_none()) {
+            return Ok(shown);
+        }
+        let before = Some(QueueId(id.0.saturating_sub(1)));
+        let listing = self.page(before, &Filter::default()).await?;
+        let is_there = listing.messages.first().is_some_and(|first| first.id == id);
+        Ok(shown.filter(|_| is_there))
+    }
+
+    async fn known(&self, id: QueueId) -> Result<Option<MessageView>, Failure> {
         match self {
             Self::Running(client) => match client.get(&format!("/v1/queue/{id}")).await {
                 Ok(message) => Ok(Some(message)),
@@ -131,6 +143,7 @@ impl Pages<'_> {
 pub(in crate::command) fn settings(opened: &Opened) -> lamppost_queue::Settings {
     lamppost_queue::Settings {
         directory: opened.state.join("spool"),
+        hostname: opened.hostname(),
         segment_size: opened.config.mail.queue.segment_size.0,
         ..lamppost_queue::Settings::default()
     }
