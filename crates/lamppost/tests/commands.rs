@@ -456,6 +456,29 @@ fn what_everybody_may_open_is_warned_of() {
 }
 
 #[test]
+fn users_and_groups_that_are_not_there_are_told_with_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let check = |sendmail: &str| {
+        let text = format!(
+            "[mail]\ndomains = [\"example.org\"]\n[mail.sendmail]\n{sendmail}\n\
+             [[mail.listen]]\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = lamppost(&["check", file.to_str().unwrap()]);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, user) = check("trusted-users = [\"root\", \"www-dat\"]");
+    assert_eq!(code, 0);
+    assert!(user.contains("lists no user www-dat") && user.contains("toml:4:26"), "{user}");
+    assert!(!user.contains("no user root"), "{user}");
+    let (code, group) = check("socket-group = \"no such group\"");
+    assert_eq!(code, 78);
+    assert!(group.contains("lists no group no such group") && group.contains("toml:4:"), "{group}");
+    assert!(!check("enabled = false\nsocket-group = \"no such group\"").1.contains("no group"));
+}
+
+#[test]
 fn a_domain_that_is_not_served_is_told_with_its_list() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("lamppost.toml");

@@ -132,6 +132,31 @@ fn a_refused_message_is_told_to_the_caller() {
 }
 
 #[test]
+fn a_message_that_is_too_large_is_refused_however_large_it_is() {
+    let limits = "greeting-delay = \"0s\"\nmessage-size-max = \"64KiB\"";
+    let machine = Machine::start_with("", &Setup { limits, ..Setup::default() });
+    let line = format!("{}\n", "x".repeat(1023));
+    // The second is sent while it is still read.
+    for kib in [100, 34 * 1024] {
+        let text = format!("Subject: x\n\n{}", line.repeat(kib));
+        fails(&machine.send_own(&[DEMO], &text), 65, "552 5.3.4 a message may have 65536 bytes");
+    }
+    // What no mail may hold travels as text: line ends are made whole, and nothing ends it early.
+    succeeded(&machine.send_own(&["-i", DEMO], "Subject: x\n\na\rb\r\n.\rc\n"));
+    assert!(machine.server.only_message(DEMO).ends_with("\n\na\nb\n.\nc\n"));
+}
+
+#[test]
+fn help_names_the_options_and_others_are_refused() {
+    let machine = Machine::start("");
+    let help = succeeded(&machine.send_own(&["--help"], ""));
+    assert!(help.contains("Usage: sendmail") && help.contains("\n  -t\n"), "{help}");
+    for option in ["--frobnicate", "-Z", "-bv"] {
+        fails(&machine.send_own(&[option], ""), 64, &format!("there is no option {option};"));
+    }
+}
+
+#[test]
 fn mail_waits_with_its_sender_while_lamppost_does_not_run() {
     let mut machine = Machine::start("");
     assert_eq!(machine.server.stop(), Some(0));
@@ -225,6 +250,15 @@ fn the_other_names_do_what_they_are_for() {
     let listed = succeeded(&machine.send_own(&["-bp"], ""));
     assert!(listed.contains("queue"), "{listed}");
     succeeded(&Command::new(machine.program("newaliases")).output().unwrap());
+    // Which program to ask is remembered, however it was named.
+    let mut install = support::lamppost();
+    install.args(["compat", "install"]).arg(machine.folder.path()).arg("mailq");
+    let (config, state) = (machine.server.config(), machine.server.state());
+    let installed = install.env("LAMPPOST_CONFIG", config).arg("--state").arg(state).output();
+    succeeded(&installed.unwrap());
+    let mut mailq = Command::new(machine.program("mailq"));
+    let listed = succeeded(&mailq.env_remove("LAMPPOST_CONFIG").output().unwrap());
+    assert!(listed.contains("queue"), "{listed}");
     succeeded(&machine.send_own(&["-q"], ""));
 }
 

@@ -216,7 +216,7 @@ fn stamp(place: &Place, opened: &Opened) -> Result<Stamp, Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         socket,
         program: own_path()?,
-        config: whole(&place.config),
+        config: whole(&place.named_file()),
         state: whole(&place.state),
     })
 }

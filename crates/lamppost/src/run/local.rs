@@ -1,7 +1,9 @@
 //! The socket of local users: made with the access that the file gives, and listened on.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use lamppost_console::ListenerStatus;
 use lamppost_mail::Front;
 use lamppost_net::{LocalBindError, LocalListener, SocketAccess};
 
@@ -35,9 +37,16 @@ pub(super) fn bind(opened: &Opened) -> Result<Option<LocalListener>, Failure> {
     })
 }
 
-/// Serves the socket.
-pub(super) fn listen(front: &Arc<Front>, listener: LocalListener, opened: &Opened) {
+/// Serves the socket, and tells how it is to be shown.
+pub(super) fn listen(
+    front: &Arc<Front>,
+    listener: LocalListener,
+    opened: &Opened,
+) -> (ListenerStatus, Arc<AtomicBool>) {
     let name = listener.path().display().to_string();
     let settings = settings::local_listener(&opened.config, &name, &opened.hostname());
     tokio::spawn(front.clone().listen_local(listener, settings));
+    let (kind, tls) = ("local".into(), "off".into());
+    let status = ListenerStatus { address: name, kind, tls, listening: true };
+    (status, Arc::new(AtomicBool::new(true)))
 }

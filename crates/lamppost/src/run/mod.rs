@@ -78,10 +78,8 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
         wire(&opened, &hostname, (&metrics, &health)).await?;
     let local = local::bind(&opened)?;
     let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
-    let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
-    if let Some(local) = local {
-        local::listen(&front, local, &opened);
-    }
+    let mut listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
+    listening.extend(local.map(|local| local::listen(&front, local, &opened)));
     for listener in metrics_listeners {
         tokio::spawn(serve_metrics(listener, metrics.clone()));
     }

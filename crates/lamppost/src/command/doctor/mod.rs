@@ -162,7 +162,8 @@ async fn program(opened: &Opened) -> (bool, Vec<Finding>) {
             lamppost_telemetry::State::Fail => findings.push(Finding::fail(area, what, cure)),
         }
     }
-    let spool = "see `lamppost queue check` in docs/guides/queue.md";
+    let spool = "`lamppost queue check` looks through the spool of a program that does not run, and \
+                 mends it with --repair";
     findings.extend(queue.fault.map(|fault| Finding::fail("queue", fault, spool)));
     let damage = queue.damage.into_iter().map(|damage| Finding::warn("queue", damage, spool));
     findings.extend(damage);

@@ -49,6 +49,10 @@ fn told(address: &str, greeting: Result<String, String>, running: Option<&str>) 
         Ok(line) if line.starts_with("220 ") && line.ends_with("Lamppost") => {
             Finding::ok(AREA, format!("{address} answers"))
         }
+        Ok(line) if line.starts_with("421 ") => {
+            let cure = "`lamppost status` tells how many sessions there are";
+            Finding::warn(AREA, format!("{address} turns clients away now: {line:?}"), cure)
+        }
         Ok(line) => {
             let cure = "stop what answers there (`ss -ltnp` names it), or change the address";
             Finding::fail(AREA, format!("{address} is answered by somebody else: {line:?}"), cure)
