@@ -90,6 +90,8 @@ impl Stamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn stamp() -> Stamp {
@@ -115,6 +117,19 @@ mod tests {
         let inside = [stamp().to_bytes().unwrap(), b"more".to_vec()].concat();
         std::fs::write(&path, inside).unwrap();
         assert_eq!(Stamp::of(&path).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn stamps_are_read_back_and_others_are_none(
+            before: Vec<u8>, socket in "/[^\n\r\0]{0,20}", end in "[a-z=\n]{0,20}"
+        ) {
+            let stamp = Stamp { socket: socket.into(), ..stamp() };
+            let bytes = [before.clone(), stamp.to_bytes().unwrap()].concat();
+            prop_assert_eq!(Stamp::parse(&bytes), Some(stamp));
+            prop_assert_eq!(Stamp::parse(&before), None);
+            drop(Stamp::parse(format!("{HEAD}{end}{END}").as_bytes()));
+        }
     }
 
     #[test]

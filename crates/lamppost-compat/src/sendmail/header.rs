@@ -130,6 +130,8 @@ fn name(line: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -165,6 +167,20 @@ mod tests {
         assert_eq!(sent("From me Mon Jan 1\nSubject: x\n\nHello\n", None), "Subject: x\n\nHello\n");
         assert_eq!(sent("", None), "\n");
         assert_eq!(sent("Subject: x", None), "Subject: x\n\n");
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_has_a_header_and_a_text(message in "([ \t:>\nA-Za-z@,<é]|From |Bcc:|To:){0,60}") {
+            let header = Header::read(message.as_bytes());
+            prop_assert!(header.end <= message.len());
+            drop(header.recipients());
+            let sent = header.to_bytes(None);
+            prop_assert!(sent.ends_with(b"\n"));
+            // What is secret is not found again in what others get.
+            let again = Header::read(&sent);
+            prop_assert!(LEFT_OUT.iter().all(|name| !again.has(name)));
+        }
     }
 
     #[test]

@@ -142,6 +142,8 @@ fn usage(what: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Options, String> {
@@ -177,6 +179,16 @@ mod tests {
         check("-q30m", Options { mode: Mode::Nothing, ..Options::default() });
         check("--help", Options { mode: Mode::Help, ..Options::default() });
         check("-bi", Options { mode: Mode::Nothing, ..Options::default() });
+    }
+
+    proptest! {
+        #[test]
+        fn recipients_are_never_options(words in proptest::collection::vec("-{0,2}[a-z@é]{0,3}", 0..6)) {
+            let words = words.into_iter().map(OsString::from).collect();
+            if let Ok(options) = Options::parse(words) {
+                prop_assert!(!options.recipients.iter().any(|word| word.starts_with('-')));
+            }
+        }
     }
 
     #[test]
