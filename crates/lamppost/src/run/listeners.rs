@@ -14,8 +14,8 @@ use crate::place::Opened;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the processes of a killed program may take to be gone, and how often that is looked at.
-const ORPHANS_LAST: Duration = Duration::from_millis(500);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const ORPHANS_LAST: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A listener that the file names.
 pub(super) struct Bound {

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
 use super::listeners::{self, Bound};
+use super::local::{self, Local};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
@@ -48,6 +49,7 @@ struct Supervisor {
     mail: Vec<Bound>,
     metrics: Vec<TcpListener>,
     control: UnixListener,
+    local: Option<Local>,
     certificate: Option<PemWatch>,
     health: Health,
     begun: Instant,
@@ -96,6 +98,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     make_folders(&opened)?;
     setup.users.own(&opened.config, &opened.state)?;
     let control = control_socket(&opened)?;
+    let local = Local::bind(&opened)?;
     state_files::hand_over(&opened.state, &opened.control_socket)
         .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
@@ -108,6 +111,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         mail,
         metrics,
         control,
+        local,
         health: Health::default(),
         begun: Instant::now(),
         restarts: 0,
@@ -124,6 +128,9 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     supervisor.rule(&mut signals, (group, wishes)).await;
     info!("stopped");
     drop(std::fs::remove_file(&supervisor.opened.control_socket));
+    if let Some(Local { path, .. }) = &supervisor.local {
+        drop(std::fs::remove_file(path));
+    }
     Ok(())
 }
 
@@ -244,6 +251,9 @@ impl Supervisor {
                 group.listen(place, socket).map_err(again)?;
             }
         }
+        if let Some(Local { socket, .. }) = &self.local {
+            group.listen(local::PLACE, socket).map_err(again)?;
+        }
         Ok((group, wishes))
     }
 
@@ -297,7 +307,8 @@ impl Supervisor {
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
-        self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status).collect()
+        let mail = self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status);
+        mail.chain(self.local.iter().map(Local::status)).collect()
     }
 
     fn config(&self) -> &Config {

@@ -82,6 +82,7 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[mail] (maildir)", mail.maildir != others.maildir),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
+        ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.queue]", mail.queue != others.queue),
         ("[[mail.listen]]", mail.listen != others.listen),
     ];
