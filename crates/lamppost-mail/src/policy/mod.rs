@@ -3,6 +3,7 @@
 //! The order of the questions about a recipient is part of the policy: a mailbox that does not
 //! exist is refused for good before greylisting makes anyone wait for it.
 
+mod local;
 mod settings;
 
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use lamppost_accounts::Accounts;
 use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
 use lamppost_net::link::Inbox;
-use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest};
+use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter};
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error};
 
-pub use self::settings::{Elsewhere, PolicySettings, StoreFailure};
+pub use self::settings::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
 
 /// How often records that nobody needs any more are swept out of the greylist.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -104,17 +105,19 @@ impl Policy {
                 let tried = self.accounts.authenticate(peer, &user, &password, now).await;
                 tried.map(PolicyAnswer::Account)
             }
-            PolicyRequest::Sender { account, sender } => {
-                self.may_send_as(&account, sender).map(|()| PolicyAnswer::Allowed)
+            PolicyRequest::LocalUser { uid } => {
+                let settings = self.settings.load();
+                local::address(uid, &settings.local).map(PolicyAnswer::Account)
+            }
+            PolicyRequest::Sender { by, sender } => {
+                self.may_send_as(&by, sender).map(|()| PolicyAnswer::Allowed)
             }
             PolicyRequest::Recipient { peer, sender, recipient, account } => {
                 let candidate = Candidate { peer, sender, recipient, account };
                 self.admit(candidate).await.map(PolicyAnswer::Route)
             }
-            PolicyRequest::Charge { account, recipients } => {
-                let now = self.clock.now();
-                let charged = self.accounts.charge(&account, recipients, now);
-                charged.map(|()| PolicyAnswer::Allowed)
+            PolicyRequest::Charge { by, recipients } => {
+                self.charge(&by, recipients).map(|()| PolicyAnswer::Allowed)
             }
         };
         answer.unwrap_or_else(PolicyAnswer::Refused)
@@ -135,13 +138,33 @@ impl Policy {
         }
     }
 
-    fn may_send_as(&self, account: &Address, sender: ReversePath) -> Result<(), Refusal> {
-        if self.accounts.owns(account, &sender) {
+    fn may_send_as(&self, by: &Submitter, sender: ReversePath) -> Result<(), Refusal> {
+        let Some(account) = self.limited(by)? else { return Ok(()) };
+        if self.accounts.owns(&account, &sender) {
             return Ok(());
         }
         match sender {
             ReversePath::Mailbox(sender) => Err(Refusal::SenderNotOwned { sender }),
             ReversePath::Null => Ok(()),
+        }
+    }
+
+    fn charge(&self, by: &Submitter, recipients: u32) -> Result<(), Refusal> {
+        let Some(account) = self.limited(by)? else { return Ok(()) };
+        self.accounts.charge(&account, recipients, self.clock.now())
+    }
+
+    /// The address that a client is held to; nothing for a local user who is trusted.
+    fn limited(&self, by: &Submitter) -> Result<Option<Address>, Refusal> {
+        match by {
+            Submitter::Account(account) => Ok(Some(account.clone())),
+            Submitter::LocalUser(uid) => {
+                let settings = self.settings.load();
+                if local::is_trusted(*uid, &settings.local) {
+                    return Ok(None);
+                }
+                local::address(*uid, &settings.local).map(Some)
+            }
         }
     }
 

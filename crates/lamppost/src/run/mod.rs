@@ -2,6 +2,7 @@
 
 mod demo;
 mod listeners;
+mod local;
 mod program;
 mod relay;
 mod settings;
@@ -75,8 +76,10 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     let health = Health::default();
     let Roles { front, queue, policy, greylist, relay, control, intake, drain, password } =
         wire(&opened, &hostname, (&metrics, &health)).await?;
+    let local = local::bind(&opened)?;
     let banner = banner(&opened, &mail, &metrics_listeners, tls.as_deref());
-    let listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
+    let mut listening = listen(&front, mail, config, (&hostname, tls.as_ref()));
+    listening.extend(local.map(|local| local::listen(&front, local, &opened)));
     for listener in metrics_listeners {
         tokio::spawn(serve_metrics(listener, metrics.clone()));
     }
@@ -119,7 +122,10 @@ async fn serve(opened: Opened) -> Result<(), Failure> {
     }
     queue.stop(grace).await;
     info!("stopped");
-    drop(std::fs::remove_file(&opened.control_socket));
+    let sockets = [Some(opened.control_socket.clone()), opened.submit_socket()];
+    for socket in sockets.into_iter().flatten() {
+        drop(std::fs::remove_file(socket));
+    }
     Ok(())
 }
 
@@ -386,6 +392,9 @@ fn banner(
     }
     for listener in metrics {
         let _infallible = writeln!(text, "  metrics   http://{}/metrics", listener.address());
+    }
+    if let Some(socket) = opened.submit_socket() {
+        let _infallible = writeln!(text, "  sendmail  {}", socket.display());
     }
     let _infallible = writeln!(text, "  control   {}", opened.control_socket.display());
     if let Some(tls) = tls {

@@ -64,6 +64,7 @@ impl Program {
         settled.mail.postmaster.clone_from(&new.mail.postmaster);
         settled.mail.relay_to.clone_from(&new.mail.relay_to);
         settled.mail.relay = new.mail.relay.clone();
+        settled.mail.sendmail.trusted_users.clone_from(&new.mail.sendmail.trusted_users);
         let waiting = unlike(&settled, &new);
         *old = settled;
         let restart = waiting.join(", ");
@@ -122,6 +123,7 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[mail] (maildir)", mail.maildir != others.maildir),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
+        ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.queue]", mail.queue != others.queue),
         ("[[mail.listen]]", mail.listen != others.listen),
     ];
