@@ -19,9 +19,12 @@ const BESIDE: [&str; 3] = [".", "../lib/lamppost", "../libexec/lamppost"];
 /// Put small programs under names of old, such as sendmail, into a folder
 #[derive(Debug, Subcommand)]
 pub(crate) enum CompatCommand {
-    /// Put them into a folder, or take them out; a file of somebody else is never touched
+    /// Put sendmail, mailq and newaliases into a folder, or take them out
+    ///
+    /// A file of somebody else is never replaced or removed. The programs hand in mail on the socket of
+    /// `[mail.sendmail]`; they are neither setuid nor setgid. After an upgrade, do it once more.
     Install(Install),
-    /// Show the names, and what stands under them
+    /// Show the names, and what stands under them in a folder
     List(List),
 }
 
@@ -30,7 +33,7 @@ pub(crate) struct Install {
     /// The folder, such as /usr/local/sbin
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Only these names [default: all]
+    /// Only these: sendmail, mailq, newaliases [default: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Take them out: those of Lamppost only
