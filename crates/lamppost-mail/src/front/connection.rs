@@ -1,7 +1,6 @@
 //! One client's connection: carries bytes between the socket and the session, and the session's
 //! questions to policy and the queue.
 
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::Front;
 use super::completion::Completion;
 use super::content::{self, Inflow, Unstored};
+use super::lost::Lost;
 use super::stream::Stream;
 use super::transaction::Transaction;
 
@@ -64,22 +64,6 @@ struct Pace {
     waited: Duration,
     /// Bytes of content that came, also of one that is refused.
     bytes: u64,
-}
-
-/// Why a connection ended before its session did.
-enum Lost {
-    /// The client closed it, or the network did.
-    Closed,
-    /// It could not be read from or written to.
-    Failed(io::Error),
-    /// Nothing true could be said to the client any more; the log says why.
-    CutOff,
-}
-
-impl From<io::Error> for Lost {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error)
-    }
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {

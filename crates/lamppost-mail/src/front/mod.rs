@@ -5,6 +5,7 @@ mod connection;
 mod content;
 mod header;
 mod local;
+mod lost;
 mod settings;
 mod stream;
 mod transaction;
