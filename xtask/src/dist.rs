@@ -12,10 +12,13 @@ use crate::machine::{cargo, must, output, root, works};
 /// The tool that makes the package.
 const CARGO_DEB: &str = "3.8.0";
 
+/// The small executable behind names such as sendmail.
+const COMPAT: &str = "lamppost-compat";
+
 /// Make a Debian package.
 #[derive(Args)]
 pub(crate) struct Dist {
-    /// Take this program and build none
+    /// Take this program, and lamppost-compat beside it, and build none
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// The version of the package [default: that of the program, and -1]
@@ -40,8 +43,12 @@ impl Dist {
 
         let built = self.binary.clone().map_or_else(build, Ok)?;
         let binary = stage.join("lamppost");
-        fs::copy(&built, &binary).with_context(|| format!("no program {}", built.display()))?;
-        must(Command::new("strip").arg("--strip-unneeded").arg(&binary))?;
+        // Both come from one build.
+        for (from, to) in [(&built, &binary), (&built.with_file_name(COMPAT), &stage.join(COMPAT))]
+        {
+            fs::copy(from, to).with_context(|| format!("no program {}", from.display()))?;
+            must(Command::new("strip").arg("--strip-unneeded").arg(to))?;
+        }
         let version = match self.deb_version {
             Some(version) => version,
             None => format!("{}-1", version_of(&binary)?),

@@ -12,6 +12,7 @@ use crate::machine::root;
 const FLOORS: [&[&str]; 4] = [
     &[
         "lamppost-backup",
+        "lamppost-compat",
         "lamppost-config",
         "lamppost-net",
         "lamppost-sandbox",

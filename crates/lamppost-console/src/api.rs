@@ -123,9 +123,9 @@ pub struct Blocked {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ListenerStatus {
-    /// Its address.
+    /// Its address; the path of a UNIX socket.
     pub address: String,
-    /// Whom it is for, in the file's word: `mx` or `submission`.
+    /// Whom it is for, in the file's word: `mx` or `submission`; `local` for the machine's own users.
     pub kind: String,
     /// When TLS begins, in the file's word: `starttls`, `implicit` or `off`.
     pub tls: String,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lamppost_accounts::Accounts;
 use lamppost_database::Database;
 use lamppost_greylist::{Greylist, Policy as GreylistPolicy, SqliteStore};
-use lamppost_mail::policy::{Elsewhere, Policy, PolicySettings, StoreFailure};
+use lamppost_mail::policy::{Elsewhere, LocalSettings, Policy, PolicySettings, StoreFailure};
 use lamppost_mail::{Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::link::link;
 use lamppost_net::{Clock, Drain, TokioClock};
@@ -54,6 +54,7 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         elsewhere: Elsewhere::Nowhere,
+        local: LocalSettings::default(),
     };
     let (policy_port, policy_inbox) = link();
     tokio::spawn(Policy::new(settings, accounts, greylist, clock.clone()).run(policy_inbox));

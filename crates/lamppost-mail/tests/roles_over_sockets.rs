@@ -11,7 +11,7 @@ use lamppost_database::{Database, Survives};
 use lamppost_delivery::{MaildirTemplate, Relay};
 use lamppost_disk::{Blocking, RealDisk};
 use lamppost_greylist::{Greylist, MemoryStore, Policy as GreylistPolicy};
-use lamppost_mail::policy::{Elsewhere, Policy, PolicySettings, StoreFailure};
+use lamppost_mail::policy::{Elsewhere, LocalSettings, Policy, PolicySettings, StoreFailure};
 use lamppost_mail::{Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::link::{Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_net::{Clock, Drain, SystemClock};
@@ -64,6 +64,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         elsewhere: Elsewhere::Nowhere,
+        local: LocalSettings::default(),
     };
     let answering = Policy::new(settings, accounts, greylist, clock.clone());
     tokio::spawn(answering.clone().run(policy));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lamppost_accounts::Accounts;
 use lamppost_database::{Database, Survives};
 use lamppost_greylist::{Greylist, MemoryStore, Policy as GreylistPolicy};
-use lamppost_mail::policy::{Elsewhere, Policy, PolicySettings, StoreFailure};
+use lamppost_mail::policy::{Elsewhere, LocalSettings, Policy, PolicySettings, StoreFailure};
 use lamppost_net::SystemClock;
 use lamppost_net::link::{Port, link};
 use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest};
@@ -39,6 +39,7 @@ async fn policy(elsewhere: Elsewhere) -> Asked {
         postmaster: Some(address("demo@lamppost.test")),
         when_store_fails: StoreFailure::Defer,
         elsewhere,
+        local: LocalSettings::default(),
     };
     let policy = Policy::new(settings, accounts, greylist, Arc::new(SystemClock));
     let (front, front_inbox) = link();

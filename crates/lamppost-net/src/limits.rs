@@ -1,4 +1,4 @@
-//! How many sessions there may be at once, in all and from one address.
+//! How many sessions there may be at once, in all and from one client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,15 +17,24 @@ pub struct SessionLimits {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    /// Only addresses with open sessions are here, so there are never more than `total_max`.
-    by_address: HashMap<IpAddr, usize>,
+    /// Only clients with open sessions are here, so there are never more than `total_max`.
+    by_client: HashMap<Client, usize>,
+}
+
+/// Who has sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    /// Who comes from an address.
+    Address(IpAddr),
+    /// A user of this machine.
+    User(u32),
 }
 
 /// The right to one session, given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     limits: SessionLimits,
-    address: IpAddr,
+    client: Client,
 }
 
 /// Which limit is reached.
@@ -34,8 +43,8 @@ pub enum TooMany {
     /// All sessions together.
     #[error("too many sessions in all (sessions-max)")]
     InAll,
-    /// The sessions of one address, or of one IPv6 /64.
-    #[error("too many sessions from this address (sessions-per-address-max)")]
+    /// The sessions of one address, of one IPv6 /64 or of one user of this machine.
+    #[error("too many sessions from this client (sessions-per-address-max)")]
     FromAddress,
 }
 
@@ -50,18 +59,29 @@ impl SessionLimits {
     /// # Errors
     /// The limit that is reached.
     pub fn admit(&self, address: IpAddr) -> Result<Permit, TooMany> {
-        let address = subscriber(address);
+        self.admit_client(Client::Address(subscriber(address)))
+    }
+
+    /// Admits one more session of a user of this machine.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub fn admit_user(&self, uid: u32) -> Result<Permit, TooMany> {
+        self.admit_client(Client::User(uid))
+    }
+
+    fn admit_client(&self, client: Client) -> Result<Permit, TooMany> {
         let mut open = self.open.lock();
         if open.total >= self.total_max {
             return Err(TooMany::InAll);
         }
-        let from_address = open.by_address.get(&address).copied().unwrap_or(0);
-        if from_address >= self.per_address_max {
+        let from_client = open.by_client.get(&client).copied().unwrap_or(0);
+        if from_client >= self.per_address_max {
             return Err(TooMany::FromAddress);
         }
-        open.by_address.insert(address, from_address + 1);
+        open.by_client.insert(client, from_client + 1);
         open.total += 1;
-        Ok(Permit { limits: self.clone(), address })
+        Ok(Permit { limits: self.clone(), client })
     }
 }
 
@@ -69,10 +89,10 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.limits.open.lock();
         open.total -= 1;
-        if let Some(count) = open.by_address.get_mut(&self.address) {
+        if let Some(count) = open.by_client.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
-                open.by_address.remove(&self.address);
+                open.by_client.remove(&self.client);
             }
         }
     }
@@ -107,7 +127,7 @@ mod tests {
         assert_eq!(admit(&limits, "192.0.2.3").unwrap_err(), TooMany::InAll);
         drop(first);
         admit(&limits, "192.0.2.1").unwrap();
-        assert_eq!(limits.open.lock().by_address.len(), 2);
+        assert_eq!(limits.open.lock().by_client.len(), 2);
     }
 
     #[test]
@@ -116,5 +136,14 @@ mod tests {
         let _first = admit(&limits, "2001:db8::1").unwrap();
         assert_eq!(admit(&limits, "2001:db8::2").unwrap_err(), TooMany::FromAddress);
         admit(&limits, "2001:db8:0:1::1").unwrap();
+    }
+
+    #[test]
+    fn users_of_this_machine_count_apart_from_its_addresses() {
+        let limits = SessionLimits::new(9, 1);
+        let _first = limits.admit_user(33).unwrap();
+        assert_eq!(limits.admit_user(33).unwrap_err(), TooMany::FromAddress);
+        let _second = limits.admit_user(34).unwrap();
+        admit(&limits, "127.0.0.1").unwrap();
     }
 }

@@ -19,10 +19,15 @@ pub enum PolicyRequest {
         /// The password that the client gave.
         password: Secret,
     },
-    /// May this account send under this address?
+    /// Which address does this user of the machine send under? The system tells who it is.
+    LocalUser {
+        /// The user's number.
+        uid: u32,
+    },
+    /// May this client send under this address?
     Sender {
-        /// The authenticated account.
-        account: Address,
+        /// Who sends.
+        by: Submitter,
         /// The address in MAIL FROM.
         sender: ReversePath,
     },
@@ -34,22 +39,31 @@ pub enum PolicyRequest {
         sender: ReversePath,
         /// The address in RCPT TO.
         recipient: Address,
-        /// The authenticated account, if any.
+        /// The account or local user that hands it in, if any.
         account: Option<Address>,
     },
-    /// The account hands in one message to so many recipients: does its quota allow that?
+    /// A client hands in one message to so many recipients: does its quota allow that?
     Charge {
-        /// The authenticated account.
-        account: Address,
+        /// Who sends.
+        by: Submitter,
         /// The number of recipients.
         recipients: u32,
     },
 }
 
+/// Who hands in mail of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Submitter {
+    /// An account that authenticated.
+    Account(Address),
+    /// A user of this machine, who need not have an account.
+    LocalUser(u32),
+}
+
 /// What policy answers the front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PolicyAnswer {
-    /// To Authenticate: the account's own name.
+    /// To Authenticate and `LocalUser`: the client's own name.
     Account(Address),
     /// To Recipient: it may, and this is the way to it.
     Route(Route),

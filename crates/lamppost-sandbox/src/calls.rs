@@ -99,8 +99,8 @@ pub(crate) fn restrict(sockets: Sockets, missing: &mut Vec<String>) -> Result<bo
         Sockets::Connect => LISTENING,
         Sockets::All => &[],
     };
-    let refused = NEVER.iter().chain(more).map(|&call| (call, Vec::new()));
-    let program = compile(refused.collect())
+    let refused = NEVER.iter().chain(more).flat_map(|&call| names(call));
+    let program = compile(refused.map(|call| (call, Vec::new())).collect())
         .map_err(|error| SandboxError::refused("make a filter of system calls")(error.into()))?;
     match seccompiler::apply_filter(&program) {
         Ok(()) => Ok(true),
@@ -112,6 +112,28 @@ pub(crate) fn restrict(sockets: Sockets, missing: &mut Vec<String>) -> Result<bo
         }
         Err(error) => Err(SandboxError::refused("filter system calls by seccomp")(error.into())),
     }
+}
+
+/// Every number that a system call goes by: on x86-64 a kernel may also take those of the x32 ABI, which
+/// have a bit of their own, and for some calls another number.
+fn names(call: libc::c_long) -> Vec<libc::c_long> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const X32: libc::c_long = 0x4000_0000;
+        // As arch/x86/entry/syscalls/syscall_64.tbl of the kernel lists them.
+        const OTHERS: [(libc::c_long, libc::c_long); 6] = [
+            (libc::SYS_execve, 520),
+            (libc::SYS_ptrace, 521),
+            (libc::SYS_kexec_load, 528),
+            (libc::SYS_process_vm_readv, 539),
+            (libc::SYS_process_vm_writev, 540),
+            (libc::SYS_execveat, 545),
+        ];
+        let others = OTHERS.into_iter().filter(|(usual, _)| *usual == call);
+        [call, call | X32].into_iter().chain(others.map(|(_, other)| other | X32)).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    vec![call]
 }
 
 fn compile(

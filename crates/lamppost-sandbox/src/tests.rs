@@ -143,3 +143,19 @@ fn another_user_has_no_capability_and_no_way_back() {
     .join()
     .unwrap();
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_other_number_of_a_call_is_a_way_around() {
+    const X32: libc::c_long = 0x4000_0000;
+    let execve_of_x32 = 0x0208 | X32;
+    inside(&Power::default(), |_| {
+        for call in [libc::SYS_socket, libc::SYS_socket | X32, execve_of_x32] {
+            #[expect(unsafe_code, reason = "no safe interface makes a call by its number")]
+            // SAFETY: each call is refused before its arguments are looked at; all of them are zero.
+            let done = unsafe { libc::syscall(call, 0, 0, 0) };
+            let error = std::io::Error::last_os_error();
+            assert_eq!((done, error.raw_os_error()), (-1, Some(libc::EPERM)), "{call:#x}");
+        }
+    });
+}

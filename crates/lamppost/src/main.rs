@@ -12,6 +12,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before anything that a caller could have a hand in is looked at.
+    if let Err(refusal) = lamppost_compat::refuse_secure_execution() {
+        return refusal.report();
+    }
     let arguments = match command::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return exit::usage(&error),

@@ -63,20 +63,36 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
     {
         fault("mail.relay.tls", authorities(Ok(Trust::System)));
     }
+    let sendmail = &config.mail.sendmail;
+    if let Some(group) = sendmail.socket_group.as_ref().filter(|_| sendmail.enabled)
+        && lamppost_net::group_id(group).is_none()
+    {
+        fault("mail.sendmail.socket-group", Err(no_group(group)));
+    }
     remarks
 }
 
-/// What is odd about the files that a configuration names, though the program runs with them.
-pub(crate) fn oddities(config: &Config, hostname: &str) -> Vec<Remark> {
-    let mut remarks = Vec::new();
-    let mut secrets = Vec::new();
-    if let Some((certificate, key)) = &config.tls.files {
-        secrets.extend(key.path().map(|path| ("tls.key", path)));
-        for Wrong { what, cure } in certificate.path().iter().flat_map(|path| ages(path, hostname))
-        {
-            remarks.push(Remark::warning("tls.certificate", what, cure));
-        }
+/// A group that the machine does not list.
+pub(crate) fn no_group(name: &str) -> Wrong {
+    Wrong {
+        what: format!("/etc/group lists no group {name}"),
+        cure: "correct the name, or make the group with `groupadd`".into(),
     }
+}
+
+/// What clients find wrong with the certificate that a configuration names, though the program runs
+/// with it.
+pub(crate) fn odd_certificate(config: &Config, hostname: &str) -> Vec<Remark> {
+    let path = config.tls.files.as_ref().and_then(|(certificate, _)| certificate.path());
+    let wrong = path.iter().flat_map(|path| ages(path, hostname));
+    wrong.map(|Wrong { what, cure }| Remark::warning("tls.certificate", what, cure)).collect()
+}
+
+/// The secrets that a configuration names and that everybody may open.
+pub(crate) fn open_secrets(config: &Config) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let key = config.tls.files.as_ref().and_then(|(_, key)| key.path());
+    let mut secrets: Vec<_> = key.map(|path| ("tls.key", path)).into_iter().collect();
     let password = config.mail.relay.login.as_ref().and_then(|(_, password)| password.path());
     secrets.extend(password.map(|path| ("mail.relay.password", path)));
     for (key, path) in secrets {

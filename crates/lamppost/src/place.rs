@@ -14,6 +14,9 @@ use crate::{named_files, state_files};
 /// The file of an installed system.
 const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
 
+/// The state of an installed system.
+const SYSTEM_STATE: &str = "/var/lib/lamppost";
+
 /// Where the user says that things are.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
@@ -127,6 +130,16 @@ impl Opened {
         self.config.server.hostname.clone().unwrap_or_else(machine_name)
     }
 
+    /// The socket by which local programs hand in mail; nothing when it is off.
+    pub(crate) fn submit_socket(&self) -> Option<PathBuf> {
+        let sendmail = &self.config.mail.sendmail;
+        let usual = || match self.state.to_str() {
+            Some(SYSTEM_STATE) => PathBuf::from(lamppost_compat::SYSTEM_SOCKET),
+            _ => self.state.join("submit.sock"),
+        };
+        sendmail.enabled.then(|| sendmail.socket.clone().unwrap_or_else(usual))
+    }
+
     /// Where the outcome log is.
     pub(crate) fn outcomes(&self) -> PathBuf {
         self.state.join("log")
@@ -200,7 +213,7 @@ fn default_state(file: Option<&Path>, has_file: bool) -> Result<PathBuf, Failure
     // The service of an installed system is not root, and what root asks must be about the same state.
     let is_installed = file == Some(Path::new(SYSTEM_FILE));
     if is_installed || (has_file && rustix::process::geteuid().is_root()) {
-        return Ok(PathBuf::from("/var/lib/lamppost"));
+        return Ok(PathBuf::from(SYSTEM_STATE));
     }
     let variable =
         |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

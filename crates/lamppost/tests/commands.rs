@@ -39,12 +39,15 @@ fn help_lists_the_commands() {
           account  Manage the accounts: mailboxes and their passwords
           queue    Look at the queue and change what is in it; alone, list it
           status   Show what runs and how it is
+          doctor   Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to
+                   mend
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
           upgrade  Have the program's file, which a newer one may have replaced, take the place of what
                    runs
           backup   Write all state into one file, while the program runs or not; or check such a file
           restore  Make a state folder out of a backup, of a program that does not run
+          compat   Put small programs under names of old, such as sendmail, into a folder
           help     Print this message or the help of the given subcommand(s)
 
         Options:
@@ -60,7 +63,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "upgrade", "backup", "restore",
+        "upgrade", "backup", "restore", "compat", "doctor",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }
@@ -452,6 +455,29 @@ fn what_everybody_may_open_is_warned_of() {
     assert!(open.contains("this machine does not have 192.0.2.99"), "{open}");
     let closed = check(0o700);
     assert!(!closed.contains("everybody"), "{closed}");
+}
+
+#[test]
+fn users_and_groups_that_are_not_there_are_told_with_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let check = |sendmail: &str| {
+        let text = format!(
+            "[mail]\ndomains = [\"example.org\"]\n[mail.sendmail]\n{sendmail}\n\
+             [[mail.listen]]\naddress = [\"127.0.0.1:2525\"]\ntls = \"off\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = lamppost(&["check", file.to_str().unwrap()]);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, user) = check("trusted-users = [\"root\", \"www-dat\"]");
+    assert_eq!(code, 0);
+    assert!(user.contains("lists no user www-dat") && user.contains("toml:4:26"), "{user}");
+    assert!(!user.contains("no user root"), "{user}");
+    let (code, group) = check("socket-group = \"no such group\"");
+    assert_eq!(code, 78);
+    assert!(group.contains("lists no group no such group") && group.contains("toml:4:"), "{group}");
+    assert!(!check("enabled = false\nsocket-group = \"no such group\"").1.contains("no group"));
 }
 
 #[test]

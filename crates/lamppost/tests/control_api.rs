@@ -320,8 +320,8 @@ fn the_status_and_a_reload_are_as_the_document_says() {
         let listeners = status["host"]["listeners"].as_array().unwrap();
         listeners.iter().map(|one| one[name].as_str().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(words("kind"), ["mx", "submission", "submission"]);
-    assert_eq!(words("tls"), ["starttls", "starttls", "implicit"]);
+    assert_eq!(words("kind"), ["mx", "submission", "submission", "local"]);
+    assert_eq!(words("tls"), ["starttls", "starttls", "implicit", "off"]);
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert_eq!(keys(&done), ["done"]);
     let text = std::fs::read_to_string(server.config()).unwrap();

@@ -96,6 +96,7 @@ fn install(debian: &Debian, before: &BTreeMap<String, String>) {
     });
     assert!(pages.count() > 25);
     for path in [
+        "usr/lib/lamppost/lamppost-compat",
         "usr/share/man/man5/lamppost.toml.5.gz",
         "usr/share/bash-completion/completions/lamppost",
         "usr/share/zsh/vendor-completions/_lamppost",
@@ -184,15 +185,21 @@ fn under_systemd(debian: &Debian) {
     );
     assert_eq!(printed("reload"), "good 0\nwrong 1\nactive\ntold");
     assert_eq!(printed("mail"), "you@lamppost.test is added;\n250\n250\n250\n354\n250\n221\n1");
+    assert_eq!(
+        printed("sendmail"),
+        "compat 0\ndrwxr-xr-x lamppost /run/lamppost\nsrw-rw-rw- lamppost /run/lamppost/submit.sock\n\
+         sent 0\n1\nstopped 75\nann 75\nbob 0"
+    );
+    assert_eq!(printed("doctor"), "doctor 0");
     assert_eq!(printed("credentials"), "restart 0\nwithout 1\nwith 0\nreload 0\n1\nback 0");
     assert_eq!(
         printed("refused"),
         "restart 0\ndpkg 0\nrestarted\nlamppost 0.0.0 takes over.\nlamppost 0.0.0 is at work.\n\
          the same process\ntaken"
     );
-    assert_eq!(printed("upgraded"), "dpkg 0\nactive\nrestarted\n# mine\nyou@lamppost.test\n1");
+    assert_eq!(printed("upgraded"), "dpkg 0\nactive\nrestarted\n# mine\nyou@lamppost.test\n3");
     assert_eq!(printed("switched off"), "dpkg 0\ninactive\ndisabled\nactive");
-    assert_eq!(printed("removed"), "dpkg 0\ninactive\n/etc/lamppost/lamppost.toml\n1");
+    assert_eq!(printed("removed"), "dpkg 0\ninactive\n/etc/lamppost/lamppost.toml\n3");
     assert_eq!(printed("back"), "dpkg 0\nactive\nyou@lamppost.test");
     assert_eq!(printed("purged"), "dpkg 0\ninactive");
     assert_eq!(printed("again"), "dpkg 0\nactive");

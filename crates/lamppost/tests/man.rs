@@ -49,6 +49,8 @@ fn every_command_has_a_page() {
         names.push(format!("{name}.1"));
         open.extend(commands_below(&command));
     }
+    // One of the programs under other names.
+    names.push("lamppost-sendmail.1".into());
     names.sort();
     let there = fs::read_dir(folder.path().join("man1")).unwrap();
     let mut there: Vec<_> =
@@ -56,6 +58,14 @@ fn every_command_has_a_page() {
     there.sort();
     assert_eq!(names, there, "no page is missing, and none is of a command that is not there");
     assert!(names.len() > 25, "{names:?}");
+}
+
+#[test]
+fn sendmail_has_a_page_with_its_options_and_ends() {
+    let page = read(written().path(), "man1/lamppost-sendmail.1").replace("\\-", "-");
+    for (word, text) in lamppost_compat::OPTIONS.iter().chain(&lamppost_compat::EXIT_CODES) {
+        assert!(page.contains(&format!(".TP\n\\fB{word}\\fR\n{text}\n")), "{word}: {page}");
+    }
 }
 
 #[test]

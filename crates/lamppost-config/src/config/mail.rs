@@ -7,6 +7,7 @@ use toml::de::DeTable;
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
+use super::sendmail::Sendmail;
 use super::{
     DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, size, size_within, time, time_within,
 };
@@ -22,6 +23,7 @@ pub struct Mail {
     pub maildir: String,
     pub relay_to: Option<HostPort>,
     pub relay: Relay,
+    pub sendmail: Sendmail,
     pub listen: Vec<Listen>,
     pub limits: Limits,
     pub auth: Auth,
@@ -123,6 +125,8 @@ impl Mail {
         let maildir = section.read("maildir", template, findings).value;
         let relay_to = section.read("relay-to", relay::host_port, findings).value;
         let relay = Relay::read(section.section("relay", "mail.relay", findings), findings);
+        let sendmail =
+            Sendmail::read(section.section("sendmail", "mail.sendmail", findings), findings);
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
         let greylist =
@@ -136,6 +140,7 @@ impl Mail {
             maildir,
             relay_to,
             relay,
+            sendmail,
             listen,
             limits,
             auth,

@@ -4,6 +4,7 @@ mod limits;
 mod listen;
 mod mail;
 mod relay;
+mod sendmail;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
 pub use mail::{Durability, Greylist, Mail, Queue, StoreFailure};
 pub use relay::{HostPort, Relay, RelayTls};
+pub use sendmail::Sendmail;
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -1,12 +1,13 @@
 //! One client's connection: carries bytes between the socket and the session, and the session's
 //! questions to policy and the queue.
 
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lamppost_net::{ServerTls, close_gracefully};
-use lamppost_roles::{Envelope, IntakeRequest, Origin, PolicyAnswer, PolicyRequest, Timestamp};
+use lamppost_roles::{
+    Envelope, IntakeRequest, Origin, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
+};
 use lamppost_smtp::{
     Action, Address, Answer, Greeting, Interrupt, Kind, Question, Refusal, Reply, ReversePath,
     Secret, Session,
@@ -18,14 +19,16 @@ use tracing::{debug, info, warn};
 use super::Front;
 use super::completion::Completion;
 use super::content::{self, Inflow, Unstored};
+use super::lost::Lost;
 use super::stream::Stream;
 use super::transaction::Transaction;
 
 /// How long, and for how many bytes, a client that is still sending is listened to after the last
 /// reply, so that it reads the reply instead of a reset.
+pub(super) const LINGER: (Duration, u64) = (Duration::from_secs(2), 1024 * 1024);
+
 /// Letters of an account's name, as a client sent it, that a line of the log holds.
 const ACCOUNT_LOGGED_MAX: usize = 320;
-const LINGER: (Duration, u64) = (Duration::from_secs(2), 1024 * 1024);
 
 /// A connection with its session.
 pub(super) struct Connection<'a, S> {
@@ -34,6 +37,7 @@ pub(super) struct Connection<'a, S> {
     session: Session,
     stream: Stream<S>,
     tls: Option<&'a ServerTls>,
+    user: Option<u32>,
     id: String,
     peer: IpAddr,
     cipher: Option<String>,
@@ -48,6 +52,8 @@ pub(super) struct Client<'a, S> {
     pub(super) session: Session,
     pub(super) kind: Kind,
     pub(super) tls: Option<&'a ServerTls>,
+    /// The user of this machine, if the system told one.
+    pub(super) user: Option<u32>,
 }
 
 /// How long the connection has been listened to since it last made progress.
@@ -60,22 +66,6 @@ struct Pace {
     bytes: u64,
 }
 
-/// Why a connection ended before its session did.
-enum Lost {
-    /// The client closed it, or the network did.
-    Closed,
-    /// It could not be read from or written to.
-    Failed(io::Error),
-    /// Nothing true could be said to the client any more; the log says why.
-    CutOff,
-}
-
-impl From<io::Error> for Lost {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     pub(super) fn new(front: &'a Front, client: Client<'a, S>) -> Self {
         Self {
@@ -84,6 +74,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             session: client.session,
             stream: Stream::Plain(client.stream),
             tls: client.tls,
+            user: client.user,
             id: session_id(front.clock.now()),
             peer: client.peer,
             cipher: None,
@@ -142,7 +133,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
 
     /// Greets the client, unless it talks before its turn (RFC 5321 §4.3.1).
     async fn greet(&mut self) -> Result<(), Lost> {
-        let delay = self.front.settings.limits.greeting_delay;
+        // Who comes by the system's own socket is no robot from elsewhere.
+        let delay = self.user.map_or(self.front.settings.limits.greeting_delay, |_| Duration::ZERO);
         let mut greeting = Greeting::Welcome;
         if self.front.drain.has_begun() {
             greeting = Greeting::ShuttingDown;
@@ -285,10 +277,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     async fn begin(&mut self, sender: ReversePath) -> Answer {
         let before = std::mem::replace(&mut self.transaction, Transaction::from(sender.clone()));
         before.content.abort(&self.inflow()).await;
-        let Some(account) = self.session.account().cloned() else {
+        let Some(by) = self.submitter() else {
             return Answer::Yes;
         };
-        match self.policy(PolicyRequest::Sender { account, sender: sender.clone() }).await {
+        match self.policy(PolicyRequest::Sender { by, sender: sender.clone() }).await {
             PolicyAnswer::Allowed => Answer::Yes,
             PolicyAnswer::Refused(refusal) => {
                 info!(session = self.id, peer = %self.peer, from = %sender, reason = refusal.reason(), "sender refused");
@@ -326,12 +318,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         }
     }
 
+    /// Who hands in mail of its own; nobody when mail comes from other servers.
+    fn submitter(&self) -> Option<Submitter> {
+        let account = || self.session.account().cloned().map(Submitter::Account);
+        self.user.map(Submitter::LocalUser).or_else(account)
+    }
+
     /// Whether content may come: the account's quota and the spool's space allow it.
     async fn room(&mut self, size: u64) -> Answer {
         (self.pace.waited, self.pace.bytes) = (Duration::ZERO, 0);
-        if let Some(account) = self.session.account().cloned() {
+        if let Some(by) = self.submitter() {
             let recipients = u32::try_from(self.transaction.recipients.len()).unwrap_or(u32::MAX);
-            match self.policy(PolicyRequest::Charge { account, recipients }).await {
+            match self.policy(PolicyRequest::Charge { by, recipients }).await {
                 PolicyAnswer::Allowed => {}
                 PolicyAnswer::Refused(refusal) => return self.refuse_message(refusal),
                 _ => return self.refuse_message(Refusal::Unavailable),

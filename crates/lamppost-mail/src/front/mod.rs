@@ -4,6 +4,8 @@ mod completion;
 mod connection;
 mod content;
 mod header;
+mod local;
+mod lost;
 mod settings;
 mod stream;
 mod transaction;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use lamppost_net::link::Port;
 use lamppost_net::proxy;
-use lamppost_net::{Clock, Drain, Listener, ServerTls, SessionLimits};
+use lamppost_net::{Clock, Drain, Listener, Permit, ServerTls, SessionLimits, TooMany};
 use lamppost_roles::{IntakeAnswer, IntakeRequest, PolicyAnswer, PolicyRequest};
 use lamppost_smtp::{BareNewline, Greeting, Link, Session};
 use lamppost_telemetry::Metrics;
@@ -113,10 +115,8 @@ impl Front {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        self.metrics.smtp_session(&settings.name);
-        let implicit_tls = settings.tls == TlsMode::Implicit;
         let link = Link {
-            tls: implicit_tls,
+            tls: settings.tls == TlsMode::Implicit,
             bare_newline: if settings.fix_for.iter().any(|network| network.contains(peer)) {
                 BareNewline::Fix
             } else {
@@ -124,17 +124,31 @@ impl Front {
             },
         };
         let session = Session::new(settings.smtp.clone(), link);
-        let permit = match self.sessions.admit(peer) {
+        let (kind, tls) = (settings.smtp.kind, tls.as_deref());
+        let client = Client { stream, peer, session, kind, tls, user: None };
+        self.converse(client, self.sessions.admit(peer), &settings).await;
+    }
+
+    /// The session of a client, if there may be one more.
+    async fn converse<S>(
+        &self,
+        client: Client<'_, S>,
+        permit: Result<Permit, TooMany>,
+        settings: &ListenerSettings,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.metrics.smtp_session(&settings.name);
+        let (peer, implicit_tls) = (client.peer, settings.tls == TlsMode::Implicit);
+        let permit = match permit {
             Ok(permit) => permit,
             Err(limit) => {
                 info!(%peer, reason = %limit, "connection refused");
-                refuse(stream, session, implicit_tls);
+                refuse(client.stream, client.session, implicit_tls);
                 return;
             }
         };
         self.metrics.smtp_sessions_open.inc();
-        let (kind, tls) = (settings.smtp.kind, tls.as_deref());
-        let client = Client { stream, peer, session, kind, tls };
         let mut connection = Connection::new(self, client);
         debug!(session = connection.id(), %peer, listener = settings.name, "session begins");
         connection.run(implicit_tls).await;

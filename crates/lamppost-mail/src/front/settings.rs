@@ -65,7 +65,7 @@ impl Default for FrontLimits {
 /// Settings of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
-    /// Its name in logs and metrics, such as `127.0.0.1:2525`.
+    /// Its name in logs and metrics, such as `127.0.0.1:2525` or a socket's path.
     pub name: String,
     /// The protocol's settings.
     pub smtp: Arc<lamppost_smtp::Settings>,

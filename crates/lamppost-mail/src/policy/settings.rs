@@ -15,6 +15,17 @@ pub struct PolicySettings {
     pub when_store_fails: StoreFailure,
     /// Where mail for other domains goes.
     pub elsewhere: Elsewhere,
+    /// Users of this machine, who hand in mail without a password.
+    pub local: LocalSettings,
+}
+
+/// What users of this machine may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalSettings {
+    /// The domain of their addresses.
+    pub domain: String,
+    /// Those who may send under any address, without a quota.
+    pub trusted_users: Vec<String>,
 }
 
 /// Where mail for other domains goes.
@@ -57,6 +68,7 @@ mod tests {
             postmaster: None,
             when_store_fails: StoreFailure::Defer,
             elsewhere: Elsewhere::Nowhere,
+            local: LocalSettings::default(),
         }
     }
 

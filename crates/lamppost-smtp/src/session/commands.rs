@@ -82,6 +82,11 @@ impl Session {
         if self.offers_auth() {
             lines.push_str("\nAUTH PLAIN LOGIN");
         }
+        if let Some(account) = self.account.as_ref().filter(|_| self.account_is_given) {
+            // The client learns under which name it is known.
+            lines.push_str("\nXACCOUNT ");
+            lines.push_str(account.as_str());
+        }
         self.say(Say::Ehlo(&lines));
     }
 

@@ -90,6 +90,8 @@ pub enum Greeting {
     EarlyTalker,
     /// The server is about to end.
     ShuttingDown,
+    /// Nobody knows who the client is, and a client without a name has no mail.
+    Nobody,
     /// There are as many sessions as there may be.
     TooManySessions,
 }
@@ -117,6 +119,8 @@ pub struct Session {
     actions: VecDeque<Action>,
     helo: Option<Helo>,
     account: Option<Address>,
+    /// Whether the connection itself told the account.
+    account_is_given: bool,
     transaction: Option<Transaction>,
     counts: Counts,
 }
@@ -202,9 +206,17 @@ impl Session {
             actions: VecDeque::new(),
             helo: None,
             account: None,
+            account_is_given: false,
             transaction: None,
             counts: Counts::default(),
         }
+    }
+
+    /// A session of a client who is known without AUTH: by the connection itself.
+    #[must_use]
+    pub fn of(mut self, account: Address) -> Self {
+        (self.account, self.account_is_given) = (Some(account), true);
+        self
     }
 
     /// Greets the client; all but [`Greeting::Welcome`] end the session.
@@ -216,6 +228,7 @@ impl Session {
             }
             Greeting::EarlyTalker => self.close_saying(Say::EarlyTalker),
             Greeting::ShuttingDown => self.close_saying(Say::ShuttingDown),
+            Greeting::Nobody => self.close_saying(Say::Nobody),
             Greeting::TooManySessions => self.close_saying(Say::TooManySessions),
         }
     }
@@ -285,7 +298,9 @@ impl Session {
         self.link.tls = true;
         self.state = State::Command;
         self.helo = None;
-        self.account = None;
+        if !self.account_is_given {
+            self.account = None;
+        }
         self.transaction = None;
         self.input.clear();
         self.lines = LineReader::default();

@@ -33,13 +33,14 @@ const EXIT_CODES: [(&str, &str); 9] = [
     ("78", "The configuration is wrong."),
 ];
 /// The files of an installed system.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("/etc/lamppost/lamppost.toml", "The configuration, see lamppost.toml(5)."),
     ("/var/lib/lamppost", "The state: the queue, the accounts, the greylist, mail."),
     (
         "/var/lib/lamppost/control.sock",
         "The socket by which the commands talk to the running program.",
     ),
+    (lamppost_compat::SYSTEM_SOCKET, "The socket by which local users hand in mail."),
 ];
 
 /// Write the manual pages and the completions.
@@ -77,7 +78,8 @@ fn write_all(folder: &Path, command: &clap::Command) -> io::Result<u64> {
     command.build();
     let written = write_commands(&commands, &command)?;
     std::fs::write(formats.join("lamppost.toml.5"), format_page(&lamppost_config::reference()))?;
-    Ok(written + 1)
+    std::fs::write(commands.join("lamppost-sendmail.1"), sendmail_page())?;
+    Ok(written + 2)
 }
 
 /// The page of a command and those of the commands below it.
@@ -112,11 +114,51 @@ fn end_of_first_page() -> String {
     for (path, text) in FILES {
         roff.control("TP", []).text([italic(path)]).text([roman(text)]);
     }
-    roff.control("SH", ["EXIT STATUS"]);
-    for (code, text) in EXIT_CODES {
-        roff.control("TP", []).text([bold(code)]).text([roman(text)]);
-    }
+    list(&mut roff, "EXIT STATUS", &EXIT_CODES);
     roff.render() + &see_also(&[("lamppost.toml", "5"), ("systemctl", "1")]).render()
+}
+
+/// A section with a word and its meaning in each entry.
+fn list(roff: &mut Roff, heading: &str, entries: &[(&str, &str)]) {
+    roff.control("SH", [heading]);
+    for (word, text) in entries {
+        roff.control("TP", []).text([bold(*word)]).text([roman(*text)]);
+    }
+}
+
+/// lamppost-sendmail(1): the program that `compat install` puts somewhere as sendmail. Its page has the
+/// project's name, since other mail servers bring a sendmail(1).
+fn sendmail_page() -> String {
+    let mut roff = Roff::new();
+    roff.control("TH", ["lamppost-sendmail", "1", "", &source(), MANUAL]);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman("lamppost-sendmail - hand in mail of local programs, as sendmail")]);
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([bold("sendmail"), roman(" [OPTION …] [RECIPIENT …]")]);
+    roff.control("SH", ["DESCRIPTION"]);
+    roff.text([
+        roman("Hands the message on standard input to the running lamppost. "),
+        bold("lamppost compat install DIR"),
+        roman(
+            " puts it into a folder, under the names sendmail, mailq and newaliases. A message is \
+             taken as a whole or not at all: it ends with 0 once the message is durable for all its \
+             recipients.",
+        ),
+    ]);
+    roff.control("PP", []);
+    roff.text([roman(
+        "The system tells who calls: each user sends under its own address, and those of \
+         trusted-users in [mail.sendmail] under any.",
+    )]);
+    list(&mut roff, "OPTIONS", &lamppost_compat::OPTIONS);
+    roff.control("PP", []);
+    roff.text([roman(
+        "Options stand before recipients. Those on how others queue, log or report are taken and \
+         ignored.",
+    )]);
+    list(&mut roff, "EXIT STATUS", &lamppost_compat::EXIT_CODES);
+    let pages = [("lamppost-compat-install", "1"), ("lamppost.toml", "5")];
+    roff.render() + &see_also(&pages).render()
 }
 
 fn see_also(pages: &[(&str, &str)]) -> Roff {

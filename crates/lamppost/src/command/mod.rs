@@ -2,7 +2,9 @@
 
 mod account;
 mod backup;
+mod compat;
 mod config;
+mod doctor;
 mod log;
 mod man;
 pub(crate) mod out;
@@ -49,6 +51,12 @@ enum Command {
     Queue(Box<queue::Queue>),
     /// Show what runs and how it is
     Status(status::Status),
+    /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
+    ///
+    /// Each line is ok, WARN or FAIL and says what to do; the exit code is 69 when a line is FAIL. The
+    /// name of this host is looked up by the system's resolver. MX and PTR records, and how exact the
+    /// clock is, are not looked at. Nothing else is asked outside of this machine.
+    Doctor(doctor::Doctor),
     /// Tell what became of a message or a session
     Log(log::Log),
     /// Make the running program read its configuration file again
@@ -82,6 +90,9 @@ enum Command {
     /// alone; with --force it is put aside. What was in the queue is held, since the original may have
     /// delivered it since: look at it with `queue`, then `queue release` or `queue delete`.
     Restore(backup::Restore),
+    /// Put small programs under names of old, such as sendmail, into a folder
+    #[command(subcommand)]
+    Compat(compat::CompatCommand),
 }
 
 /// Does what the command line says.
@@ -104,6 +115,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Man(man) => man.execute(&Arguments::command()),
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
         Command::Restore(restore) => restore.execute(&place),
+        Command::Doctor(doctor) => doctor.execute(&place),
+        Command::Compat(command) => command.execute(&place),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `check` finds odd beyond the file itself: the files that it names, and where the state is.
 
 use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,18 +16,33 @@ use crate::place::{self, Opened, Place};
 
 /// All that is odd about a file that can be read, at its places.
 pub(super) fn of(file: &Path, config: &Config, state: Option<&Path>) -> Result<Problems, Failure> {
-    let mut remarks = config.remarks();
-    remarks.extend(named_files::remarks(config));
-    remarks.extend(absent_credentials(file, config));
     let place = Place { config: Some(file.to_owned()), state: state.map(PathBuf::from) };
     let opened = place.open()?;
-    remarks.extend(named_files::oddities(config, &opened.hostname()));
-    remarks.extend(state_folder(&opened.state, config));
-    remarks.extend(open_state(&opened.state));
-    remarks.extend(absent_addresses(config));
-    remarks.extend(unknown_postmaster(&opened));
+    let mut remarks = of_values(&opened);
+    remarks.extend(named_files::odd_certificate(config, &opened.hostname()));
+    remarks.extend(state_folder(&opened));
+    remarks.extend(open_to_everybody(&opened));
     let text = read_file(file).map_err(|error| place::unread(&error))?;
     Ok(lamppost_config::placed(file, &text, remarks))
+}
+
+/// What is odd about the values themselves: alone, and in view of this machine and its accounts.
+pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
+    let config = &opened.config;
+    let mut remarks = config.remarks();
+    remarks.extend(named_files::remarks(config));
+    remarks.extend(opened.file.iter().flat_map(|file| absent_credentials(file, config)));
+    remarks.extend(absent_addresses(config));
+    remarks.extend(unknown_postmaster(opened));
+    remarks.extend(unknown_users(config));
+    remarks
+}
+
+/// The secrets and the state that are not kept from others.
+pub(super) fn open_to_everybody(opened: &Opened) -> Vec<Remark> {
+    let mut remarks = named_files::open_secrets(&opened.config);
+    remarks.extend(open_state(&opened.state));
+    remarks
 }
 
 /// Credentials that only systemd's units have, and that were not looked at.
@@ -55,7 +70,8 @@ fn absent_credentials(file: &Path, config: &Config) -> Vec<Remark> {
 }
 
 /// Where acknowledged mail would not survive a power cut.
-fn state_folder(state: &Path, config: &Config) -> Option<Remark> {
+pub(super) fn state_folder(opened: &Opened) -> Option<Remark> {
+    let Opened { state, config, .. } = opened;
     // A folder that is not there yet will be on the file system of the one above it.
     let there = state.ancestors().find(|folder| folder.exists())?;
     let accepted = config.mail.queue.accept_volatile;
@@ -98,9 +114,7 @@ fn absent_addresses(config: &Config) -> Vec<Remark> {
     for (number, listen) in config.mail.listen.iter().enumerate() {
         let needed = listen.when_absent == WhenAbsent::Fail;
         for (position, address) in listen.address.iter().enumerate().filter(|_| needed) {
-            // A port of its own, of another protocol: nothing that listens is in the way.
-            let bound = UdpSocket::bind((address.ip(), 0)).map_err(|error| error.kind());
-            if bound.is_err_and(|kind| kind == ErrorKind::AddrNotAvailable) {
+            if !is_here(address.ip()) {
                 let key = format!("mail.listen.{number}.address.{position}");
                 let what = format!(
                     "this machine does not have {}: `lamppost run` does not start",
@@ -113,6 +127,24 @@ fn absent_addresses(config: &Config) -> Vec<Remark> {
         }
     }
     remarks
+}
+
+/// Whether this machine has an address: only then can a socket be bound to it.
+pub(super) fn is_here(address: IpAddr) -> bool {
+    // A port of its own, of another protocol: nothing that listens is in the way.
+    let bound = UdpSocket::bind((address, 0)).map_err(|error| error.kind());
+    !bound.is_err_and(|kind| kind == ErrorKind::AddrNotAvailable)
+}
+
+/// Trusted users whom this machine does not list: they would not be trusted.
+fn unknown_users(config: &Config) -> Vec<Remark> {
+    let users = config.mail.sendmail.trusted_users.iter().enumerate();
+    let unknown = users.filter(|(_, user)| !lamppost_net::is_user(user)).map(|(number, user)| {
+        let what = format!("/etc/passwd lists no user {user}: nobody is trusted by that name");
+        let key = format!("mail.sendmail.trusted-users.{number}");
+        Remark::warning(&key, what, "correct the name, or leave it out")
+    });
+    unknown.collect()
 }
 
 /// A postmaster without an account, as far as this user may read the accounts.

@@ -20,8 +20,8 @@ use crate::place::Opened;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the processes of a killed program may take to be gone, and how often that is looked at.
-const ORPHANS_LAST: Duration = Duration::from_millis(500);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const ORPHANS_LAST: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A listener that the file names.
 pub(super) struct Bound {
@@ -60,8 +60,8 @@ impl Held {
         self.tcp.iter().collect()
     }
 
-    /// The control socket, if it was given.
-    pub(super) fn control(&mut self, path: &Path) -> Option<UnixListener> {
+    /// The socket at a path, if it was given.
+    pub(super) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
         let is_it = |socket: &UnixListener| {
             socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
         };

@@ -2,6 +2,7 @@
 
 mod demo;
 mod listeners;
+mod local;
 mod orders;
 mod relay;
 mod role;

@@ -86,6 +86,7 @@ mod tests {
             state: "/state".into(),
             state_named_by: crate::run::setup::NamedBy::Nobody,
             users: crate::run::users::Users::Same,
+            submit_socket: None,
             hostname: "mail.lamppost.test".into(),
             pem: None,
             relay_password: password.map(|password| Secret::new(password.to_owned())),

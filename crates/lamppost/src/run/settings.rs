@@ -7,7 +7,7 @@ use lamppost_config as config;
 use lamppost_config::Config;
 use lamppost_delivery::{MaildirTemplate, Relay, TemplateError};
 use lamppost_greylist::Policy as GreylistPolicy;
-use lamppost_mail::policy::{Elsewhere, PolicySettings, StoreFailure};
+use lamppost_mail::policy::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
 use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
@@ -39,6 +39,10 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
         elsewhere: match config.mail.relay_to {
             None => Elsewhere::Nowhere,
             Some(_) => Elsewhere::Relay,
+        },
+        local: LocalSettings {
+            domain: local_domain(config, hostname),
+            trusted_users: config.mail.sendmail.trusted_users.clone(),
         },
     }
 }
@@ -139,7 +143,6 @@ pub(super) fn listener(
     name: &str,
     hostname: &str,
 ) -> ListenerSettings {
-    let limits = &config.mail.limits;
     let smtp = lamppost_smtp::Settings {
         hostname: hostname.to_owned(),
         kind: match listen.kind {
@@ -152,20 +155,7 @@ pub(super) fn listener(
             (config::Kind::Submission, true) => AuthOffer::Always,
             (config::Kind::Submission, false) => AuthOffer::UnderTls,
         },
-        limits: Limits {
-            command_line_max: bytes(limits.command_line_max),
-            auth_line_max: bytes(limits.auth_line_max),
-            data_line_max: bytes(limits.data_line_max),
-            recipients_max: limits.recipients_max,
-            message_size_max: limits.message_size_max.0,
-            commands_max: limits.commands_max,
-            errors_max: limits.errors_max,
-            messages_max: limits.messages_max,
-            auth_tries_max: limits.auth_tries_max,
-            command_timeout: limits.command_timeout,
-            data_start_timeout: limits.data_start_timeout,
-            data_block_timeout: limits.data_block_timeout,
-        },
+        limits: session_limits(config),
     };
     ListenerSettings {
         name: name.to_owned(),
@@ -173,6 +163,47 @@ pub(super) fn listener(
         tls: tls_mode(listen.tls),
         proxy_from: networks(&listen.proxy_protocol_from),
         fix_for: networks(&listen.bare_newline_fix_for),
+    }
+}
+
+/// The socket of local users. What a session calls this host is what names without a domain are given.
+pub(super) fn local_listener(config: &Config, name: &str, hostname: &str) -> ListenerSettings {
+    let smtp = lamppost_smtp::Settings {
+        hostname: local_domain(config, hostname),
+        kind: Kind::Submission,
+        starttls: false,
+        auth: AuthOffer::Never,
+        limits: session_limits(config),
+    };
+    ListenerSettings {
+        name: name.to_owned(),
+        smtp: Arc::new(smtp),
+        tls: TlsMode::Off,
+        proxy_from: Vec::new(),
+        fix_for: Vec::new(),
+    }
+}
+
+/// The domain of the users of this machine.
+fn local_domain(config: &Config, hostname: &str) -> String {
+    config.mail.sendmail.domain.clone().unwrap_or_else(|| hostname.to_owned())
+}
+
+fn session_limits(config: &Config) -> Limits {
+    let limits = &config.mail.limits;
+    Limits {
+        command_line_max: bytes(limits.command_line_max),
+        auth_line_max: bytes(limits.auth_line_max),
+        data_line_max: bytes(limits.data_line_max),
+        recipients_max: limits.recipients_max,
+        message_size_max: limits.message_size_max.0,
+        commands_max: limits.commands_max,
+        errors_max: limits.errors_max,
+        messages_max: limits.messages_max,
+        auth_tries_max: limits.auth_tries_max,
+        command_timeout: limits.command_timeout,
+        data_start_timeout: limits.data_start_timeout,
+        data_block_timeout: limits.data_block_timeout,
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Setup {
     /// Whom roles become.
     pub(super) users: Users,
     pub(super) hostname: String,
+    /// Where local users hand in mail, if they may.
+    pub(super) submit_socket: Option<PathBuf>,
     /// The certificate, where a listener needs one; for the front.
     pub(super) pem: Option<Pem>,
     /// What proves this server to the relay; for delivery.
@@ -76,6 +78,7 @@ impl Setup {
             state: state.clone(),
             state_named_by: NamedBy::of(opened),
             users: Users::choose(state),
+            submit_socket: opened.submit_socket(),
             pem: pem(config, state, &hostname)?,
             hostname,
             relay_password: password.transpose()?,
@@ -91,6 +94,7 @@ impl Setup {
             state: begun.state.clone(),
             state_named_by: begun.state_named_by.clone(),
             users: begun.users,
+            submit_socket: begun.submit_socket.clone(),
             hostname: begun.hostname.clone(),
             // Listeners that began without TLS stay without it.
             pem: begun.pem.as_ref().and(self.pem),
@@ -132,6 +136,7 @@ fn settled(begun: Config, new: &Config) -> Config {
     settled.mail.postmaster.clone_from(&new.mail.postmaster);
     settled.mail.relay_to.clone_from(&new.mail.relay_to);
     settled.mail.relay = new.mail.relay.clone();
+    settled.mail.sendmail.trusted_users.clone_from(&new.mail.sendmail.trusted_users);
     settled
 }
 

@@ -1,6 +1,13 @@
 # What the Debian that tests/debian_package.rs boots does, as root; what stands between two marks is
 # judged there. No step ends the others.
 mark() { echo "== $*"; }
+wait_for() {
+    local tries=0
+    until grep --quiet --recursive "^$1" "$2" 2>/dev/null || [ $tries = 100 ]; do
+        tries=$((tries + 1))
+        read -r -t 0.1 _ <> <(:)
+    done
+}
 main_pid() { systemctl show --property MainPID --value lamppost; }
 file=/etc/lamppost/lamppost.toml
 
@@ -11,7 +18,7 @@ systemctl is-active lamppost
 systemctl is-enabled lamppost
 
 mark powers
-sed -i 's/^#domains = .*/domains = ["lamppost.test"]/; s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
+sed -i 's/^#domains = .*/domains = ["lamppost.test"]/; /^\[mail.greylist\]/,/^#enabled/ s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
 systemctl restart lamppost
 echo "restart $?"
 grep -E '^(Cap|NoNewPrivs|Seccomp:)' "/proc/$(main_pid)/status"
@@ -42,12 +49,49 @@ for line in 'HELO x.test' 'MAIL FROM:<a@x.test>' 'RCPT TO:<you@lamppost.test>' D
 done
 exec 3>&-
 new=/var/lib/lamppost/mail/lamppost.test/you/Maildir/new
-tries=0
-until ls $new/* >/dev/null 2>&1 || [ $tries = 100 ]; do
-    tries=$((tries + 1))
-    read -r -t 0.1 _ <> <(:)
-done
+wait_for hello $new
 grep --count '^hello' $new/*
+
+mark sendmail
+useradd ann
+useradd --groups www-data bob
+lamppost compat install /usr/local/sbin >/dev/null
+echo "compat $?"
+stat --format '%A %U %n' /run/lamppost /run/lamppost/submit.sock
+send() { printf "To: you@lamppost.test\nSubject: x\n\nsent by $1\n" | runuser -u "$1" -- /usr/local/sbin/sendmail -t -i; }
+send ann
+echo "sent $?"
+wait_for 'sent by ann' $new
+cat $new/* | grep --count '^Return-Path: <ann@'
+systemctl stop lamppost
+send ann 2>/dev/null
+echo "stopped $?"
+mkdir /etc/systemd/system/lamppost.service.d
+cat > /etc/systemd/system/lamppost.service.d/group.conf <<'END'
+[Service]
+SupplementaryGroups=www-data
+SystemCallFilter=@chown
+END
+sed -i 's/^#socket-mode = .*/socket-mode = "0660"/; s/^#socket-group = .*/socket-group = "www-data"/' $file
+systemctl daemon-reload
+systemctl start lamppost
+send ann 2>/dev/null
+echo "ann $?"
+send bob
+echo "bob $?"
+wait_for 'sent by bob' $new
+rm -r /etc/systemd/system/lamppost.service.d
+cp --preserve=all /root/good.toml $file
+systemctl daemon-reload
+systemctl restart lamppost
+# So many starts in so short a time are what these steps want.
+systemctl reset-failed lamppost
+lamppost compat install --remove /usr/local/sbin >/dev/null
+ls /usr/local/sbin
+
+mark doctor
+lamppost doctor --no-dns | grep --invert-match '^ok\|^WARN\|help:'
+echo "doctor ${PIPESTATUS[0]}"
 
 mark credentials
 sed -i 's/^#self-signed = false/self-signed = true/; s/^tls = "off"/tls = "starttls"/' $file
@@ -129,7 +173,7 @@ mark purged
 dpkg --purge lamppost >/dev/null 2>&1
 echo "dpkg $?"
 systemctl is-active lamppost
-ls -d /etc/lamppost /var/lib/lamppost /usr/bin/lamppost 2>/dev/null
+ls -d /etc/lamppost /var/lib/lamppost /run/lamppost /usr/bin/lamppost /usr/lib/lamppost 2>/dev/null
 find /etc/systemd /var/lib/systemd -name '*lamppost*'
 systemctl list-units --all --no-legend 'lamppost*'
 

@@ -1,19 +1,21 @@
 //! The front: accepted connections and the dialogues on them.
 
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_config::TlsMode;
 use lamppost_mail::{Front, FrontEnds, ListenerSettings};
-use lamppost_net::{Drain, Listener, ServerTls, SystemClock};
+use lamppost_net::{Drain, Listener, LocalListener, ServerTls, SystemClock};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::{Start, handed};
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
-use crate::run::{listeners, settings};
+use crate::run::{listeners, local, settings};
 
 /// The front at work.
 pub(super) struct Running {
@@ -23,8 +25,13 @@ pub(super) struct Running {
     accepting: TaskTracker,
 }
 
-/// How each listener is served, by its place among those that the file names.
-type Served = Vec<(Arc<ListenerSettings>, Option<Arc<ServerTls>>)>;
+/// How each listener is served.
+struct Served {
+    /// By its place among those that the file names.
+    named: Vec<(Arc<ListenerSettings>, Option<Arc<ServerTls>>)>,
+    /// The socket of local users, and where it is.
+    local: Option<(PathBuf, ListenerSettings)>,
+}
 
 pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
@@ -50,24 +57,43 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
         let tls = tls.clone().filter(|_| listen.tls != TlsMode::Off);
         (Arc::new(settings), tls)
     });
-    let served: Served = served.collect();
+    let local = setup.submit_socket.clone().map(|path| {
+        let name = path.display().to_string();
+        let settings = settings::local_listener(config, &name, &setup.hostname);
+        (path, settings)
+    });
+    let served = Served { named: served.collect(), local };
     let accepting = TaskTracker::new();
     let at_work = accepting.clone();
     handed::receive(sockets, move |place, socket| {
-        let socket = TcpListener::from(socket);
-        let listener = socket.set_nonblocking(true).and_then(|()| Listener::from_std(socket));
-        match (listener, served.get(place as usize)) {
-            (Ok(listener), Some((settings, tls))) => {
-                let front = front.clone();
-                let (settings, tls) = (settings.clone(), tls.clone());
-                at_work.spawn(front.listen(listener, settings, tls));
-            }
-            (Err(reason), _) => error!(%reason, "a socket cannot be listened on"),
-            (Ok(_), None) => error!(place, "a socket that no listener was named for"),
+        if let Err(reason) = serve(&front, &served, &at_work, (place, socket)) {
+            error!(%reason, place, "a socket cannot be listened on");
         }
     })
     .map_err(|error| failed(&error))?;
     Ok(Running { tls, drain, accepting })
+}
+
+/// Listens on a socket, by what it is said to be.
+fn serve(
+    front: &Arc<Front>,
+    served: &Served,
+    at_work: &TaskTracker,
+    (place, socket): (u32, OwnedFd),
+) -> std::io::Result<()> {
+    let unknown = || std::io::Error::other("no listener was named for it");
+    let front = front.clone();
+    if place == local::PLACE {
+        let (path, settings) = served.local.clone().ok_or_else(unknown)?;
+        let listener = LocalListener::from_std(socket.into(), &path)?;
+        at_work.spawn(front.listen_local(listener, settings));
+        return Ok(());
+    }
+    let (settings, tls) = served.named.get(place as usize).cloned().ok_or_else(unknown)?;
+    let socket = TcpListener::from(socket);
+    socket.set_nonblocking(true)?;
+    at_work.spawn(front.listen(Listener::from_std(socket)?, settings, tls));
+    Ok(())
 }
 
 /// Whether the certificate could be used.

@@ -28,7 +28,9 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let accounts = open_accounts(config, &state_files::database(&setup.state, ACCOUNTS)).await?;
     let greylist = Arc::new(open_greylist(config, setup).await?);
     let settings = settings::policy(config, &setup.hostname);
+    let users = start.links.port("users").map_err(|error| Failure::of(Code::Software, &error))?;
     let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
+    let policy = policy.asking(users);
     let told = policy.clone();
     start.inspected(move |mut condition| {
         let (addresses, accounts) = told.blocked();

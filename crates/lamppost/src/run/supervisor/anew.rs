@@ -17,6 +17,7 @@ use super::{PAUSE_FIRST, Signals, Supervisor, Work, make_folders};
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners::Bound;
+use crate::run::local::Local;
 use crate::run::role::Role;
 use crate::run::setup::Setup;
 use crate::state_files;
@@ -32,6 +33,7 @@ pub(super) struct Next {
     pub(super) setup: Setup,
     pub(super) mail: Vec<Bound>,
     pub(super) metrics: Vec<TcpListener>,
+    pub(super) local: Option<Local>,
 }
 
 /// Has the program that takes the place of this one bind ports below 1024 as this one may.
@@ -67,10 +69,12 @@ impl Supervisor {
         let begun = match self.start().await {
             Ok(begun) => {
                 *work = begun;
+                Local::remove(before.local, self.local.as_ref());
                 Ok(())
             }
             Err(failure) => {
-                self.put(before);
+                let tried = self.put(before);
+                Local::remove(tried.local, self.local.as_ref());
                 let mut pause = PAUSE_FIRST;
                 // Nothing when the program is to stop: then nothing more is to be done.
                 if let Some(again) = self.again(signals, &mut pause).await {
@@ -98,6 +102,7 @@ impl Supervisor {
             setup: std::mem::replace(&mut self.setup, next.setup),
             mail: std::mem::replace(&mut self.mail, next.mail),
             metrics: std::mem::replace(&mut self.metrics, next.metrics),
+            local: std::mem::replace(&mut self.local, next.local),
         }
     }
 
@@ -156,6 +161,9 @@ impl Supervisor {
             sockets.push((name.to_owned(), socket.try_clone()?.into()));
         }
         sockets.push(("control".to_owned(), self.control.try_clone()?.into()));
+        if let Some(local) = &self.local {
+            sockets.push(("local".to_owned(), local.socket.try_clone()?.into()));
+        }
         Ok(sockets)
     }
 }

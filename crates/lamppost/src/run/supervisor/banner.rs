@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Supervisor;
 use crate::command::out;
+use crate::run::local::Local;
 
 impl Supervisor {
     /// What listens where.
@@ -25,6 +26,9 @@ impl Supervisor {
         }
         for address in self.metrics.iter().filter_map(|socket| socket.local_addr().ok()) {
             let _infallible = writeln!(text, "  metrics   http://{address}/metrics");
+        }
+        if let Some(Local { path, .. }) = &self.local {
+            let _infallible = writeln!(text, "  sendmail  {}", path.display());
         }
         let _infallible = writeln!(text, "  control   {}", self.opened.control_socket.display());
         let pem = self.setup.pem.as_ref();

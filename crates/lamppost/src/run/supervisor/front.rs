@@ -12,6 +12,7 @@ use tracing::warn;
 use super::group::{Gifts, Group, asking, done, memory, spawn};
 use crate::exit::{Code, Failure};
 use crate::run::listeners::Bound;
+use crate::run::local::{self, Local};
 use crate::run::orders::{Order, Report};
 use crate::run::role::{Role, handed};
 use crate::run::setup::Setup;
@@ -33,7 +34,7 @@ impl Group {
     pub(super) async fn replace_front(
         &mut self,
         setup: &Setup,
-        mail: &[Bound],
+        (mail, local): (&[Bound], Option<&Local>),
         grace: Duration,
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::at(Code::System, "cannot start a front", &error);
@@ -53,6 +54,11 @@ impl Group {
             {
                 warn!(%reason, address = %bound.address, "a front could not be given a socket");
             }
+        }
+        if let Some(Local { path, socket }) = local
+            && let Err(reason) = self.listen(local::PLACE, socket)
+        {
+            warn!(%reason, socket = %path.display(), "a front could not be given a socket");
         }
         self.orders.insert(Role::Front, orders);
         self.children.push((Role::Front, child));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -110,6 +110,9 @@ impl Group {
         let (ours, theirs) = UnixStream::pair()?;
         gifts.add(Role::Control, "wishes", theirs);
         let wishes = answering(ours)?;
+        let (ours, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Policy, "users", theirs);
+        tokio::spawn(name_users(answering(ours)?));
         let children = spawn_all(gifts)?;
         Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }
@@ -132,7 +135,7 @@ impl Group {
     }
 
     /// Sends the front a socket to listen on.
-    pub(super) fn listen(&self, place: u32, socket: &std::net::TcpListener) -> io::Result<()> {
+    pub(super) fn listen(&self, place: u32, socket: &impl AsFd) -> io::Result<()> {
         self.hand(Role::Front, place, socket.as_fd())
     }
 
@@ -246,6 +249,13 @@ pub(super) fn told(status: ExitStatus) -> String {
         (Some(code), _) => format!("it ended with exit code {code}"),
         (None, Some(signal)) => format!("signal {signal} ended it"),
         (None, None) => "it ended".into(),
+    }
+}
+
+/// Tells policy, which may not read their list, the names of the machine's users.
+async fn name_users(mut asked: Inbox<u32, Option<String>>) {
+    while let Some((uid, reply)) = asked.next().await {
+        reply.send(lamppost_net::user_name(uid));
     }
 }
 

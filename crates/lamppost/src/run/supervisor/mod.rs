@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 use self::group::{ControlSockets, Group, told};
 use self::store::Store;
 use super::listeners::{self, Bound, Held};
+use super::local::{self, Local};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
@@ -59,6 +60,7 @@ struct Supervisor {
     appearing: JoinSet<(usize, TcpListener)>,
     metrics: Vec<TcpListener>,
     control: UnixListener,
+    local: Option<Local>,
     certificate: Option<PemWatch>,
     health: Health,
     begun: Instant,
@@ -128,11 +130,12 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     };
     make_folders(&opened)?;
     setup.users.own(&opened.config, &opened.state)?;
-    let control = match held.control(&opened.control_socket) {
+    let control = match held.unix(&opened.control_socket) {
         Some(socket) => socket,
         None => control_socket(&opened)?,
     };
     held.warn_of_unnamed(&mail, &metrics);
+    let local = Local::bind(&opened, |path| held.unix(path))?;
     state_files::hand_over(&opened.state, &opened.control_socket)
         .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
@@ -148,6 +151,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         appearing: JoinSet::new(),
         metrics,
         control,
+        local,
         health: Health::default(),
         begun: Instant::now(),
         restarts: 0,
@@ -294,6 +298,9 @@ impl Supervisor {
         }
         info!("stopped");
         drop(std::fs::remove_file(&self.opened.control_socket));
+        if let Some(Local { path, .. }) = &self.local {
+            drop(std::fs::remove_file(path));
+        }
     }
 
     /// Starts all roles and waits until they work.
@@ -315,6 +322,9 @@ impl Supervisor {
             if let Some(socket) = &bound.socket {
                 group.listen(place, socket).map_err(again)?;
             }
+        }
+        if let Some(Local { socket, .. }) = &self.local {
+            group.listen(local::PLACE, socket).map_err(again)?;
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();
@@ -371,7 +381,8 @@ impl Supervisor {
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
-        self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status).collect()
+        let mail = self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status);
+        mail.chain(self.local.iter().map(Local::status)).collect()
     }
 
     fn config(&self) -> &Config {

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use lamppost_config::Config;
+use lamppost_config::{Config, Sendmail};
 use lamppost_net::PemWatch;
 use tracing::{error, info};
 
@@ -12,6 +12,7 @@ use super::group::Group;
 use super::{Signals, Work};
 use crate::exit::Failure;
 use crate::run::listeners;
+use crate::run::local::Local;
 use crate::run::orders::Order;
 use crate::run::role::Role;
 use crate::run::setup::Setup;
@@ -61,21 +62,12 @@ impl Supervisor {
         let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
         let setup = Setup::gather(&new).map_err(told)?;
         let changed = unlike(self.config(), &new.config).join(", ");
-        if are_all_new(self.config(), &new.config) {
-            let next = Next { opened: new, setup, mail, metrics };
+        let local = Local::again(self.local.as_ref(), &new).map_err(told)?;
+        let next = Next { opened: new, setup, mail, metrics, local };
+        if are_all_new(self.config(), &next.opened.config) {
             self.begin_anew(work, signals, next).await.map_err(told)?;
         } else {
-            let setup = setup.in_state_of(&self.setup);
-            self.check(&work.group, &setup).await.map_err(told)?;
-            if is_front_new(self.config(), &new.config) {
-                let grace = new.config.server.stop_grace;
-                work.group.replace_front(&setup, &mail, grace).await.map_err(told)?;
-                self.mail = mail;
-                self.await_addresses();
-                self.front_begun_with = setup.clone();
-            }
-            self.apply(&work.group, setup).await.map_err(told)?;
-            self.opened = new;
+            self.go_on_with(work, next).await.map_err(told)?;
         }
         self.certificate = self.setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
         self.warn_of_certificate();
@@ -85,6 +77,34 @@ impl Supervisor {
             "" => format!("{file} is in force: nothing has changed in it."),
             changed => format!("{file} is in force: changed in {changed}."),
         })
+    }
+
+    /// Has the roles that run take what is new, and a new front begin if it must.
+    async fn go_on_with(&mut self, work: &mut Work, next: Next) -> Result<(), Failure> {
+        let Next { opened, setup, mail, local, .. } = next;
+        let setup = setup.in_state_of(&self.setup);
+        let is_front_new = is_front_new(self.config(), &opened.config);
+        let mut begun = self.check(&work.group, &setup).await;
+        if is_front_new && begun.is_ok() {
+            let (sockets, grace) = ((&mail[..], local.as_ref()), opened.config.server.stop_grace);
+            begun = work.group.replace_front(&setup, sockets, grace).await;
+        }
+        if begun.is_err() {
+            Local::remove(local, self.local.as_ref());
+            // Whoever may connect to it is whom the old configuration names.
+            drop(Local::again(self.local.as_ref(), &self.opened));
+            return begun;
+        }
+        if is_front_new {
+            let old = std::mem::replace(&mut self.local, local);
+            Local::remove(old, self.local.as_ref());
+            self.mail = mail;
+            self.await_addresses();
+            self.front_begun_with = setup.clone();
+        }
+        self.apply(&work.group, setup).await?;
+        self.opened = opened;
+        Ok(())
     }
 
     /// Sockets that listen already.
@@ -133,7 +153,9 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[mail.greylist]", mail.greylist != others.greylist),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
+        ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.queue]", mail.queue != others.queue),
+        ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.relay]", mail.relay != others.relay),
         ("[[mail.listen]]", mail.listen != others.listen),
     ];
@@ -143,7 +165,12 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
 /// Whether a front must begin anew for what has changed.
 fn is_front_new(old: &Config, new: &Config) -> bool {
     let (mail, others) = (&old.mail, &new.mail);
-    old.tls != new.tls || mail.limits != others.limits || mail.listen != others.listen
+    let untrusted =
+        |sendmail: &Sendmail| Sendmail { trusted_users: Vec::new(), ..sendmail.clone() };
+    old.tls != new.tls
+        || mail.limits != others.limits
+        || mail.listen != others.listen
+        || untrusted(&mail.sendmail) != untrusted(&others.sendmail)
 }
 
 /// Whether all roles must begin anew for what has changed: it lives in the queue, or they are held to it.

@@ -1,0 +1,182 @@
+//! doctor: looks at all that the service needs around it, and tells the cure of what is not as it should be.
+
+mod files;
+mod machine;
+mod ports;
+
+use std::time::Duration;
+
+use clap::Args;
+use lamppost_config::{Remark, Severity};
+use lamppost_console::{Client, ClientError, Status};
+
+use super::{out, remarks, wait};
+use crate::exit::{Code, Failure};
+use crate::place::{Opened, Place};
+
+/// How long anything outside of this program may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// Ask no name server
+    #[arg(long)]
+    no_dns: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How it stands with something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, serde::Serialize)]
+struct Finding {
+    level: Level,
+    area: &'static str,
+    what: String,
+    /// What to do about it; nothing when it is well.
+    cure: Option<String>,
+}
+
+impl Finding {
+    fn ok(area: &'static str, what: impl Into<String>) -> Self {
+        Self { level: Level::Ok, area, what: what.into(), cure: None }
+    }
+
+    fn warn(area: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { level: Level::Warn, cure: Some(cure.into()), ..Self::ok(area, what) }
+    }
+
+    fn fail(area: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { level: Level::Fail, ..Self::warn(area, what, cure) }
+    }
+
+    /// What `lamppost check` tells too.
+    fn of(area: &'static str, remark: Remark) -> Self {
+        match remark.severity {
+            Severity::Error => Self::fail(area, remark.what, remark.cure),
+            Severity::Warning => Self::warn(area, remark.what, remark.cure),
+        }
+    }
+
+    /// The same where it does no harm for now.
+    fn milder(self) -> Self {
+        Self { level: Level::Warn, ..self }
+    }
+}
+
+impl Doctor {
+    pub(crate) fn execute(self, place: &Place) -> Result<(), Failure> {
+        let opened = place.open()?;
+        let mut findings = configuration(&opened);
+        findings.extend(wait(async {
+            let (is_running, mut asked) = program(&opened).await;
+            asked.extend(ports::look(&opened, is_running).await);
+            asked
+        })?);
+        if !self.no_dns {
+            findings.push(machine::name(&opened));
+        }
+        findings.extend(machine::disk(&opened));
+        findings.push(machine::clock(&opened));
+        findings.extend(files::certificate(&opened));
+        findings.extend(wait(files::databases(&opened))?);
+        findings.extend(files::permissions(&opened));
+        if self.json {
+            out::json(&findings)?;
+        } else {
+            out::print(&text(&findings))?;
+        }
+        let failed = findings.iter().filter(|finding| finding.level == Level::Fail).count();
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(Code::Unavailable, format!("{failed} of {} are not well", findings.len())))
+    }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|Finding { level, area, what, cure }| {
+        let word = match level {
+            Level::Ok => "ok",
+            Level::Warn => "WARN",
+            Level::Fail => "FAIL",
+        };
+        let cure = cure.as_ref().map(|cure| format!("      help: {cure}\n")).unwrap_or_default();
+        format!("{word:4}  {area}: {what}\n{cure}")
+    });
+    lines.collect()
+}
+
+/// What `lamppost check` tells of the file, but for what has an area of its own here.
+fn configuration(opened: &Opened) -> Vec<Finding> {
+    let area = "configuration";
+    let Some(file) = &opened.file else {
+        let cure = "`lamppost init FILE` writes a file to begin with";
+        return vec![Finding::warn(area, "the built-in demo, for trying out only", cure)];
+    };
+    let found = remarks::of_values(opened).into_iter().map(|remark| {
+        let key = remark.key.clone();
+        let mut finding = Finding::of(area, remark);
+        if let Some(line) = opened.place_of(&key) {
+            finding.what = format!("{line}: {}", finding.what);
+        }
+        finding
+    });
+    let found: Vec<_> = found.collect();
+    if found.is_empty() { vec![Finding::ok(area, file.display().to_string())] } else { found }
+}
+
+/// Whether the program runs, and what it says of itself.
+async fn program(opened: &Opened) -> (bool, Vec<Finding>) {
+    let area = "program";
+    let client = Client::new(&opened.control_socket);
+    let Status { host, queue } = match client.get("/v1/status").await {
+        Ok(status) => status,
+        Err(error @ ClientError::NotRunning { .. }) => {
+            let cure = "`lamppost run` starts it";
+            return (false, vec![Finding::fail(area, error.to_string(), cure)]);
+        }
+        Err(error) => {
+            let cure = "run this as root, or as the user that lamppost runs as";
+            return (true, vec![Finding::fail(area, error.to_string(), cure)]);
+        }
+    };
+    let up = out::age(Duration::from_secs(host.uptime_s));
+    let mut findings = vec![Finding::ok(area, format!("runs as process {}, up {up}", host.pid))];
+    let cure = "`lamppost status` and the log tell more";
+    for fact in host.health {
+        let what = format!("{}: {}", fact.component, fact.text);
+        match fact.state {
+            lamppost_telemetry::State::Ok => {}
+            lamppost_telemetry::State::Warn => findings.push(Finding::warn(area, what, cure)),
+            lamppost_telemetry::State::Fail => findings.push(Finding::fail(area, what, cure)),
+        }
+    }
+    let spool = "`lamppost queue check` looks through the spool of a program that does not run, and \
+                 mends it with --repair";
+    findings.extend(queue.fault.map(|fault| Finding::fail("queue", fault, spool)));
+    let damage = queue.damage.into_iter().map(|damage| Finding::warn("queue", damage, spool));
+    findings.extend(damage);
+    (true, findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_has_its_cure() {
+        let findings = [Finding::ok("disk", "well"), Finding::fail("dns", "no name", "give one")];
+        assert_eq!(text(&findings), "ok    disk: well\nFAIL  dns: no name\n      help: give one\n");
+    }
+}

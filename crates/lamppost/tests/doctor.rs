@@ -1,0 +1,135 @@
+//! `lamppost doctor`: what it says of a host that is well, and that it finds what is not.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Output;
+
+use support::{Server, Setup, free_addresses};
+
+/// The lines of a report: how it stands, with what, and the cure.
+fn report(output: &Output) -> Vec<(String, String, String)> {
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let line = |finding: &serde_json::Value| {
+        let what = format!("{}: {}", text(&finding["area"]), text(&finding["what"]));
+        (text(&finding["level"]), what, text(&finding["cure"]))
+    };
+    findings.as_array().unwrap().iter().map(line).collect()
+}
+
+fn doctor(server: &Server) -> Output {
+    server.command(&["doctor", "--no-dns", "--json"])
+}
+
+#[track_caller]
+fn says(output: &Output, level: &str, what: &str) {
+    let lines = report(output);
+    let found = lines.iter().find(|(l, w, _)| l == level && w.contains(what));
+    assert!(found.is_some(), "no {level} {what} in {lines:#?}");
+    let cure = &found.unwrap().2;
+    assert_eq!(cure.is_empty(), level == "ok", "{what}: {cure}");
+}
+
+#[test]
+fn a_host_that_is_well_is_told_so() {
+    let server = Server::start(&Setup::default());
+    let output = doctor(&server);
+    let lines = report(&output);
+    // The folder of temporary files may be in memory, and the certificate is made for the test.
+    assert!(lines.iter().all(|(level, ..)| level != "fail"), "{lines:#?}");
+    assert_eq!(output.status.code(), Some(0));
+    for address in [server.mx, server.submission, server.implicit] {
+        says(&output, "ok", &format!("ports: {address} answers"));
+    }
+    says(&output, "ok", "submit.sock answers");
+    says(&output, "ok", "program: runs as process");
+    says(&output, "ok", "free in ");
+    says(&output, "ok", "clock: it is at 20");
+    says(&output, "ok", "certificate.pem is for mail.lamppost.test, and ends in 36");
+    says(&output, "warn", "made by this program itself");
+    says(&output, "ok", "state.db, 1 account");
+    says(&output, "ok", "greylist.db");
+    let text = server.must(&["doctor", "--no-dns"]);
+    assert!(text.contains("ok    ports: ") && text.contains("\n      help: "), "{text}");
+}
+
+#[test]
+fn a_program_that_does_not_run_is_found() {
+    let mut server = Server::start(&Setup::default());
+    server.stop();
+    let output = doctor(&server);
+    assert_eq!(output.status.code(), Some(69));
+    says(&output, "fail", "program: lamppost is not running");
+    says(&output, "fail", &format!("ports: {} does not answer", server.mx));
+}
+
+#[test]
+fn somebody_else_on_a_port_is_found() {
+    let mut server = Server::start(&Setup::default());
+    server.stop();
+    #[expect(clippy::disallowed_methods, reason = "another program's listener")]
+    let other = std::net::TcpListener::bind(server.mx).unwrap();
+    let answering = std::thread::spawn(move || {
+        other.accept().unwrap().0.write_all(b"220 other.test ESMTP Elsewise\r\n").unwrap();
+    });
+    says(
+        &doctor(&server),
+        "fail",
+        "is answered by somebody else: \"220 other.test ESMTP Elsewise\"",
+    );
+    answering.join().unwrap();
+}
+
+#[test]
+fn open_secrets_and_broken_files_are_found() {
+    let mut server = Server::start(&Setup::default());
+    server.stop();
+    let set = |name: &str, mode| {
+        let path = server.state().join(name);
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    set("", 0o755);
+    // What is in its write-ahead log would be put right.
+    drop(std::fs::remove_file(server.state().join("policy/greylist.db-wal")));
+    let nonsense = "this is no database at all\n".repeat(1000);
+    std::fs::write(server.state().join("policy/greylist.db"), nonsense).unwrap();
+    std::fs::write(server.state().join("tls/certificate.pem"), "nor a certificate").unwrap();
+    let output = doctor(&server);
+    says(&output, "warn", "everybody on this machine may enter the state folder");
+    says(&output, "fail", "greylist.db");
+    says(&output, "warn", "is not there, or cannot be read");
+    // What nobody else may enter hides what is in it.
+    set("", 0o700);
+    says(&doctor(&server), "ok", "permissions: secrets and state are kept from others");
+}
+
+#[test]
+fn a_full_disk_is_found() {
+    let server =
+        Server::start(&Setup { queue: "free-space-min = \"1000TiB\"", ..Setup::default() });
+    says(&doctor(&server), "fail", "no new mail is taken (free-space-min)");
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_told_with_its_cure() {
+    // `.invalid` is nowhere (RFC 6761), and this machine asks nobody about `localhost`.
+    let [address] = free_addresses();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("lamppost.toml");
+    let look = |hostname: &str| {
+        let text = format!(
+            "[server]\nhostname = \"{hostname}\"\nstate = \"{}/state\"\n\
+             [[mail.listen]]\naddress = [\"{address}\"]\ntls = \"off\"\n",
+            folder.path().display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = support::lamppost();
+        command.arg("--config").arg(&config).args(["doctor", "--json"]).output().unwrap()
+    };
+    says(&look("host.invalid"), "warn", "dns: host.invalid is not found");
+    says(&look("localhost"), "ok", "dns: localhost is at ");
+}
