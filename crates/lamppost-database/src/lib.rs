@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -48,10 +49,22 @@ pub struct Database {
 /// Who does the work.
 #[derive(Clone, Debug)]
 enum Worker {
-    /// The connection's own thread.
-    Thread(mpsc::Sender<Work>),
+    /// The connection's own thread. Whoever drops the last asker waits until the connection is closed:
+    /// a process that ended before would leave the write-ahead log to others.
+    Thread { orders: mpsc::Sender<Work>, _ended: Arc<Thread> },
     /// Whoever asks, at once: in simulations no real time may pass.
     Inline(Arc<Mutex<Connection>>),
+}
+
+/// The thread of a connection, which ends when nobody can ask it any more.
+#[derive(Debug)]
+struct Thread(Option<JoinHandle<()>>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // A thread that panicked has told so.
+        drop(self.0.take().map(JoinHandle::join));
+    }
 }
 
 /// Lengths and times of a database's file and of its write-ahead log, which every change is written
@@ -115,15 +128,17 @@ impl Database {
     pub fn open(path: &Path, survives: Survives) -> Result<Self, DatabaseError> {
         let connection = connect(path, survives)
             .map_err(|source| DatabaseError::Open { path: path.to_owned(), source })?;
-        let (work, waiting) = mpsc::channel(WAITING_MAX);
-        std::thread::Builder::new()
+        let (orders, waiting) = mpsc::channel(WAITING_MAX);
+        let thread = std::thread::Builder::new()
             .name("database".into())
             .spawn(move || serve(connection, waiting))
             .map_err(|source| DatabaseError::Open {
                 path: path.to_owned(),
                 source: source.into(),
             })?;
-        Ok(Self { path: path.into(), worker: Worker::Thread(work) })
+        let ended = Arc::new(Thread(Some(thread)));
+        let worker = Worker::Thread { orders, _ended: ended };
+        Ok(Self { path: path.into(), worker })
     }
 
     /// Opens a file that is there, to read alone: nothing is made or changed, so that nobody needs
@@ -163,7 +178,7 @@ impl Database {
             |source| DatabaseError::Statement { path: self.path.to_path_buf(), what, source };
         match &self.worker {
             Worker::Inline(connection) => job(&mut connection.lock()).map_err(failed),
-            Worker::Thread(orders) => {
+            Worker::Thread { orders, .. } => {
                 let (to, done) = oneshot::channel();
                 let work: Work = Box::new(move |connection| drop(to.send(job(connection))));
                 orders.send(work).await.map_err(|_| self.closed())?;
@@ -387,22 +402,11 @@ mod tests {
         assert_eq!(names(Database::open_to_read(&path).unwrap()).await, 1);
         let reader = Database::open_to_read(&path).unwrap();
         assert!(insert(&reader, "bridge").await.is_err());
-        let log = folder.path().join("a state%.db-wal");
-        let links = || std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-        let is_log = |link: &std::fs::DirEntry| {
-            std::fs::read_link(link.path()).is_ok_and(|target| target == log)
-        };
-        let opened = || links().filter(is_log).count();
-        // Connections are closed by their threads, soon. A reader that is the last leaves files behind.
+        // A reader that is the last leaves files behind.
         drop(reader);
-        while opened() > 1 {
-            tokio::task::yield_now().await;
-        }
         drop(database);
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
-        while files() > 1 {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(files(), 1);
         assert_eq!(names(Database::open_to_read(&path).unwrap()).await, 1);
         assert_eq!(files(), 1);
     }
