@@ -118,6 +118,7 @@ fn what_is_in_force_is_shown_for_each_process() {
     let names: Vec<_> = shown.iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, [&["supervisor"][..], &ROLES].concat());
     assert_eq!(shown[0]["pid"], server.pid());
+    assert_eq!(shown[0]["kernel"]["no-new-privs"], true);
     for one in &shown[1..] {
         assert_eq!(one["pid"], server.role(one["name"].as_str().unwrap()));
         let kernel = &one["kernel"];

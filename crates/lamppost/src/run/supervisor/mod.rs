@@ -139,7 +139,8 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     state_files::hand_over(&opened.state, &opened.control_socket)
         .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
-    rustix::thread::clear_ambient_capability_set()
+    rustix::thread::set_no_new_privs(true)
+        .and_then(|()| rustix::thread::clear_ambient_capability_set())
         .map_err(|error| Failure::at(Code::System, "cannot keep capabilities back", &error))?;
     let mut supervisor = Supervisor {
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
