@@ -43,8 +43,7 @@ fn help_lists_the_commands() {
                    mend
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
-          upgrade  Have the program's file, which a newer one may have replaced, take the place of what
-                   runs
+          upgrade  Have the program's file, which a newer one may have replaced, take the place of what runs
           backup   Write all state into one file, while the program runs or not; or check such a file
           restore  Make a state folder out of a backup, of a program that does not run
           compat   Put small programs under names of old, such as sendmail, into a folder

@@ -3,9 +3,11 @@
 
 mod anew;
 mod banner;
+mod certificate;
 mod front;
 mod group;
 mod reload;
+mod sockets;
 mod store;
 
 use std::net::TcpListener;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::{Blocked, ControlSocket, HostStatus, ListenerStatus, SocketError};
+use lamppost_console::{Blocked, HostStatus};
 use lamppost_net::PemWatch;
 use lamppost_net::link::Inbox;
 use lamppost_telemetry::{Health, OutcomesTo, State};
@@ -25,6 +27,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::sockets::control_socket;
 use self::store::Store;
 use super::listeners::{self, Bound, Held};
 use super::local::{self, Local};
@@ -33,8 +36,7 @@ use super::role::mail_folders;
 use super::setup::Setup;
 use super::{demo, lines_to, open_accounts, settings, start_log};
 use crate::command::out;
-use crate::exit::{Code, Failure, chain};
-use crate::named_files::{self, Wrong};
+use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
 use crate::state_files::{self, folder_failure};
 
@@ -224,18 +226,6 @@ fn make_folders(opened: &Opened) -> Result<(), Failure> {
         .map_err(|error| Failure::at(Code::Io, &format!("cannot sync {}", state.display()), &error))
 }
 
-fn control_socket(opened: &Opened) -> Result<UnixListener, Failure> {
-    let begun = Instant::now();
-    loop {
-        match ControlSocket::bind(&opened.control_socket) {
-            Err(SocketError::Held { .. }) if begun.elapsed() < ORPHANS_LAST => {
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
-            bound => return bound.map_err(|error| Failure::of(Code::Unavailable, &error)),
-        }
-    }
-}
-
 impl Supervisor {
     /// Does what is asked for, and starts roles again that ended, until the program is to stop. Tells
     /// whether another is to take its place.
@@ -351,41 +341,6 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the addresses that this machine does not have yet, and for no others.
-    fn await_addresses(&mut self) {
-        self.appearing = JoinSet::new();
-        self.keep_sockets();
-        for (place, bound) in self.mail.iter().enumerate() {
-            if bound.socket.is_none() && !bound.is_skipped {
-                let address = bound.address;
-                self.appearing.spawn(async move { (place, listeners::appear(address).await) });
-            }
-        }
-    }
-
-    fn appeared(&mut self, group: &Group, place: usize, socket: TcpListener) {
-        let number = u32::try_from(place).unwrap_or(u32::MAX);
-        if let Err(error) = group.listen(number, &socket) {
-            // The next group of roles gets it.
-            error!(reason = %error, "the front could not be given a socket");
-        }
-        if let Some(bound) = self.mail.get_mut(place) {
-            bound.socket = Some(socket);
-        }
-        self.keep_sockets();
-    }
-
-    /// Has the service manager keep the sockets that listen, for the next start.
-    fn keep_sockets(&mut self) {
-        let mail = self.mail.iter().filter_map(|bound| bound.socket.as_ref());
-        self.store.keep(mail.chain(&self.metrics));
-    }
-
-    fn listeners(&self) -> Vec<ListenerStatus> {
-        let mail = self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status);
-        mail.chain(self.local.iter().map(Local::status)).collect()
-    }
-
     fn config(&self) -> &Config {
         &self.opened.config
     }
@@ -411,42 +366,6 @@ impl Supervisor {
             roles: Vec::new(),
         };
         serde_json::to_string(&status).unwrap_or_default()
-    }
-
-    /// Reads the certificate again when its files changed.
-    async fn look_at_certificate(&mut self, group: &Group) {
-        let Some(watch) = &mut self.certificate else { return };
-        let found = watch.changed();
-        let done = match found {
-            Ok(None) => return,
-            Ok(Some(pem)) => {
-                let certificate = pem.files.certificate.clone();
-                let setup = Setup { pem: Some(pem), ..self.setup.clone() };
-                let taken = self.pass_on(group, setup).await;
-                taken.map(|()| certificate).map_err(|failure| failure.text().to_owned())
-            }
-            Err(error) => Err(chain(&error)),
-        };
-        match done {
-            Ok(certificate) => {
-                info!(certificate = %certificate.display(), "certificate read again");
-                self.health.set("certificate", State::Ok, "read again");
-            }
-            Err(text) => {
-                error!(reason = text, "the new certificate cannot be used; the old one stays");
-                self.health.set("certificate", State::Fail, &text);
-            }
-        }
-    }
-
-    /// Tells what clients will find wrong with the certificate.
-    fn warn_of_certificate(&self) {
-        let is_made_here = self.config().tls.files.is_none();
-        let Some(pem) = self.setup.pem.as_ref().filter(|_| !is_made_here) else { return };
-        for Wrong { what, cure } in named_files::ages(&pem.files.certificate, &self.setup.hostname)
-        {
-            warn!(reason = what, cure, "clients may refuse the certificate");
-        }
     }
 }
 
