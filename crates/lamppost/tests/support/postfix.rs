@@ -94,6 +94,12 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
+        // Postfix' master forgets to end with its parent when it takes the rights of others for a while.
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            super::signal(child.parse().unwrap(), "KILL");
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }
