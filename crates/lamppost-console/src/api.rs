@@ -38,6 +38,13 @@ pub trait Host: Send + Sync + 'static {
 
     /// Has the program's file begin anew in the place of what runs, which ends soon after the answer.
     fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
+
+    /// Has a part of the program pause, or go on.
+    fn pause(
+        &self,
+        part: Part,
+        is_paused: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
 }
 
 /// The file that was to be read again is wrong, or the program that was to begin; nothing has changed.
@@ -77,6 +84,37 @@ pub struct HostStatus {
     /// The processes of the program, without the supervisor.
     #[serde(default)]
     pub roles: Vec<RoleStatus>,
+    /// What an administrator has paused.
+    #[serde(default)]
+    pub paused: Vec<Part>,
+}
+
+/// What administrators may have pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Connections are not taken, and wait.
+    Front,
+    /// Mail is taken, and waits in the queue.
+    Delivery,
+}
+
+impl Part {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Delivery => "delivery",
+        }
+    }
+}
+
+/// What is to pause, or to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Pause {
+    /// Which part of the mail service.
+    pub part: Part,
 }
 
 /// A role in its process.
@@ -195,6 +233,8 @@ impl Control {
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
             .route("/v1/upgrade", post(upgrade))
+            .route("/v1/pause", post(pause))
+            .route("/v1/resume", post(resume))
             .fallback(nowhere)
             .method_not_allowed_fallback(other_method)
             .layer(DefaultBodyLimit::max(self.request_size_max()))
@@ -378,6 +418,30 @@ async fn log(
 
 async fn reload(State(control): State<Control>) -> Result<Response, Failed> {
     done(control.host.reload().await)
+}
+
+fn pause_of(body: Result<Bytes, BytesRejection>) -> Result<Pause, Failed> {
+    let body = body.map_err(|error| Failed(error.status(), error.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let what = format!("the body names no part: {error}");
+        Failed(StatusCode::BAD_REQUEST, what)
+    })
+}
+
+async fn pause(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failed> {
+    let Pause { part } = pause_of(body)?;
+    done(control.host.pause(part, true).await)
+}
+
+async fn resume(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failed> {
+    let Pause { part } = pause_of(body)?;
+    done(control.host.pause(part, false).await)
 }
 
 async fn upgrade(State(control): State<Control>) -> Result<Response, Failed> {

@@ -209,7 +209,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, ReloadError, Status,
+        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, Part, ReloadError,
+        Status,
     };
 
     struct Fixed;
@@ -240,6 +241,15 @@ mod tests {
 
         fn upgrade(
             &self,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
+        {
+            Box::pin(std::future::ready(Err(ReloadError("it cannot be run".into()))))
+        }
+
+        fn pause(
+            &self,
+            _: Part,
+            _: bool,
         ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
         {
             Box::pin(std::future::ready(Err(ReloadError("it cannot be run".into()))))

@@ -11,8 +11,8 @@ mod snapshot;
 mod socket;
 
 pub use api::{
-    Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
-    RoleStatus, Status,
+    Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, Part, Pause, RelayStatus,
+    ReloadError, RoleStatus, Status,
 };
 pub use client::{Client, ClientError};
 pub use import::{ImportHead, Imported};

@@ -189,6 +189,14 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
             Order::Check(setup) => check(role, &setup),
             Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
             Order::Answer => Ok(()),
+            Order::Pause(is_paused) => {
+                match &running {
+                    Some(Running::Front(front)) => front.pause(is_paused),
+                    Some(Running::Queue(queue)) => queue.pause(is_paused),
+                    _ => {}
+                }
+                Ok(())
+            }
             Order::Retire { patience, grace } => {
                 if let Some(running) = &running {
                     running.retire(patience, grace, over.clone()).await;

@@ -6,10 +6,12 @@ mod banner;
 mod certificate;
 mod front;
 mod group;
+mod pause;
 mod reload;
 mod sockets;
 mod store;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::{Blocked, HostStatus};
+use lamppost_console::{Blocked, HostStatus, Part};
 use lamppost_net::PemWatch;
 use lamppost_net::link::Inbox;
 use lamppost_telemetry::{Health, OutcomesTo, State};
@@ -70,6 +72,8 @@ struct Supervisor {
     /// The file of the program, which may be another by now.
     program: PathBuf,
     store: Store,
+    /// What an administrator has paused.
+    paused: BTreeSet<Part>,
 }
 
 /// The roles at work, and what they want.
@@ -246,6 +250,9 @@ impl Supervisor {
                     let done = self.reload_for(work, signals).await;
                     reply.send(Granted::Done(done));
                 }
+                Event::Wish(Wish::Pause(part, is_paused), reply) => {
+                    reply.send(Granted::Done(self.pause(&work.group, part, is_paused).await));
+                }
                 Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
                 Event::Wish(Wish::Upgrade, reply) => {
                     let successor = self.try_successor();
@@ -305,7 +312,11 @@ impl Supervisor {
         let metrics = metrics.collect::<std::io::Result<_>>().map_err(again)?;
         let started = Group::start(&self.setup, ControlSockets { control, metrics });
         let (group, wishes) = started.map_err(|error| failed(&error))?;
-        if let Err(failure) = group.begin().await {
+        let begun = match group.begin().await {
+            Ok(()) => self.pause_again(&group).await,
+            failed => failed,
+        };
+        if let Err(failure) = begun {
             group.finish(Duration::ZERO).await;
             return Err(failure);
         }
@@ -364,6 +375,7 @@ impl Supervisor {
             blocked: Blocked::default(),
             health: self.health.facts(),
             roles: Vec::new(),
+            paused: self.paused.iter().copied().collect(),
         };
         serde_json::to_string(&status).unwrap_or_default()
     }
