@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-compat",
         "lamppost-config",
         "lamppost-net",
+        "lamppost-sandbox",
         "lamppost-database",
         "lamppost-disk",
         "lamppost-load",

@@ -17,6 +17,7 @@ use lamppost_roles::{
     ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, QueueId, QueueStatus,
     Selection, StateFilter, Timestamp, Verb,
 };
+use lamppost_sandbox::InForce;
 use lamppost_telemetry::{Fact, read_outcomes};
 use serde::{Deserialize, Serialize};
 
@@ -30,13 +31,16 @@ const PIECE_BYTES: u32 = 256 * 1024;
 /// What only the program itself knows.
 pub trait Host: Send + Sync + 'static {
     /// The program's own figures.
-    fn status(&self) -> HostStatus;
+    fn status(&self) -> Pin<Box<dyn Future<Output = HostStatus> + Send + '_>>;
 
     /// Reads the configuration again.
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
+
+    /// Has the program's file begin anew in the place of what runs, which ends soon after the answer.
+    fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
 }
 
-/// The file that was to be read again is wrong; nothing has changed.
+/// The file that was to be read again is wrong, or the program that was to begin; nothing has changed.
 #[derive(Clone, Debug)]
 pub struct ReloadError(
     /// All that is wrong, for people.
@@ -70,6 +74,21 @@ pub struct HostStatus {
     pub blocked: Blocked,
     /// What is well and what is not.
     pub health: Vec<Fact>,
+    /// The processes of the program, without the supervisor.
+    #[serde(default)]
+    pub roles: Vec<RoleStatus>,
+}
+
+/// A role in its process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RoleStatus {
+    /// Its name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// What it gave up.
+    pub force: InForce,
 }
 
 /// The host of `relay-to`.
@@ -158,8 +177,12 @@ impl Control {
         self.settings.request_size_max
     }
 
-    /// Answers on the socket for as long as the program runs.
-    pub async fn serve(self, socket: ControlSocket) {
+    /// Answers on the socket until it is to take no further request, and then finishes those it has.
+    pub async fn serve(
+        self,
+        socket: ControlSocket,
+        until: impl Future<Output = ()> + Send + 'static,
+    ) {
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/queue", get(list))
@@ -171,13 +194,13 @@ impl Control {
             .route("/v1/queue/{id}/content", get(content))
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
+            .route("/v1/upgrade", post(upgrade))
             .fallback(nowhere)
             .method_not_allowed_fallback(other_method)
             .layer(DefaultBodyLimit::max(self.request_size_max()))
             .with_state(self);
         let service = router.into_make_service_with_connect_info::<Asker>();
-        // It ends with the program.
-        drop(axum::serve(socket, service).await);
+        drop(axum::serve(socket, service).with_graceful_shutdown(until).await);
     }
 
     pub(crate) async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
@@ -223,7 +246,7 @@ async fn status(State(control): State<Control>) -> Result<Json<Status>, Failed> 
     let ControlAnswer::Status(queue) = control.ask(ControlRequest::Status).await? else {
         return Err(nonsense());
     };
-    Ok(Json(Status { host: control.host.status(), queue }))
+    Ok(Json(Status { host: control.host.status().await, queue }))
 }
 
 /// Which page of which messages. What is not known is refused: a filter with a slip in its name must
@@ -354,7 +377,15 @@ async fn log(
 }
 
 async fn reload(State(control): State<Control>) -> Result<Response, Failed> {
-    match control.host.reload().await {
+    done(control.host.reload().await)
+}
+
+async fn upgrade(State(control): State<Control>) -> Result<Response, Failed> {
+    done(control.host.upgrade().await)
+}
+
+fn done(done: Result<String, ReloadError>) -> Result<Response, Failed> {
+    match done {
         Ok(text) => Ok(Json(serde_json::json!({ "done": text })).into_response()),
         Err(ReloadError(text)) => Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, text)),
     }

@@ -215,8 +215,8 @@ mod tests {
     struct Fixed;
 
     impl Host for Fixed {
-        fn status(&self) -> HostStatus {
-            HostStatus {
+        fn status(&self) -> std::pin::Pin<Box<dyn Future<Output = HostStatus> + Send + '_>> {
+            Box::pin(std::future::ready(HostStatus {
                 relay: None,
                 file: None,
                 blocked: crate::Blocked::default(),
@@ -227,7 +227,8 @@ mod tests {
                 listeners: Vec::new(),
                 sessions: 0,
                 health: Vec::new(),
-            }
+                roles: Vec::new(),
+            }))
         }
 
         fn reload(
@@ -235,6 +236,13 @@ mod tests {
         ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
         {
             Box::pin(std::future::ready(Err(ReloadError("line 1 is wrong".into()))))
+        }
+
+        fn upgrade(
+            &self,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
+        {
+            Box::pin(std::future::ready(Err(ReloadError("it cannot be run".into()))))
         }
     }
 
@@ -297,10 +305,10 @@ mod tests {
             }
         });
         let path = folder.join("control.sock");
-        let socket = ControlSocket::bind(&path).unwrap();
+        let socket = ControlSocket::from_std(ControlSocket::bind(&path).unwrap()).unwrap();
         let settings = ControlSettings { outcomes: folder.to_owned(), request_size_max: 4096 };
         let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
-        tokio::spawn(control.serve(socket));
+        tokio::spawn(control.serve(socket, std::future::pending()));
         Client::new(&path)
     }
 

@@ -12,7 +12,7 @@ mod socket;
 
 pub use api::{
     Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
-    Status,
+    RoleStatus, Status,
 };
 pub use client::{Client, ClientError};
 pub use import::{ImportHead, Imported};

@@ -1,25 +1,30 @@
 //! Figures for Prometheus, and nothing else.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use lamppost_net::Listener;
-use lamppost_telemetry::Metrics;
 use tokio::net::TcpStream;
 
-/// Answers `GET /metrics` on a listener for as long as the program runs.
-pub async fn serve(listener: Listener, metrics: Arc<Metrics>) {
+/// Answers `GET /metrics` on a listener with what `figures` gives, until it is to take no further
+/// request.
+pub async fn serve<F, T>(
+    listener: Listener,
+    figures: F,
+    until: impl Future<Output = ()> + Send + 'static,
+) where
+    F: Fn() -> T + Clone + Send + Sync + 'static,
+    T: Future<Output = String> + Send,
+{
     let text = move || async move {
         (
             [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
-            metrics.encode(),
+            figures().await,
         )
     };
     let router = Router::new().route("/metrics", get(text));
     // It ends with the program: a scrape that is cut short is repeated by itself.
-    drop(axum::serve(Tcp(listener), router).await);
+    drop(axum::serve(Tcp(listener), router).with_graceful_shutdown(until).await);
 }
 
 struct Tcp(Listener);

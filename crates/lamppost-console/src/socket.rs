@@ -16,11 +16,13 @@ use tracing::warn;
 pub enum SocketError {
     /// A running program answers on it.
     #[error(
-        "{path} is answered by a running program; stop that one first, or set control-socket in [server]"
+        "{path} is answered by a running program, process {pid}; stop that one first, or set control-socket in [server]"
     )]
     Held {
         /// The socket.
         path: PathBuf,
+        /// The process that made the socket.
+        pid: i32,
     },
     /// The system refuses.
     #[error("cannot make the control socket {path}")]
@@ -40,23 +42,34 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes the socket; a file that a dead program left is replaced.
+    /// Makes the socket, for whoever is given it; a file that a dead program left is replaced.
     ///
     /// # Errors
     /// When a running program has it, or it cannot be made.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, SocketError> {
         let failed = |source| SocketError::Make { path: path.to_owned(), source };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(SocketError::Held { path: path.to_owned() });
+        if let Ok(answered) = std::os::unix::net::UnixStream::connect(path) {
+            let holder = rustix::net::sockopt::socket_peercred(&answered);
+            let pid = holder.map_or(0, |holder| holder.pid.as_raw_nonzero().get());
+            return Err(SocketError::Held { path: path.to_owned(), pid });
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let inner = UnixListener::bind(path).map_err(failed)?;
+        let socket = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
         // Who comes between is turned away by uid.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { inner })
+        Ok(socket)
+    }
+
+    /// Takes over a socket that was made.
+    ///
+    /// # Errors
+    /// When it is none that listens.
+    pub fn from_std(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { inner: UnixListener::from_std(socket)? })
     }
 }
 
@@ -117,6 +130,10 @@ mod tests {
         let _live = ControlSocket::bind(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let error = ControlSocket::bind(&path).unwrap_err().to_string();
-        assert!(error.contains("control.sock is answered by a running program"), "{error}");
+        let expected = format!(
+            "control.sock is answered by a running program, process {}",
+            std::process::id()
+        );
+        assert!(error.contains(&expected), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 /// A shutdown that tasks share; clones are the same shutdown.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
+    retired: CancellationToken,
     begun: CancellationToken,
     overdue: CancellationToken,
     tasks: TaskTracker,
@@ -20,14 +21,33 @@ impl Drain {
         drop(self.tasks.spawn(task));
     }
 
-    /// Resolves when nothing new should begin any more.
+    /// Resolves when no connection should be taken any more.
+    pub async fn retired(&self) {
+        self.retired.cancelled().await;
+    }
+
+    /// Resolves when nothing new should begin any more, on no connection.
     pub async fn begun(&self) {
         self.begun.cancelled().await;
     }
 
-    /// Whether nothing new should begin any more.
+    /// Whether nothing new should begin any more, on no connection.
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
+    }
+
+    /// Has no further connection taken; what has one goes on undisturbed.
+    pub fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Waits until all tasks have ended by themselves, and finishes them after `patience`.
+    pub async fn wait(&self, patience: Duration, grace: Duration) -> usize {
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        self.finish(grace).await
     }
 
     /// Resolves when the grace is over: what still runs should end at once.
@@ -40,6 +60,7 @@ impl Drain {
     pub async fn finish(&self, grace: Duration) -> usize {
         /// How long tasks may take to end at once.
         const LAST_WORDS: Duration = Duration::from_secs(3);
+        self.retired.cancel();
         self.begun.cancel();
         self.tasks.close();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
@@ -59,6 +80,22 @@ mod tests {
         let drain = Drain::default();
         drain.spawn(tokio::time::sleep(Duration::from_secs(5)));
         assert_eq!(drain.finish(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_retires_is_not_hurried_before_its_time() {
+        let drain = Drain::default();
+        let (one, other) = (drain.clone(), drain.clone());
+        drain.spawn(async move {
+            one.retired().await;
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            assert!(!one.has_begun());
+        });
+        drain.spawn(async move { other.begun().await });
+        let begun = tokio::time::Instant::now();
+        drain.retire();
+        assert_eq!(drain.wait(Duration::from_secs(60), Duration::from_secs(10)).await, 0);
+        assert_eq!(begun.elapsed(), Duration::from_secs(60));
     }
 
     #[tokio::test(start_paused = true)]

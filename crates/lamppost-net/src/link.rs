@@ -11,15 +11,20 @@
 use std::collections::HashMap;
 use std::io;
 
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait for a busy role before askers wait in turn.
 const WAITING_MAX: usize = 1024;
 /// The largest frame: a piece of content with its envelope.
 const FRAME_MAX: u32 = 16 * 1024 * 1024;
+/// Bytes after which waiting frames are sent; one frame may be larger.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// The asking end of a link; clones ask by the same link.
 #[derive(Debug)]
@@ -66,6 +71,11 @@ impl<Q, A> Port<Q, A> {
         self.questions.send((question, to)).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }
+
+    /// Whether nobody answers any more.
+    pub fn is_gone(&self) -> bool {
+        self.questions.is_closed()
+    }
 }
 
 impl<Q, A> Inbox<Q, A> {
@@ -99,28 +109,31 @@ where
     S: AsyncRead + AsyncWrite,
 {
     let (from, mut to) = tokio::io::split(socket);
-    // A read may be cut off by the other branch of the select, so frames are read by their own task
-    // of this future and arrive here by a channel.
-    let (arrived, mut answers) = mpsc::channel::<(u64, A)>(WAITING_MAX);
-    let reading = read_frames(from, arrived);
-    let asking = async {
-        let mut waiting: HashMap<u64, Reply<A>> = HashMap::new();
-        let mut number = 0;
-        loop {
-            tokio::select! {
-                question = inbox.next() => {
-                    let Some((question, reply)) = question else { break };
-                    number += 1;
-                    waiting.insert(number, reply);
-                    write_frame(&mut to, number, &question).await?;
-                }
-                answer = answers.recv() => {
-                    let Some((number, answer)) = answer else { break };
-                    if let Some(reply) = waiting.remove(&number) {
-                        reply.send(answer);
-                    }
-                }
+    let waiting: Mutex<HashMap<u64, Reply<A>>> = Mutex::default();
+    // Answers are taken whatever else is under way: the other side must never wait with one while
+    // this side waits with a question.
+    let reading = async {
+        let mut from = BufReader::with_capacity(BATCH_BYTES, from);
+        while let Some((number, answer)) = read_frame(&mut from).await? {
+            let reply = waiting.lock().remove(&number);
+            if let Some(reply) = reply {
+                reply.send(answer);
             }
+        }
+        Ok(())
+    };
+    let asking = async {
+        let (mut number, mut frames) = (0, Vec::new());
+        while let Some(first) = inbox.next().await {
+            let mut next = Some(first);
+            while let Some((question, reply)) = next {
+                number += 1;
+                waiting.lock().insert(number, reply);
+                push_frame(&mut frames, number, &question)?;
+                next = if frames.len() < BATCH_BYTES { inbox.next_waiting() } else { None };
+            }
+            to.write_all(&frames).await?;
+            frames.clear();
         }
         to.shutdown().await
     };
@@ -137,77 +150,90 @@ where
 /// What the socket or a broken frame gave.
 pub async fn carry_answers<Q, A, S>(port: Port<Q, A>, socket: S) -> io::Result<()>
 where
-    Q: DeserializeOwned + Send + 'static,
-    A: Serialize + Send + 'static,
+    Q: DeserializeOwned,
+    A: Serialize,
     S: AsyncRead + AsyncWrite,
 {
     let (from, mut to) = tokio::io::split(socket);
     let (arrived, mut questions) = mpsc::channel::<(u64, Q)>(WAITING_MAX);
-    let (answered, mut answers) = mpsc::channel::<(u64, A)>(WAITING_MAX);
-    let reading = read_frames(from, arrived);
-    let asking = async {
-        while let Some((number, question)) = questions.recv().await {
-            let (port, answered) = (port.clone(), answered.clone());
-            tokio::spawn(async move {
-                // A role that is gone gives no answer; the asker learns it when the socket closes.
-                if let Ok(answer) = port.ask(question).await {
-                    drop(answered.send((number, answer)).await);
-                }
-            });
-        }
-        drop(answered);
-        std::future::pending::<()>().await;
-    };
-    let writing = async {
-        while let Some((number, answer)) = answers.recv().await {
-            write_frame(&mut to, number, &answer).await?;
+    let reading = async {
+        let mut from = BufReader::with_capacity(BATCH_BYTES, from);
+        while let Some(question) = read_frame(&mut from).await? {
+            if arrived.send(question).await.is_err() {
+                break;
+            }
         }
         Ok(())
     };
+    let answering = async {
+        let ask = |(number, question)| {
+            let port = &port;
+            async move { (number, port.ask(question).await) }
+        };
+        let (mut under_way, mut frames) = (FuturesUnordered::new(), Vec::new());
+        loop {
+            let mut answered = tokio::select! {
+                question = questions.recv() => {
+                    let Some(question) = question else { break };
+                    under_way.push(ask(question));
+                    under_way.next().now_or_never().flatten()
+                }
+                answered = under_way.next(), if !under_way.is_empty() => answered,
+            };
+            while let Some((number, answer)) = answered {
+                // A role that is gone gives no answer; the asker learns it when the socket closes.
+                if let Ok(answer) = answer {
+                    push_frame(&mut frames, number, &answer)?;
+                }
+                let has_room = frames.len() < BATCH_BYTES;
+                answered = if has_room { under_way.next().now_or_never().flatten() } else { None };
+            }
+            if !frames.is_empty() {
+                to.write_all(&frames).await?;
+                frames.clear();
+            }
+            // Nobody answers any more: askers learn it by the end of the socket.
+            if port.is_gone() && under_way.is_empty() {
+                return to.shutdown().await;
+            }
+        }
+        std::future::pending().await
+    };
     tokio::select! {
         ended = reading => ended,
-        () = asking => Ok(()),
-        ended = writing => ended,
+        ended = answering => ended,
     }
 }
 
-async fn write_frame<S, V>(to: &mut WriteHalf<S>, number: u64, value: &V) -> io::Result<()>
-where
-    S: AsyncWrite,
-    V: Serialize,
-{
-    let mut frame = vec![0; 12];
-    frame[4..].copy_from_slice(&number.to_le_bytes());
-    let mut frame = postcard::to_extend(value, frame).map_err(io::Error::other)?;
-    let length = u32::try_from(frame.len() - 12)
+fn push_frame<V: Serialize>(frames: &mut Vec<u8>, number: u64, value: &V) -> io::Result<()> {
+    let at = frames.len();
+    let mut grown = std::mem::take(frames);
+    grown.extend_from_slice(&[0; 4]);
+    grown.extend_from_slice(&number.to_le_bytes());
+    *frames = postcard::to_extend(value, grown).map_err(io::Error::other)?;
+    let length = u32::try_from(frames.len() - at - 12)
         .ok()
         .filter(|&length| length <= FRAME_MAX)
         .ok_or_else(|| io::Error::other("a message is larger than a frame may be"))?;
-    frame[..4].copy_from_slice(&length.to_le_bytes());
-    to.write_all(&frame).await
+    frames[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
 }
 
-/// Reads frames until the end of the stream.
-async fn read_frames<S, V>(mut from: ReadHalf<S>, to: mpsc::Sender<(u64, V)>) -> io::Result<()>
-where
-    S: AsyncRead,
-    V: DeserializeOwned,
-{
-    loop {
-        let length = match from.read_u32_le().await {
-            Ok(length) if length <= FRAME_MAX => length,
-            Ok(_) => return Err(io::Error::other("a frame is larger than it may be")),
-            Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let number = from.read_u64_le().await?;
-        let mut frame = vec![0; length as usize];
-        from.read_exact(&mut frame).await?;
-        let value = postcard::from_bytes(&frame).map_err(io::Error::other)?;
-        if to.send((number, value)).await.is_err() {
-            return Ok(());
-        }
-    }
+/// The next frame; nothing at the end of the stream.
+async fn read_frame<V: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<(u64, V)>> {
+    let length = match from.read_u32_le().await {
+        Ok(length) if length <= FRAME_MAX => length,
+        Ok(_) => return Err(io::Error::other("a frame is larger than it may be")),
+        Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let number = from.read_u64_le().await?;
+    let mut frame = vec![0; length as usize];
+    from.read_exact(&mut frame).await?;
+    let value = postcard::from_bytes(&frame).map_err(io::Error::other)?;
+    Ok(Some((number, value)))
 }
 
 #[cfg(test)]
@@ -244,6 +270,37 @@ mod tests {
         for (n, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer, Ok(n as u64 * 4));
         }
+    }
+
+    #[tokio::test]
+    async fn questions_that_all_wait_for_each_other_are_answered() {
+        let (port, asked) = link::<(u32, Vec<u8>), Vec<u8>>();
+        // Far smaller than what is under way: both sides wait for the other again and again.
+        let (here, there) = tokio::io::duplex(1000);
+        let (far_port, mut far_inbox) = link::<(u32, Vec<u8>), Vec<u8>>();
+        tokio::spawn(carry_questions(asked, here));
+        tokio::spawn(carry_answers(far_port, there));
+        tokio::spawn(async move {
+            while let Some(((_, bytes), reply)) = far_inbox.next().await {
+                reply.send(bytes);
+            }
+        });
+        let asks = (0..3000).map(|n| port.ask((n, vec![n.to_le_bytes()[0]; 500])));
+        let answers = futures_util::future::join_all(asks).await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer.unwrap(), vec![n.to_le_bytes()[0]; 500]);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_role_that_answers_no_more_learns_it() {
+        let (port, asked) = link::<u32, u64>();
+        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (far_port, far_inbox) = link::<u32, u64>();
+        tokio::spawn(carry_questions(asked, here));
+        tokio::spawn(carry_answers(far_port, there));
+        let (answer, ()) = tokio::join!(port.ask(2), async { drop(far_inbox) });
+        assert_eq!(answer, Err(Gone));
     }
 
     #[tokio::test]

@@ -57,21 +57,8 @@ impl Listener {
     /// # Errors
     /// The address and why it cannot be listened on.
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let bound = Self::try_bind(address);
-        bound.map_err(|error| BindError { address, cause: BindCause::of(error, address) })
-    }
-
-    fn try_bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // A restart must not wait for connections of the past that linger in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Self::from_std(socket.into())
+        let bound = bind_socket(address)?;
+        Self::from_std(bound).map_err(|error| BindError { address, cause: BindCause::Other(error) })
     }
 
     /// Takes over a socket that listens already.
@@ -113,6 +100,29 @@ impl Listener {
             }
         }
     }
+}
+
+/// Listens on exactly this address, for whoever is given the socket: an IPv6 address takes no IPv4
+/// connections.
+///
+/// # Errors
+/// The address and why it cannot be listened on.
+pub fn bind_socket(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+    let bound = try_bind(address);
+    bound.map_err(|error| BindError { address, cause: BindCause::of(error, address) })
+}
+
+fn try_bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for connections of the past that linger in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 impl BindCause {

@@ -61,11 +61,14 @@ pub enum LocalBindError {
 }
 
 impl LocalListener {
-    /// Makes the socket, and the folder that it is in; a socket that a dead program left is replaced.
+    /// Makes the socket, for whoever is given it, and the folder that it is in; a socket that a dead program left is replaced.
     ///
     /// # Errors
     /// When a running program has it, or it cannot be made.
-    pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, LocalBindError> {
+    pub fn bind(
+        path: &Path,
+        access: SocketAccess,
+    ) -> Result<std::os::unix::net::UnixListener, LocalBindError> {
         let failed = |source| LocalBindError::Make { path: path.to_owned(), source };
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(LocalBindError::Held { path: path.to_owned() });
@@ -84,7 +87,15 @@ impl LocalListener {
             Err(_) => {}
         }
         let inner = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-        inner.set_nonblocking(true).map_err(failed)?;
+        Self::allow(path, access)?;
+        Ok(inner)
+    }
+
+    /// Lets those connect to a socket whom the access names.
+    ///
+    /// # Errors
+    /// When its group or its mode cannot be set.
+    pub fn allow(path: &Path, access: SocketAccess) -> Result<(), LocalBindError> {
         // Hardened units forbid the call itself, also where it would change nothing.
         if let Some(group) = access.group.map(rustix::fs::Gid::from_raw) {
             rustix::fs::chown(path, None, Some(group)).map_err(|error| LocalBindError::Group {
@@ -93,8 +104,8 @@ impl LocalListener {
             })?;
         }
         let mode = std::fs::Permissions::from_mode(access.mode);
-        std::fs::set_permissions(path, mode).map_err(failed)?;
-        Self::from_std(inner, path).map_err(failed)
+        std::fs::set_permissions(path, mode)
+            .map_err(|source| LocalBindError::Make { path: path.to_owned(), source })
     }
 
     /// Takes over a socket that listens already.
@@ -102,6 +113,7 @@ impl LocalListener {
     /// # Errors
     /// When the socket is none that listens.
     pub fn from_std(socket: std::os::unix::net::UnixListener, path: &Path) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
         Ok(Self { inner: UnixListener::from_std(socket)?, path: path.to_owned() })
     }
 
@@ -146,6 +158,7 @@ mod tests {
         let access = SocketAccess { mode: 0o622, group: None };
         drop(LocalListener::bind(&path, access).unwrap());
         let live = LocalListener::bind(&path, access).unwrap();
+        let live = LocalListener::from_std(live, &path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o622);
         let error = LocalListener::bind(&path, access).unwrap_err().to_string();
         assert!(error.contains("submit.sock is answered by a running program"), "{error}");

@@ -1,22 +1,24 @@
-//! TLS for servers: a certificate from files, read again when they change.
+//! TLS for servers: a certificate from files, which may change while the server runs.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use rustls::crypto::ring;
 use rustls::{InconsistentKeys, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroizing;
 
 /// Where a certificate chain and its key are, both in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPair {
     /// The server's certificate first, then those of the authorities between it and the root.
     pub certificate: PathBuf,
@@ -24,16 +26,69 @@ pub struct KeyPair {
     pub key: PathBuf,
 }
 
-/// TLS for a server; the certificate may change while it runs.
+/// What the files hold. Whoever has it needs no files.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Pem {
+    /// Where it was read, for people.
+    pub files: KeyPair,
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Pem {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Which file cannot be read and why.
+    pub fn read(files: KeyPair) -> Result<Self, TlsError> {
+        let certificate = read(&files.certificate)?;
+        let key = Zeroizing::new(read(&files.key)?);
+        Ok(Self { files, certificate, key })
+    }
+}
+
+/// Tells whether the files changed.
 #[derive(Debug)]
-pub struct ServerTls {
+pub struct PemWatch {
     files: KeyPair,
-    config: ArcSwap<ServerConfig>,
-    read: Mutex<Fingerprint>,
+    seen: Fingerprint,
 }
 
 /// Tells one state of the two files from another.
 type Fingerprint = [Option<(u64, SystemTime)>; 2];
+
+impl PemWatch {
+    /// Begins with the files as they are now.
+    pub fn new(files: KeyPair) -> Self {
+        let seen = fingerprint(&files);
+        Self { files, seen }
+    }
+
+    /// What the files hold if they changed since this was asked last; nothing otherwise.
+    ///
+    /// # Errors
+    /// Which file cannot be read and why; once for each change.
+    pub fn changed(&mut self) -> Result<Option<Pem>, TlsError> {
+        let now = fingerprint(&self.files);
+        if self.seen == now {
+            return Ok(None);
+        }
+        self.seen = now;
+        Pem::read(self.files.clone()).map(Some)
+    }
+}
+
+/// TLS for a server; the certificate may change while it runs.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: ArcSwap<ServerConfig>,
+}
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,35 +153,22 @@ pub enum HandshakeError {
 }
 
 impl ServerTls {
-    /// Reads the certificate and its key.
+    /// TLS with this certificate and key.
     ///
     /// # Errors
     /// Which file cannot be used and why.
-    pub fn load(files: KeyPair) -> Result<Self, TlsError> {
-        let read = fingerprint(&files);
-        let config = ArcSwap::from_pointee(server_config(&files)?);
-        Ok(Self { files, config, read: Mutex::new(read) })
+    pub fn new(pem: &Pem) -> Result<Self, TlsError> {
+        Ok(Self { config: ArcSwap::from_pointee(server_config(pem)?) })
     }
 
-    /// Reads the files again if they changed; tells whether they did. Sessions that run keep their
-    /// certificate, and all keep the old one when the new one cannot be used.
+    /// Takes another certificate. Sessions that run keep theirs, and all keep the old one when the
+    /// new one cannot be used.
     ///
     /// # Errors
-    /// Which file cannot be used and why; once for each change.
-    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
-        let mut read = self.read.lock();
-        let now = fingerprint(&self.files);
-        if *read == now {
-            return Ok(false);
-        }
-        *read = now;
-        self.config.store(Arc::new(server_config(&self.files)?));
-        Ok(true)
-    }
-
-    /// Where the certificate and its key are.
-    pub fn files(&self) -> &KeyPair {
-        &self.files
+    /// Which file cannot be used and why.
+    pub fn replace(&self, pem: &Pem) -> Result<(), TlsError> {
+        self.config.store(Arc::new(server_config(pem)?));
+        Ok(())
     }
 
     /// Makes a TLS session of a connection.
@@ -161,18 +203,19 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// TLS 1.2 and 1.3 with rustls' own choice of suites; no client certificates.
-fn server_config(files: &KeyPair) -> Result<ServerConfig, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
+fn server_config(pem: &Pem) -> Result<ServerConfig, TlsError> {
+    let Pem { files: KeyPair { certificate, key }, .. } = pem;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem.certificate)
         .collect::<Result<_, _>>()
         .ok()
         .filter(|chain: &Vec<_>| !chain.is_empty())
-        .ok_or_else(|| TlsError::NoCertificate { path: files.certificate.clone() })?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-        .map_err(|_| TlsError::NoKey { path: files.key.clone() })?;
+        .ok_or_else(|| TlsError::NoCertificate { path: certificate.clone() })?;
+    let private = PrivateKeyDer::from_pem_slice(&pem.key)
+        .map_err(|_| TlsError::NoKey { path: key.clone() })?;
     ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|source| unusable(files, source))
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .map_err(|source| unusable(&pem.files, source))
 }
 
 fn unusable(files: &KeyPair, source: rustls::Error) -> TlsError {
@@ -234,7 +277,7 @@ mod tests {
     async fn a_client_that_trusts_the_demo_ca_gets_through() {
         let folder = tempfile::tempdir().unwrap();
         let demo = demo_ca::ensure(folder.path(), "mail.lamppost.test", demo_ca::today()).unwrap();
-        let tls = ServerTls::load(demo.files.clone()).unwrap();
+        let tls = ServerTls::new(&Pem::read(demo.files.clone()).unwrap()).unwrap();
         let connector = connector(&demo.ca);
         for name in ["mail.lamppost.test", "localhost", "127.0.0.1"] {
             assert_eq!(greet(&tls, &connector, name).await.unwrap(), b"220", "{name}");
@@ -246,7 +289,7 @@ mod tests {
     async fn half_a_handshake_runs_out_of_time() {
         let folder = tempfile::tempdir().unwrap();
         let demo = demo_ca::ensure(folder.path(), "mail.lamppost.test", NOW).unwrap();
-        let tls = ServerTls::load(demo.files).unwrap();
+        let tls = ServerTls::new(&Pem::read(demo.files).unwrap()).unwrap();
         let (mut here, there) = duplex(1024);
         here.write_all(&[0x16, 3, 1]).await.unwrap();
         let refused = tls.accept(there, Duration::from_secs(30)).await;
@@ -258,16 +301,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();
         let files = demo_ca::ensure(folder.path(), "mail.lamppost.test", NOW).unwrap().files;
-        let tls = ServerTls::load(files.clone()).unwrap();
-        assert!(!tls.reload_if_changed().unwrap());
+        let tls = ServerTls::new(&Pem::read(files.clone()).unwrap()).unwrap();
+        let mut watch = PemWatch::new(files.clone());
+        assert!(watch.changed().unwrap().is_none());
         let new = demo_ca::ensure(other.path(), "other.lamppost.test", NOW).unwrap().files;
         std::fs::copy(&new.certificate, &files.certificate).unwrap();
         let before = tls.config.load_full();
-        assert!(matches!(tls.reload_if_changed(), Err(TlsError::OtherKey { .. })));
+        let half = watch.changed().unwrap().unwrap();
+        assert!(matches!(tls.replace(&half), Err(TlsError::OtherKey { .. })));
         assert!(Arc::ptr_eq(&before, &tls.config.load_full()));
+        assert!(watch.changed().unwrap().is_none());
         std::fs::copy(&new.key, &files.key).unwrap();
         std::fs::File::open(&files.key).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(tls.reload_if_changed().unwrap());
+        tls.replace(&watch.changed().unwrap().unwrap()).unwrap();
+        assert!(!Arc::ptr_eq(&before, &tls.config.load_full()));
+        std::fs::remove_file(&files.key).unwrap();
+        assert!(matches!(watch.changed(), Err(TlsError::Read { .. })));
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = demo_ca::ensure(folder.path(), "mail.lamppost.test", NOW).unwrap().files;
+        let shown = format!("{:?}", Pem::read(files).unwrap());
+        assert!(!shown.contains("45, 45") && !shown.contains("BEGIN"), "{shown}");
     }
 
     #[test]
@@ -278,7 +335,7 @@ mod tests {
         std::fs::write(&broken, "nonsense").unwrap();
         let load = |certificate: &Path, key: &Path| {
             let files = KeyPair { certificate: certificate.to_owned(), key: key.to_owned() };
-            ServerTls::load(files).unwrap_err().to_string()
+            Pem::read(files).and_then(|pem| ServerTls::new(&pem)).unwrap_err().to_string()
         };
         assert!(load(&broken, &files.key).contains("broken.pem holds no certificate"));
         assert!(load(&files.certificate, &broken).contains("broken.pem holds no private key"));

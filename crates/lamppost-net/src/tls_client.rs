@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -18,14 +19,33 @@ use tokio_rustls::client::TlsStream;
 use crate::HandshakeError;
 
 /// Whose certificates are believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trust {
     /// Anybody's: who only listens learns nothing, who stands between may be anybody.
     Anybody,
-    /// Those of the authorities in this file, in PEM.
-    File(PathBuf),
+    /// Those of these authorities.
+    Authorities {
+        /// Where they were read, for people.
+        file: PathBuf,
+        /// What was read there.
+        pem: Vec<u8>,
+    },
     /// Those of the authorities that the system trusts.
     System,
+}
+
+impl Trust {
+    /// Trust in the authorities of a file, in PEM.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(file: &Path) -> Result<Self, ClientTlsError> {
+        let file = file.to_owned();
+        match std::fs::read(&file) {
+            Ok(pem) => Ok(Self::Authorities { file, pem }),
+            Err(error) => Err(ClientTlsError::Read { path: file, reason: error.to_string() }),
+        }
+    }
 }
 
 /// TLS for connections to other hosts.
@@ -109,15 +129,13 @@ fn roots(trust: &Trust) -> Result<Option<RootCertStore>, ClientTlsError> {
     let mut roots = RootCertStore::empty();
     let place = match trust {
         Trust::Anybody => return Ok(None),
-        Trust::File(path) => {
-            let read = |reason: String| ClientTlsError::Read { path: path.clone(), reason };
-            let certificates =
-                CertificateDer::pem_file_iter(path).map_err(|error| read(error.to_string()))?;
-            for certificate in certificates {
+        Trust::Authorities { file, pem } => {
+            let read = |reason: String| ClientTlsError::Read { path: file.clone(), reason };
+            for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|error| read(error.to_string()))?;
                 roots.add(certificate).map_err(|error| read(error.to_string()))?;
             }
-            path.display().to_string()
+            file.display().to_string()
         }
         Trust::System => {
             // Single certificates that cannot be used are no reason to do without the others.
@@ -176,7 +194,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::{ServerTls, demo_ca};
+    use crate::{Pem, ServerTls, demo_ca};
 
     /// Whether a client that trusts so gets a greeting from a host with the demo's certificate.
     async fn greeted(trust: &Trust, server: &ServerTls, name: &str) -> Result<(), HandshakeError> {
@@ -202,8 +220,8 @@ mod tests {
     async fn only_those_who_are_trusted_are_believed() {
         let folder = tempfile::tempdir().unwrap();
         let demo = demo_ca::ensure(folder.path(), "mail.lamppost.test", demo_ca::today()).unwrap();
-        let server = ServerTls::load(demo.files).unwrap();
-        let file = Trust::File(demo.ca);
+        let server = ServerTls::new(&Pem::read(demo.files).unwrap()).unwrap();
+        let file = Trust::read(&demo.ca).unwrap();
         greeted(&file, &server, "mail.lamppost.test").await.unwrap();
         greeted(&file, &server, "127.0.0.1").await.unwrap();
         let other = greeted(&file, &server, "elsewhere.test").await.unwrap_err();
@@ -217,7 +235,8 @@ mod tests {
     fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        let error = || ClientTls::new(&Trust::File(path.clone())).unwrap_err().to_string();
+        let error =
+            || Trust::read(&path).and_then(|trust| ClientTls::new(&trust)).unwrap_err().to_string();
         assert!(error().contains("cannot read") && error().contains("ca.pem"), "{}", error());
         std::fs::write(&path, "nonsense").unwrap();
         assert!(error().contains("ca.pem holds no certificate"), "{}", error());

@@ -106,7 +106,7 @@ impl OfflineSpool {
     }
 
     fn open_on(disk: Arc<dyn Disk>, settings: Settings) -> Result<Self, StartError> {
-        let lock = Lock::take(&settings.directory)?;
+        let lock = Lock::take(&settings.directory, settings.program)?;
         let (spool, examined) = read(disk, settings)?;
         Ok(Self { spool, examined, _lock: lock })
     }

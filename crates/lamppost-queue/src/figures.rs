@@ -91,7 +91,7 @@ impl Spool {
             waiting_for_relay: counts.for_relay,
             failed: counts.failed,
             spool_bytes: self.bytes.load(Ordering::Relaxed),
-            accepted: self.metrics.messages_accepted.get(),
+            accepted: self.accepted.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
             syncs: self.metrics.spool_syncs.get(),
             fault: self.fault.lock().clone().or_else(|| self.shortage()),

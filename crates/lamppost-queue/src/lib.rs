@@ -199,7 +199,7 @@ struct Opened {
 fn open(settings: Settings, means: Means) -> Result<Opened, StartError> {
     let disk = means.disk.clone();
     make_folders(&*disk, &settings)?;
-    let lock = Lock::wait(&settings.directory)?;
+    let lock = Lock::wait(&settings.directory, settings.program)?;
     check_file_system(&settings)?;
     let mut replayed = replay::replay(&*disk, &settings)?;
     settle::settle(&*disk, &settings, &replayed);
@@ -226,7 +226,11 @@ fn make_folders(disk: &dyn Disk, settings: &Settings) -> Result<(), StartError> 
         [settings.directory.clone(), settings.log(), settings.bodies(), settings.quarantine()]
     {
         let made = disk.create_folder(&folder).and_then(|()| match folder.parent() {
-            Some(parent) => disk.sync_folder(parent),
+            Some(parent) => match disk.sync_folder(parent) {
+                // Whoever may not open the folder above has not made this one: it is durable already.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                synced => synced,
+            },
             None => Ok(()),
         });
         made.map_err(|source| StartError::Disk { step: "make the folder", path: folder, source })?;

@@ -23,10 +23,10 @@ pub(crate) struct Lock {
 impl Lock {
     /// Takes the lock as soon as whoever has it only for a moment, as a command that reads the spool,
     /// gives it back.
-    pub(crate) fn wait(folder: &Path) -> Result<Self, StartError> {
+    pub(crate) fn wait(folder: &Path, program: u32) -> Result<Self, StartError> {
         let begun = Instant::now();
         loop {
-            match Self::take(folder) {
+            match Self::take(folder, program) {
                 Err(StartError::Held { .. }) if begun.elapsed() < PATIENCE => {
                     std::thread::park_timeout(LOOK_AGAIN);
                 }
@@ -35,8 +35,8 @@ impl Lock {
         }
     }
 
-    /// Takes the lock and writes this process' number into it.
-    pub(crate) fn take(folder: &Path) -> Result<Self, StartError> {
+    /// Takes the lock and writes into it the number of the process that others would have to end.
+    pub(crate) fn take(folder: &Path, program: u32) -> Result<Self, StartError> {
         let path = folder.join("lock");
         let failed = |source| StartError::Disk { step: "lock", path: path.clone(), source };
         let mut options = File::options();
@@ -54,7 +54,7 @@ impl Lock {
         }
         let write = |file: &mut File| -> io::Result<()> {
             file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())
+            writeln!(file, "{program}")
         };
         write(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
@@ -68,22 +68,22 @@ mod tests {
     #[test]
     fn the_second_is_told_who_was_first() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Lock::take(folder.path()).unwrap();
-        let error = Lock::take(folder.path()).unwrap_err().to_string();
-        assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
+        let first = Lock::take(folder.path(), 7).unwrap();
+        let error = Lock::take(folder.path(), 7).unwrap_err().to_string();
+        assert!(error.contains("held by process 7"), "{error}");
         drop(first);
-        Lock::take(folder.path()).unwrap();
+        Lock::take(folder.path(), 7).unwrap();
     }
 
     #[test]
     fn who_has_it_for_a_moment_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Lock::take(folder.path()).unwrap();
+        let first = Lock::take(folder.path(), 7).unwrap();
         let giving_back = std::thread::spawn(move || {
             std::thread::park_timeout(LOOK_AGAIN * 3);
             drop(first);
         });
-        Lock::wait(folder.path()).unwrap();
+        Lock::wait(folder.path(), 7).unwrap();
         giving_back.join().unwrap();
     }
 }

@@ -19,6 +19,8 @@ pub enum Durability {
 /// Settings of the queue.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The process that must end before another may have the spool: the whole program's.
+    pub program: u32,
     /// The spool's folder; it is made when it is not there.
     pub directory: PathBuf,
     /// What an acknowledged message survives.
@@ -78,6 +80,7 @@ impl Default for Settings {
             retry_max: Duration::from_secs(60 * 60),
             deliveries_at_once_max: 16,
             batch_max: 256,
+            program: std::process::id(),
             batch_size_max: 8 * 1024 * 1024,
             uploads_max: 1000,
             upload_pause_max: Duration::from_secs(60 * 60),

@@ -62,6 +62,7 @@ pub(crate) struct Spool {
     /// When the disk was asked for its free bytes, and what it said.
     room: Mutex<Option<(Duration, u64)>>,
     pub(crate) bytes: AtomicU64,
+    pub(crate) accepted: AtomicU64,
     pub(crate) delivered: AtomicU64,
 }
 
@@ -102,6 +103,7 @@ impl Spool {
             lacking: AtomicU64::new(0),
             room: Mutex::default(),
             bytes: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         };
         spool.hold_doubtful(&replayed.doubtful);
@@ -236,6 +238,7 @@ impl Spool {
                     index.put(&record, place(committed));
                     index.keep_fresh(id, Fresh { record, content }, spool.settings.memory_max);
                 }
+                spool.accepted.fetch_add(1, Ordering::Relaxed);
                 spool.count_messages();
                 spool.due.notify_one();
             });

@@ -1,6 +1,7 @@
 //! Where log lines go and how they look.
 
 use std::io::{self, IsTerminal, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use tracing::Level;
@@ -10,7 +11,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::lines::{Lines, Writer};
-use crate::outcomes::{Kept, Outcomes};
+use crate::outcomes::{Kept, Outcomes, keep, open, pass_on};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +26,54 @@ pub enum Format {
     Text,
 }
 
+/// Where lines go. It is reached before a process gives up the right to make sockets.
+pub struct LinesTo(Way);
+
+enum Way {
+    Text,
+    Json,
+    Journal(tracing_journald::Layer),
+}
+
+impl LinesTo {
+    /// Finds the way for a format, and tries it.
+    ///
+    /// # Errors
+    /// When lines are for the journal and it cannot be reached.
+    pub fn reach(format: Format) -> Result<Self, StartError> {
+        let journal = || {
+            let layer = tracing_journald::layer().map_err(StartError::Journal)?;
+            Ok(Way::Journal(layer.with_field_prefix(None)))
+        };
+        Ok(Self(match format {
+            Format::Auto if stderr_is_journal() => journal()?,
+            Format::Auto | Format::Text => Way::Text,
+            Format::Journal => journal()?,
+            Format::Json => Way::Json,
+        }))
+    }
+}
+
 /// What the log is told.
-#[derive(Clone, Debug)]
 pub struct Settings {
-    /// How lines look.
-    pub format: Format,
+    /// Where lines go and how they look.
+    pub lines: LinesTo,
     /// The least important level that is logged.
     pub level: Level,
-    /// The folder of the outcome log, which `lamppost log` reads; it must exist.
-    pub outcomes: PathBuf,
-    /// How much of it is kept.
-    pub kept: Kept,
+    /// Where outcomes go.
+    pub outcomes: OutcomesTo,
+}
+
+/// Where this process' outcomes go.
+#[derive(Debug)]
+pub enum OutcomesTo {
+    /// Into the outcome log in this folder, which `lamppost log` reads; the folder must exist, and
+    /// one process writes there.
+    Folder(PathBuf, Kept),
+    /// To the process that writes it, which [`Guard::keep`]s what comes.
+    Keeper(UnixStream),
+    /// Nowhere: this process has none.
+    Nobody,
 }
 
 /// Why logging could not begin.
@@ -55,7 +93,7 @@ pub enum StartError {
     },
     /// There is no thread to write the log.
     #[error("cannot begin a thread that writes the log")]
-    Stderr(#[source] io::Error),
+    Thread(#[source] io::Error),
     /// Another part of the process logs already.
     #[error("logging has begun already")]
     Again(#[source] TryInitError),
@@ -64,26 +102,47 @@ pub enum StartError {
 /// Keeps the logs going; writes out what waits when it is dropped.
 #[derive(Debug)]
 pub struct Guard {
+    outcomes: Option<Lines>,
     /// In this order: the outcome log may complain on standard error.
-    _writers: [Writer; 2],
+    _writers: (Option<Writer>, Writer),
+}
+
+impl Guard {
+    /// Writes down the outcomes of another process, until it is gone.
+    ///
+    /// # Errors
+    /// When no thread can be begun for it.
+    pub fn keep(&self, from: UnixStream) -> io::Result<()> {
+        let Some(lines) = self.outcomes.clone() else { return Ok(()) };
+        let thread = std::thread::Builder::new().name("outcomes of".into());
+        thread.spawn(move || keep(from, &lines)).map(drop)
+    }
 }
 
 /// Begins logging for the whole process.
 ///
 /// # Errors
-/// When the journal or the outcome log cannot be opened.
-pub fn start(settings: &Settings) -> Result<Guard, StartError> {
-    let (outcomes, writer) = Outcomes::open(&settings.outcomes, settings.kept)
-        .map_err(|source| StartError::Outcomes { path: settings.outcomes.clone(), source })?;
-    let (to_stderr, stderr) = stderr().map_err(StartError::Stderr)?;
+/// When the outcome log cannot be opened.
+pub fn start(settings: Settings) -> Result<Guard, StartError> {
+    let (to_outcomes, writer) = match settings.outcomes {
+        OutcomesTo::Folder(path, kept) => {
+            let opened = open(&path, kept);
+            Some(opened.map_err(|source| StartError::Outcomes { path, source })?)
+        }
+        OutcomesTo::Keeper(to) => Some(pass_on(to).map_err(StartError::Thread)?),
+        OutcomesTo::Nobody => None,
+    }
+    .unzip();
+    let outcomes = to_outcomes.clone().map(Outcomes::new);
+    let (to_stderr, stderr) = stderr().map_err(StartError::Thread)?;
     let lines =
-        lines(settings.format, to_stderr)?.with_filter(LevelFilter::from_level(settings.level));
+        lines(settings.lines, to_stderr).with_filter(LevelFilter::from_level(settings.level));
     Registry::default()
         .with(lines)
-        .with(outcomes.with_filter(LevelFilter::INFO))
+        .with(outcomes.map(|outcomes| outcomes.with_filter(LevelFilter::INFO)))
         .try_init()
         .map_err(StartError::Again)?;
-    Ok(Guard { _writers: [writer, stderr] })
+    Ok(Guard { outcomes: to_outcomes, _writers: (writer, stderr) })
 }
 
 /// Standard error, which may be a pipe that nobody empties.
@@ -97,32 +156,21 @@ fn stderr() -> io::Result<(Lines, Writer)> {
     })
 }
 
-fn lines(
-    format: Format,
-    to_stderr: Lines,
-) -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
-    let text = |to_stderr| {
-        tracing_subscriber::fmt::layer()
+fn lines(to: LinesTo, to_stderr: Lines) -> Box<dyn Layer<Registry> + Send + Sync> {
+    match to.0 {
+        Way::Text => tracing_subscriber::fmt::layer()
             .with_writer(to_stderr)
             .with_target(false)
             .with_ansi(io::stderr().is_terminal())
-            .boxed()
-    };
-    Ok(match format {
-        Format::Auto if stderr_is_journal() => journal()?,
-        Format::Auto | Format::Text => text(to_stderr),
-        Format::Journal => journal()?,
-        Format::Json => tracing_subscriber::fmt::layer()
+            .boxed(),
+        Way::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_target(false)
             .with_writer(to_stderr)
             .boxed(),
-    })
-}
-
-fn journal() -> Result<Box<dyn Layer<Registry> + Send + Sync>, StartError> {
-    Ok(tracing_journald::layer().map_err(StartError::Journal)?.with_field_prefix(None).boxed())
+        Way::Journal(layer) => layer.boxed(),
+    }
 }
 
 /// Whether systemd connected standard error to its journal (systemd.exec(5), `$JOURNAL_STREAM`).

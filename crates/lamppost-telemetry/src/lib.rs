@@ -8,7 +8,7 @@ mod lines;
 mod metrics;
 mod outcomes;
 
-pub use format::{Format, Guard, Settings, StartError, start};
+pub use format::{Format, Guard, LinesTo, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
-pub use metrics::{Gauge, Metrics};
+pub use metrics::{Gauge, Metrics, merged};
 pub use outcomes::{Kept, OutcomeEvent, ReadError, read_outcomes};

@@ -18,10 +18,10 @@ const GATHER: Duration = Duration::from_millis(5);
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Where lines are handed in; clones hand in to the same.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lines(Arc<Shared>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
     /// Something was handed in that is to be written.
@@ -29,7 +29,7 @@ struct Shared {
     written: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
     /// Lines that found no room since it was last told.
@@ -42,6 +42,7 @@ struct Waiting {
 }
 
 /// The thread that writes; dropped, it writes out what waits and ends.
+#[derive(Debug)]
 pub(crate) struct Writer(Lines);
 
 impl Lines {
@@ -108,12 +109,6 @@ impl Drop for Writer {
         waiting.has_ended = true;
         handed_in.notify_one();
         written.wait_while_for(&mut waiting, |waiting| !waiting.is_written, LAST_LINES);
-    }
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").finish_non_exhaustive()
     }
 }
 

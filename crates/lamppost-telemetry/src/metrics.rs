@@ -1,5 +1,7 @@
 //! The figures that the metrics endpoint tells, in Prometheus' text format.
 
+use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::encode;
@@ -185,9 +187,79 @@ impl Metrics {
     }
 }
 
+/// The figures of several processes as those of one: series of the same name are added up.
+///
+/// Every process has all families, each counts its own part of them.
+pub fn merged(texts: &[String]) -> String {
+    let mut lines: Vec<(&str, Option<f64>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    // Series of a family must stay together: those of later texts go behind the family's head.
+    let mut heads: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut family = "";
+    for text in texts {
+        for line in text.lines() {
+            if line == "# EOF" {
+                continue;
+            }
+            if let Some(head) = line.strip_prefix("# ") {
+                if let Some(name) =
+                    head.strip_prefix("HELP ").and_then(|head| head.split(' ').next())
+                {
+                    family = name;
+                }
+                if !places.contains_key(line) {
+                    places.insert(line, lines.len());
+                    heads.entry(family).or_default().push(lines.len());
+                    lines.push((line, None));
+                }
+                continue;
+            }
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let value = value.parse().unwrap_or(0.0);
+            if let Some(&place) = places.get(series) {
+                lines[place].1 = lines[place].1.map(|sum| sum + value);
+            } else {
+                places.insert(series, lines.len());
+                heads.entry(family).or_default().push(lines.len());
+                lines.push((series, Some(value)));
+            }
+        }
+    }
+    let mut order: Vec<_> = heads.into_values().collect();
+    order.sort();
+    let mut text = String::new();
+    for (line, value) in order.into_iter().flatten().map(|place| lines[place]) {
+        let _infallible = match value {
+            Some(value) => writeln!(text, "{line} {value}"),
+            None => writeln!(text, "{line}"),
+        };
+    }
+    text.push_str("# EOF\n");
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_of_several_processes_are_one() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.messages_accepted.inc();
+        one.smtp_session("127.0.0.1:25");
+        other.messages_accepted.inc();
+        other.smtp_session("[::1]:25");
+        other.spool_sync_seconds.observe(0.001);
+        let text = merged(&[one.encode(), other.encode()]);
+        assert!(text.contains("lamppost_messages_accepted_total 2\n"), "{text}");
+        assert!(text.contains("{listener=\"127.0.0.1:25\"} 1\n"), "{text}");
+        assert!(text.contains("{listener=\"[::1]:25\"} 1\n"), "{text}");
+        assert!(text.contains("lamppost_spool_sync_seconds_sum 0.001\n"), "{text}");
+        assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
+        let heads = text.matches("# TYPE lamppost_smtp_sessions counter").count();
+        assert_eq!(heads, 1, "{text}");
+        assert_eq!(merged(&[merged(&[one.encode()])]), merged(&[one.encode()]));
+    }
 
     #[test]
     fn the_document_has_every_figure_and_no_other() {

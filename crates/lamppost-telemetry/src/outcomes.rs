@@ -7,15 +7,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber, error, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -46,27 +47,57 @@ impl Default for Kept {
 pub(crate) struct Outcomes(Lines);
 
 impl Outcomes {
-    pub(crate) fn open(folder: &Path, kept: Kept) -> io::Result<(Self, Writer)> {
-        let mut file = Current::open(folder, kept)?;
-        let mut failed = false;
-        let (lines, writer) = Lines::begin("outcomes", move |lines, dropped| {
-            if dropped > 0 {
-                tracing::warn!(
-                    dropped,
-                    "lines of the outcome log were dropped: the disk is too slow"
-                );
+    pub(crate) fn new(to: Lines) -> Self {
+        Self(to)
+    }
+}
+
+/// Begins to write the log in a folder.
+pub(crate) fn open(folder: &Path, kept: Kept) -> io::Result<(Lines, Writer)> {
+    let mut file = Current::open(folder, kept)?;
+    let mut failed = false;
+    Lines::begin("outcomes", move |lines, dropped| {
+        if dropped > 0 {
+            warn!(dropped, "lines of the outcome log were dropped: the disk is too slow");
+        }
+        match file.write(lines) {
+            Ok(()) => failed = false,
+            // Said once until it works again: a full disk must not flood the other log too.
+            Err(error) if !failed => {
+                failed = true;
+                error!(reason = %error, "the outcome log cannot be written");
             }
-            match file.write(lines) {
-                Ok(()) => failed = false,
-                // Said once until it works again: a full disk must not flood the other log too.
-                Err(error) if !failed => {
-                    failed = true;
-                    tracing::error!(reason = %error, "the outcome log cannot be written");
-                }
-                Err(_) => {}
-            }
-        })?;
-        Ok((Self(lines), writer))
+            Err(_) => {}
+        }
+    })
+}
+
+/// Begins to pass lines on to the process that writes the log.
+pub(crate) fn pass_on(mut to: UnixStream) -> io::Result<(Lines, Writer)> {
+    Lines::begin("outcomes", move |lines, dropped| {
+        if dropped > 0 {
+            warn!(dropped, "lines of the outcome log were dropped: they are written too slowly");
+        }
+        // Without that process nobody can be told; it is begun again with all others.
+        drop(to.write_all(lines));
+    })
+}
+
+/// Hands in the whole lines that come from another process, until it is gone.
+pub(crate) fn keep(mut from: UnixStream, to: &Lines) {
+    let (mut bytes, mut used) = (vec![0; 2 * LINE_BYTES_MAX], 0);
+    while let Ok(count @ 1..) = from.read(&mut bytes[used..]) {
+        used += count;
+        let whole = memchr::memrchr(b'\n', &bytes[..used]).map_or(0, |end| end + 1);
+        if whole > 0 {
+            to.hand_in(&bytes[..whole], Level::INFO);
+        }
+        bytes.copy_within(whole..used, 0);
+        used -= whole;
+        if used == bytes.len() {
+            // No line of ours is that long.
+            used = 0;
+        }
     }
 }
 
@@ -272,8 +303,8 @@ mod tests {
     #[test]
     fn a_message_and_its_session_are_found_by_either_id() {
         let folder = tempfile::tempdir().unwrap();
-        let (layer, writer) = Outcomes::open(folder.path(), Kept::default()).unwrap();
-        let subscriber = tracing_subscriber::registry().with(layer);
+        let (lines, writer) = open(folder.path(), Kept::default()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(Outcomes::new(lines));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(session = "s1", "recipient deferred");
             tracing::info!(session = "s1", queue_id = "q1", "message accepted");
@@ -293,6 +324,29 @@ mod tests {
         assert_eq!(messages(folder.path(), "s1").len(), 5);
         assert_eq!(messages(folder.path(), "s10"), ["recipient refused"]);
         assert!(messages(folder.path(), "nothing").is_empty());
+    }
+
+    #[test]
+    fn what_another_process_tells_is_kept_line_by_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lines, writer) = open(folder.path(), Kept::default()).unwrap();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let keeper = std::thread::spawn(move || keep(there, &lines));
+        let line = |id| {
+            format!("{{\"at\":1,\"level\":\"info\",\"message\":\"m\",\"queue_id\":\"{id}\"}}\n")
+        };
+        let text = format!("{}{}", line("q1"), line("q2"));
+        for piece in text.as_bytes().chunks(7) {
+            here.write_all(piece).unwrap();
+        }
+        here.write_all(&vec![b'x'; 3 * LINE_BYTES_MAX]).unwrap();
+        here.write_all(format!("\n{}half a line", line("q3")).as_bytes()).unwrap();
+        drop(here);
+        keeper.join().unwrap();
+        drop(writer);
+        for id in ["q1", "q2", "q3"] {
+            assert_eq!(messages(folder.path(), id), ["m"], "{id}");
+        }
     }
 
     #[test]

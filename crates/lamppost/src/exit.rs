@@ -34,6 +34,19 @@ pub(crate) enum Code {
     Config = 78,
 }
 
+impl Code {
+    const ALL: [Self; 8] = [
+        Self::Usage,
+        Self::Data,
+        Self::Unavailable,
+        Self::Software,
+        Self::System,
+        Self::Io,
+        Self::Permission,
+        Self::Config,
+    ];
+}
+
 impl Failure {
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
         Self { code, what: what.into(), cure: None }
@@ -53,6 +66,17 @@ impl Failure {
     pub(crate) fn cure(mut self, cure: impl Into<String>) -> Self {
         self.cure = Some(cure.into());
         self
+    }
+
+    /// The exit code, what failed and what to do about it, for another process.
+    pub(crate) fn into_parts(self) -> (u8, String, Option<String>) {
+        (self.code as u8, self.what, self.cure)
+    }
+
+    /// A failure of another process.
+    pub(crate) fn from_parts(code: u8, what: String, cure: Option<String>) -> Self {
+        let code = Code::ALL.into_iter().find(|one| *one as u8 == code);
+        Self { code: code.unwrap_or(Code::Software), what, cure }
     }
 
     /// Says what to do about it, unless that is said already.

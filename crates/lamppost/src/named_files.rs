@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use lamppost_config::{self as config, Config, RelayTls, Remark};
 use lamppost_net::{
-    CertificateFacts, ClientTls, Clock, KeyPair, ServerTls, SystemClock, TlsError, Trust,
+    CertificateFacts, ClientTls, ClientTlsError, Clock, KeyPair, Pem, ServerTls, SystemClock,
+    TlsError, Trust,
 };
 use lamppost_smtp::Secret;
 
@@ -56,11 +57,11 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
         fault("mail.relay.password", password(secret).map(drop));
     }
     if let Some(ca) = &relay.ca {
-        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(&Trust::File(ca.clone()))));
+        fault("mail.relay.ca", readable(ca).and_then(|()| authorities(Trust::read(ca))));
     } else if config.mail.relay_to.is_some()
         && matches!(relay.tls, RelayTls::StartTls | RelayTls::Implicit)
     {
-        fault("mail.relay.tls", authorities(&Trust::System));
+        fault("mail.relay.tls", authorities(Ok(Trust::System)));
     }
     let sendmail = &config.mail.sendmail;
     if let Some(group) = sendmail.socket_group.as_ref().filter(|_| sendmail.enabled)
@@ -183,7 +184,7 @@ fn readable(path: &Path) -> Result<(), Wrong> {
 }
 
 fn key_pair(files: KeyPair) -> Result<(), Wrong> {
-    match ServerTls::load(files) {
+    match Pem::read(files).and_then(|pem| ServerTls::new(&pem)) {
         Ok(_) => Ok(()),
         Err(error) => {
             let cure = match &error {
@@ -202,13 +203,43 @@ fn key_pair(files: KeyPair) -> Result<(), Wrong> {
     }
 }
 
-fn authorities(trust: &Trust) -> Result<(), Wrong> {
-    let cure = match trust {
-        Trust::File(_) => "name a file with the authority's certificate, in PEM",
-        _ => "install the system's authorities (ca-certificates), or name one with `ca`",
+fn authorities(trust: Result<Trust, ClientTlsError>) -> Result<(), Wrong> {
+    let cure = match &trust {
+        Ok(Trust::System) => {
+            "install the system's authorities (ca-certificates), or name one with `ca`"
+        }
+        _ => "name a file with the authority's certificate, in PEM",
     };
-    match ClientTls::new(trust) {
+    match trust.and_then(|trust| ClientTls::new(&trust)) {
         Ok(_) => Ok(()),
         Err(error) => Err(Wrong { what: chain(&error), cure: cure.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_one_line_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let secret = config::Secret::File(path.clone());
+        let check = |content: &str, expected: Result<&str, &str>| {
+            std::fs::write(&path, content).unwrap();
+            match (password(&secret), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found.expose(), expected),
+                (Err(found), Err(expected)) => assert!(found.what.contains(expected), "{found:?}"),
+                (found, _) => panic!("{content:?}: {found:?}"),
+            }
+        };
+        check("secret word\n", Ok("secret word"));
+        check("secret\r\n", Ok("secret"));
+        check("secret", Ok("secret"));
+        check("", Err("does not hold one line"));
+        check("two\nlines\n", Err("does not hold one line"));
+        check(&"x".repeat(5000), Err("larger than a password"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(password(&secret).unwrap_err().what.contains("cannot be read"));
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Opened {
     pub(crate) config: Config,
     /// The file; nothing for the built-in demo.
     pub(crate) file: Option<PathBuf>,
+    /// What stands in it.
+    pub(crate) text: String,
     pub(crate) state: PathBuf,
     /// Whether the command line named the state folder.
     pub(crate) state_is_named: bool,
@@ -54,12 +56,12 @@ impl Place {
     /// Reads the configuration and settles where the state is.
     pub(crate) fn open(&self) -> Result<Opened, Failure> {
         let file = self.file();
-        let config = match &file {
-            Some(path) => load(path)?,
-            None => Config::demo(),
+        let (config, text) = match &file {
+            Some(path) => read_whole(path).map_err(|error| unread(&error))?,
+            None => (Config::demo(), String::new()),
         };
         let has_file = file.is_some();
-        self.settle(config, file, has_file)
+        Ok(Opened { text, ..self.settle(config, file, has_file)? })
     }
 
     /// Settles where the state is, for this configuration; one that is no demo has a file.
@@ -81,7 +83,8 @@ impl Place {
         let control_socket =
             config.server.control_socket.clone().unwrap_or_else(|| state.join("control.sock"));
         let state_is_named = self.state.is_some();
-        Ok(Opened { config, file, state, state_is_named, control_socket })
+        let text = String::new();
+        Ok(Opened { config, file, text, state, state_is_named, control_socket })
     }
 }
 
@@ -106,7 +109,8 @@ impl Opened {
                 state_files::folder_failure(&self.state, &cause).or_cure(
                     "run this as the user that lamppost runs as, or choose another with --state DIR",
                 )
-            })
+            })?;
+        state_files::make_database_folder(&self.state)
     }
 
     /// Where a key stands, as `FILE:LINE`; nothing when the file does not set it.
@@ -143,7 +147,7 @@ impl Opened {
 
     /// The database of accounts.
     pub(crate) fn accounts(&self) -> PathBuf {
-        self.state.join("state.db")
+        state_files::database(&self.state, state_files::ACCOUNTS)
     }
 }
 
@@ -154,6 +158,11 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
 
 /// Reads a file, or tells all that is wrong with it.
 pub(crate) fn read(path: &Path) -> Result<Config, LoadError> {
+    read_whole(path).map(|(config, _)| config)
+}
+
+/// As [`read`], with the file's text.
+fn read_whole(path: &Path) -> Result<(Config, String), LoadError> {
     let text = lamppost_config::read_file(path)?;
     let config = Config::parse(&text, path).map_err(LoadError::Problems)?;
     // The file's own check knows no grammar of addresses.
@@ -165,14 +174,7 @@ pub(crate) fn read(path: &Path) -> Result<Config, LoadError> {
         let remarks = vec![Remark::error("mail.postmaster", what, cure)];
         return Err(LoadError::Problems(lamppost_config::placed(path, &text, remarks)));
     }
-    Ok(config)
-}
-
-/// As [`load`], with a look at the files that it names.
-pub(crate) fn load_with_files(path: &Path) -> Result<Config, Failure> {
-    let config = load(path)?;
-    check_files(path, &config)?;
-    Ok(config)
+    Ok((config, text))
 }
 
 fn check_files(path: &Path, config: &Config) -> Result<(), Failure> {

@@ -1,10 +1,15 @@
-//! Why files of the state cannot be used, and what to do about it: whose they are, or a full disk.
+//! Where the databases of the state are; and why files of the state cannot be used, and what to do about
+//! it: whose they are, or a full disk.
 
 use std::error::Error;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use lamppost_database::DatabaseError;
+use lamppost_sandbox::User;
 use rustix::fs::{Access, access, statvfs};
 use rustix::io::Errno;
 
@@ -12,6 +17,82 @@ use crate::exit::{Code, Failure};
 
 /// With less than this nothing can be written.
 const FREE_BYTES_MIN: u64 = 256 * 1024;
+
+/// The database of accounts.
+pub(crate) const ACCOUNTS: &str = "state.db";
+/// The database of the greylist.
+pub(crate) const GREYLIST: &str = "greylist.db";
+
+/// The folder of the databases. `SQLite` makes files beside a database, so whoever may use one may write its
+/// whole folder: they have one of their own.
+pub(crate) fn databases(state: &Path) -> PathBuf {
+    state.join("policy")
+}
+
+/// A database of the state. Before [`gather_databases`] it may lie where it did once, and does in a state
+/// that was restored.
+pub(crate) fn database(state: &Path, name: &str) -> PathBuf {
+    let (here, once) = (databases(state).join(name), state.join(name));
+    if !here.exists() && once.exists() { once } else { here }
+}
+
+/// Makes the folder of the databases, for the user whose the state is.
+pub(crate) fn make_database_folder(state: &Path) -> Result<(), Failure> {
+    let folder = databases(state);
+    let made = match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        made => made.and_then(|()| {
+            hand_over(state, &folder)?;
+            File::open(state)?.sync_all()
+        }),
+    };
+    made.map_err(|error| {
+        let step = format!("cannot make {}: {error}", folder.display());
+        folder_failure(state, &std::io::Error::other(step))
+    })
+}
+
+/// Gives a file to whom the state belongs. Nobody but root can, or needs to.
+pub(crate) fn hand_over(state: &Path, path: &Path) -> std::io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let owner = state.metadata()?;
+        std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
+}
+
+/// Moves databases that lie beside their folder into it. The original goes last.
+pub(crate) fn gather_databases(state: &Path) -> Result<(), Failure> {
+    for name in [ACCOUNTS, GREYLIST] {
+        let (here, once) = (databases(state).join(name), state.join(name));
+        if !once.exists() {
+            continue;
+        }
+        let moved = || -> Result<(), Box<dyn Error>> {
+            if !here.exists() {
+                let copy = databases(state).join(format!(".{name}.moving"));
+                drop(std::fs::remove_file(&copy));
+                lamppost_database::copy(&once, &copy)?;
+                hand_over(state, &copy)?;
+                File::open(&copy)?.sync_all()?;
+                std::fs::rename(&copy, &here)?;
+                File::open(databases(state))?.sync_all()?;
+            }
+            for end in ["-wal", "-shm", ""] {
+                let path = state.join(format!("{name}{end}"));
+                if path.exists() {
+                    std::fs::remove_file(path)?;
+                }
+            }
+            Ok(())
+        };
+        moved().map_err(|error| {
+            let step = format!("cannot move {} into {}", once.display(), here.display());
+            Failure::at(Code::Io, &step, &*error)
+        })?;
+    }
+    Ok(())
+}
 
 /// A database that cannot be opened, read or written.
 pub(crate) fn database_failure(path: &Path, error: &DatabaseError) -> Failure {
@@ -65,9 +146,10 @@ fn failure(path: &Path, files: &[PathBuf], error: &dyn Error) -> Failure {
 }
 
 /// Whose a folder is when this runs as root and it is another user's.
-pub(crate) fn other_owner(folder: &Path) -> Option<String> {
-    let owner = std::fs::metadata(folder).ok()?.uid();
-    (rustix::process::geteuid().is_root() && owner != 0).then(|| name(owner))
+pub(crate) fn other_owner(folder: &Path) -> Option<User> {
+    let owner = std::fs::metadata(folder).ok()?;
+    let is_anothers = rustix::process::geteuid().is_root() && owner.uid() != 0;
+    is_anothers.then(|| User { uid: owner.uid(), gid: owner.gid() })
 }
 
 /// A file that this user may not write, being another's.
@@ -96,9 +178,27 @@ fn is_full(folder: &Path) -> bool {
     })
 }
 
+/// The users of this machine, as they were when this was called first: a role may not read the file any
+/// more once it began.
+pub(crate) fn users() -> &'static str {
+    static USERS: OnceLock<String> = OnceLock::new();
+    USERS.get_or_init(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default())
+}
+
+/// A user that this machine lists.
+pub(crate) fn user_named(name: &str) -> Option<User> {
+    users().lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next()? == name;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        is_it.then_some(User { uid, gid })
+    })
+}
+
 /// A user's name, as /etc/passwd has it; else the number.
-fn name(user: u32) -> String {
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+pub(crate) fn name(user: u32) -> String {
+    let users = users();
     let number = user.to_string();
     let found = users.lines().find_map(|line| {
         let mut fields = line.split(':');

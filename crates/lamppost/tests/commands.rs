@@ -43,6 +43,7 @@ fn help_lists_the_commands() {
                    mend
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
+          upgrade  Have the program's file, which a newer one may have replaced, take the place of what runs
           backup   Write all state into one file, while the program runs or not; or check such a file
           restore  Make a state folder out of a backup, of a program that does not run
           compat   Put small programs under names of old, such as sendmail, into a folder
@@ -61,7 +62,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "backup", "restore", "compat", "doctor",
+        "upgrade", "backup", "restore", "compat", "doctor",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }

@@ -137,7 +137,7 @@ fn each_endpoint_of_the_document_is_there_and_no_other() {
     let id = import(&server, "s@one.test", "r@far.test");
     let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let requests: Vec<_> = rows.filter(|row| row.contains(" /v1/")).collect();
-    assert_eq!(requests.len(), 9, "{requests:?}");
+    assert_eq!(requests.len(), 10, "{requests:?}");
     for request in requests {
         let (method, path) = request.split_once(' ').unwrap();
         let path = path.split('?').next().unwrap().replace("ID", &id);
@@ -312,6 +312,10 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     is_documented(&status["queue"], "`queue` has");
     is_documented(&status["host"]["listeners"][0], "`host` has");
     is_documented(&status["host"]["blocked"], "`host` has");
+    for role in status["host"]["roles"].as_array().unwrap() {
+        is_documented(role, "`host` has");
+        is_documented(&role["force"], "`host` has");
+    }
     let words = |name: &str| {
         let listeners = status["host"]["listeners"].as_array().unwrap();
         listeners.iter().map(|one| one[name].as_str().unwrap()).collect::<Vec<_>>()
@@ -325,6 +329,8 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     std::fs::write(server.config(), text).unwrap();
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert!(done["done"].as_str().unwrap().contains("changed in [mail.limits]"), "{done}");
+    let done = ask(&server, "POST", "/v1/upgrade", b"").good();
+    assert_eq!(keys(&done), ["done"]);
 }
 
 #[test]

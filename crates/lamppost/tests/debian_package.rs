@@ -154,7 +154,7 @@ fn upgrade(debian: &Debian) {
 fn remove_and_purge(debian: &Debian, before: &BTreeMap<String, String>) {
     debian.run(&["dpkg", "--remove", "lamppost"]);
     assert!(!debian.path("usr/bin/lamppost").exists());
-    assert!(debian.path(FILE).exists() && debian.path("var/lib/lamppost/state.db").exists());
+    assert!(debian.path(FILE).exists() && debian.path("var/lib/lamppost/policy/state.db").exists());
     debian.run(&["dpkg", "--purge", "lamppost"]);
     // The user stays: Debian gives no number twice.
     let mut left = differing(before, &debian.files());
@@ -173,10 +173,11 @@ fn under_systemd(debian: &Debian) {
     let Some(result) = debian.boot(&steps) else { return };
     let printed = |mark| printed(&result, mark);
     assert_eq!(printed("installed"), "dpkg 0\nactive\nenabled");
-    // Capability 10 is CAP_NET_BIND_SERVICE.
-    let powers = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+    // Capability 10 is CAP_NET_BIND_SERVICE, which the supervisor keeps to itself: its roles are given none.
+    let powers = ["CapInh", "CapPrm", "CapEff", "CapBnd"]
         .map(|set| format!("{set}:\t0000000000000400\n"))
         .concat();
+    let powers = format!("{powers}CapAmb:\t0000000000000000\n");
     let exposure = "→ Overall exposure level for lamppost.service: 1.4 OK :-)";
     assert_eq!(
         printed("powers"),
@@ -191,6 +192,11 @@ fn under_systemd(debian: &Debian) {
     );
     assert_eq!(printed("doctor"), "doctor 0");
     assert_eq!(printed("credentials"), "restart 0\nwithout 1\nwith 0\nreload 0\n1\nback 0");
+    assert_eq!(
+        printed("refused"),
+        "restart 0\ndpkg 0\nrestarted\nlamppost 0.0.0 takes over.\nlamppost 0.0.0 is at work.\n\
+         the same process\ntaken"
+    );
     assert_eq!(printed("upgraded"), "dpkg 0\nactive\nrestarted\n# mine\nyou@lamppost.test\n3");
     assert_eq!(printed("switched off"), "dpkg 0\ninactive\ndisabled\nactive");
     assert_eq!(printed("removed"), "dpkg 0\ninactive\n/etc/lamppost/lamppost.toml\n3");

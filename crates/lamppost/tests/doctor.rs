@@ -94,9 +94,9 @@ fn open_secrets_and_broken_files_are_found() {
     };
     set("", 0o755);
     // What is in its write-ahead log would be put right.
-    drop(std::fs::remove_file(server.state().join("greylist.db-wal")));
+    drop(std::fs::remove_file(server.state().join("policy/greylist.db-wal")));
     let nonsense = "this is no database at all\n".repeat(1000);
-    std::fs::write(server.state().join("greylist.db"), nonsense).unwrap();
+    std::fs::write(server.state().join("policy/greylist.db"), nonsense).unwrap();
     std::fs::write(server.state().join("tls/certificate.pem"), "nor a certificate").unwrap();
     let output = doctor(&server);
     says(&output, "warn", "everybody on this machine may enter the state folder");

@@ -104,7 +104,7 @@ fn a_reload_tells_whose_file_and_what_it_did() {
     let file = server.config().display().to_string();
     let line = || {
         let log = server.log();
-        let line = log.lines().find(|line| line.contains("takes a restart"))?;
+        let line = log.lines().find(|line| line.contains("configuration read again"))?;
         Some(line.to_owned())
     };
     assert!(until(|| line().is_some()), "{}", server.log());

@@ -840,10 +840,10 @@ fn a_program_that_was_killed_leaves_a_sound_spool() {
         std::thread::scope(|scope| {
             let importing = scope.spawn(|| server.command(&arguments));
             assert!(until(|| support::files(&new).len() > before + 50), "{}", server.log());
-            support::signal(server.pid(), "KILL");
+            server.strike();
             assert!(!importing.join().unwrap().status.success(), "it was killed while importing");
         });
-        server.kill();
+        server.wait();
         let checked = check(&server, &[], &[]);
         assert!(checked.ends_with("The spool is sound."), "round {round}: {checked}");
         server.launch();

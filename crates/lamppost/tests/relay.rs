@@ -79,7 +79,7 @@ fn a_reload_opens_the_way_out() {
         "{refused}"
     );
     std::fs::write(here.config(), &open).unwrap();
-    assert!(here.must(&["reload"]).contains("is in force."));
+    assert!(here.must(&["reload"]).contains("is in force"));
     assert!(ask(&mut wire).starts_with("250"));
     // Who has no account gets nowhere, as before.
     let mut stranger = Wire::greeted(here.mx);

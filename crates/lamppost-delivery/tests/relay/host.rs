@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lamppost_net::{Listener, ServerTls, demo_ca};
+use lamppost_net::{Listener, Pem, ServerTls, demo_ca};
 use lamppost_smtp::{
     Action, Answer, AuthOffer, BareNewline, Greeting, Interrupt, Kind, Limits, Link, Question,
     Refusal, Session, Settings,
@@ -88,7 +88,7 @@ impl Host {
         let demo = demo_ca::ensure(folder.path(), "mx.elsewhere.test", demo_ca::today()).unwrap();
         let shared = Arc::new(Shared {
             manner,
-            server: ServerTls::load(demo.files).unwrap(),
+            server: ServerTls::new(&Pem::read(demo.files).unwrap()).unwrap(),
             arrived: Mutex::default(),
             connections: AtomicUsize::default(),
             open: AtomicUsize::default(),

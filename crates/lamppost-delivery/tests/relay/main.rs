@@ -166,7 +166,7 @@ fn job(id: u64, recipients: &[&str]) -> RelayJob {
 }
 
 fn trusting(host: &Host) -> ClientTls {
-    ClientTls::new(&Trust::File(host.ca.clone())).unwrap()
+    ClientTls::new(&Trust::read(&host.ca).unwrap()).unwrap()
 }
 
 fn credentials(password: &str, without_tls: bool) -> Credentials {

@@ -1,7 +1,6 @@
 //! One client's connection: carries bytes between the socket and the session, and the session's
 //! questions to policy and the queue.
 
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,11 +14,12 @@ use lamppost_smtp::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Front;
 use super::completion::Completion;
-use super::content::{self, Inflow};
+use super::content::{self, Inflow, Unstored};
+use super::lost::Lost;
 use super::stream::Stream;
 use super::transaction::Transaction;
 
@@ -66,20 +66,6 @@ struct Pace {
     bytes: u64,
 }
 
-/// Why a connection ended before its session did.
-enum Lost {
-    /// The client closed it, or the network did.
-    Closed,
-    /// It could not be read from or written to.
-    Failed(io::Error),
-}
-
-impl From<io::Error> for Lost {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     pub(super) fn new(front: &'a Front, client: Client<'a, S>) -> Self {
         Self {
@@ -112,6 +98,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         content.abort(&self.inflow()).await;
         match ended {
             Ok(()) => close_gracefully(&mut self.stream, LINGER.1, LINGER.0).await,
+            Err(Lost::CutOff) => {}
             Err(Lost::Closed) => debug!(session = self.id, "connection closed by the client"),
             Err(Lost::Failed(error)) => {
                 debug!(session = self.id, reason = %error, "connection lost");
@@ -261,7 +248,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Question::Sender { sender, .. } => self.begin(sender).await,
             Question::Recipient { recipient } => self.add_recipient(recipient).await,
             Question::Room { size } => self.room(size).await,
-            Question::Finish => self.finish().await,
+            Question::Finish => self.finish().await?,
         })
     }
 
@@ -364,7 +351,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         transaction.content.abort(&self.inflow()).await;
     }
 
-    async fn finish(&mut self) -> Answer {
+    /// Hands the message in. The client is told nothing of one whose fate is not known: whatever it were
+    /// told could be wrong.
+    async fn finish(&mut self) -> Result<Answer, Lost> {
         let transaction = std::mem::take(&mut self.transaction);
         let size = transaction.content.size();
         let recipients = transaction.recipients.len();
@@ -379,9 +368,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Ok(queue_id) => {
                 info!(session = self.id, %queue_id, peer = %self.peer, from = %sender, recipients, size, "message accepted");
                 self.front.metrics.messages_accepted.inc();
-                Answer::Stored(queue_id.to_string())
+                Ok(Answer::Stored(queue_id.to_string()))
             }
-            Err(refusal) => self.refuse_message(refusal),
+            Err(Unstored::Refused(refusal)) => Ok(self.refuse_message(refusal)),
+            Err(Unstored::Unknown) => {
+                warn!(session = self.id, peer = %self.peer, from = %sender, "session cut off: the queue ended while it took the message");
+                Err(Lost::CutOff)
+            }
         }
     }
 

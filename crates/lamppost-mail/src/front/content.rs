@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use lamppost_net::link::Port;
+use lamppost_net::link::{Gone, Port};
 use lamppost_roles::{Envelope, IntakeAnswer, IntakeRequest, QueueId, UploadId};
 use lamppost_smtp::Refusal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -73,13 +73,13 @@ impl Content {
         inflow: &Inflow<'_>,
         envelope: Envelope,
         fill: Option<&Completion>,
-    ) -> Result<QueueId, Refusal> {
+    ) -> Result<QueueId, Unstored> {
         if !self.header_read {
             self.read_header(inflow.hops_max, fill);
         }
         if let Some(refusal) = self.refused.clone() {
             self.abort(inflow).await;
-            return Err(refusal);
+            return Err(Unstored::Refused(refusal));
         }
         let question = match self.upload {
             None => IntakeRequest::Submit { envelope, content: self.waiting.split().freeze() },
@@ -88,14 +88,16 @@ impl Content {
                     self.spill(inflow).await;
                 }
                 if let Some(refusal) = self.refused {
-                    return Err(refusal);
+                    return Err(Unstored::Refused(refusal));
                 }
                 IntakeRequest::Finish { upload, envelope }
             }
         };
-        match ask(inflow.intake, question).await? {
-            IntakeAnswer::Stored(id) => Ok(id),
-            _ => Err(Refusal::Unavailable),
+        match inflow.intake.ask(question).await {
+            Ok(IntakeAnswer::Stored(id)) => Ok(id),
+            Ok(IntakeAnswer::Refused(refusal)) => Err(Unstored::Refused(refusal)),
+            Ok(_) => Err(Unstored::Refused(Refusal::Unavailable)),
+            Err(Gone) => Err(Unstored::Unknown),
         }
     }
 
@@ -179,6 +181,14 @@ impl Content {
         let piece = self.waiting.split().freeze();
         ask(inflow.intake, IntakeRequest::Append { upload, piece }).await.map(drop)
     }
+}
+
+/// Why a message has no id.
+pub(super) enum Unstored {
+    /// It was not taken.
+    Refused(Refusal),
+    /// The queue ended before it answered: it may have the message or not.
+    Unknown,
 }
 
 /// Asks the queue; a refusal, or a queue that is gone, is an error.

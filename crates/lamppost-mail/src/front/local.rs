@@ -24,7 +24,7 @@ impl Front {
         loop {
             let (stream, uid) = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.drain.begun() => return,
+                () = self.drain.retired() => return,
             };
             let (front, settings) = (self.clone(), settings.clone());
             self.drain.spawn(async move { front.serve_user(stream, uid, &settings).await });

@@ -5,6 +5,7 @@ mod connection;
 mod content;
 mod header;
 mod local;
+mod lost;
 mod settings;
 mod stream;
 mod transaction;
@@ -62,7 +63,7 @@ impl Front {
         Self { settings, ends, clock, metrics, sessions, pages, drain }
     }
 
-    /// Serves one listener until the drain begins.
+    /// Serves one listener until the front retires.
     pub async fn listen(
         self: Arc<Self>,
         listener: Listener,
@@ -72,7 +73,7 @@ impl Front {
         loop {
             let (stream, peer) = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.drain.begun() => return,
+                () = self.drain.retired() => return,
             };
             let (front, settings, tls) = (self.clone(), settings.clone(), tls.clone());
             self.drain.spawn(async move { front.accepted(stream, peer, settings, tls).await });

@@ -14,11 +14,12 @@ use futures_util::FutureExt;
 use lamppost_accounts::Accounts;
 use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
-use lamppost_net::link::Inbox;
+use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter};
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error};
 
+use self::local::User;
 pub use self::settings::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
 
 /// How often records that nobody needs any more are swept out of the greylist.
@@ -31,6 +32,8 @@ pub struct Policy {
     accounts: Accounts,
     greylist: Arc<Greylist>,
     clock: Arc<dyn Clock>,
+    /// Who knows the users of this machine; nobody where policy may read them itself.
+    users: Option<Port<u32, Option<String>>>,
 }
 
 /// A recipient as the front asks about it.
@@ -50,7 +53,13 @@ impl Policy {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Self { settings, accounts, greylist, clock }
+        Self { settings, accounts, greylist, clock, users: None }
+    }
+
+    /// Asks this role for the names of the machine's users instead of reading them.
+    #[must_use]
+    pub fn asking(self, users: Port<u32, Option<String>>) -> Self {
+        Self { users: Some(users), ..self }
     }
 
     /// Answers by other settings from the next question on.
@@ -106,18 +115,19 @@ impl Policy {
                 tried.map(PolicyAnswer::Account)
             }
             PolicyRequest::LocalUser { uid } => {
-                let settings = self.settings.load();
-                local::address(uid, &settings.local).map(PolicyAnswer::Account)
+                let settings = self.settings.load_full();
+                let address = self.user(uid).await.address(&settings.local);
+                address.map(PolicyAnswer::Account)
             }
             PolicyRequest::Sender { by, sender } => {
-                self.may_send_as(&by, sender).map(|()| PolicyAnswer::Allowed)
+                self.may_send_as(&by, sender).await.map(|()| PolicyAnswer::Allowed)
             }
             PolicyRequest::Recipient { peer, sender, recipient, account } => {
                 let candidate = Candidate { peer, sender, recipient, account };
                 self.admit(candidate).await.map(PolicyAnswer::Route)
             }
             PolicyRequest::Charge { by, recipients } => {
-                self.charge(&by, recipients).map(|()| PolicyAnswer::Allowed)
+                self.charge(&by, recipients).await.map(|()| PolicyAnswer::Allowed)
             }
         };
         answer.unwrap_or_else(PolicyAnswer::Refused)
@@ -138,8 +148,8 @@ impl Policy {
         }
     }
 
-    fn may_send_as(&self, by: &Submitter, sender: ReversePath) -> Result<(), Refusal> {
-        let Some(account) = self.limited(by)? else { return Ok(()) };
+    async fn may_send_as(&self, by: &Submitter, sender: ReversePath) -> Result<(), Refusal> {
+        let Some(account) = self.limited(by).await? else { return Ok(()) };
         if self.accounts.owns(&account, &sender) {
             return Ok(());
         }
@@ -149,23 +159,31 @@ impl Policy {
         }
     }
 
-    fn charge(&self, by: &Submitter, recipients: u32) -> Result<(), Refusal> {
-        let Some(account) = self.limited(by)? else { return Ok(()) };
+    async fn charge(&self, by: &Submitter, recipients: u32) -> Result<(), Refusal> {
+        let Some(account) = self.limited(by).await? else { return Ok(()) };
         self.accounts.charge(&account, recipients, self.clock.now())
     }
 
     /// The address that a client is held to; nothing for a local user who is trusted.
-    fn limited(&self, by: &Submitter) -> Result<Option<Address>, Refusal> {
+    async fn limited(&self, by: &Submitter) -> Result<Option<Address>, Refusal> {
         match by {
             Submitter::Account(account) => Ok(Some(account.clone())),
             Submitter::LocalUser(uid) => {
-                let settings = self.settings.load();
-                if local::is_trusted(*uid, &settings.local) {
+                let (settings, user) = (self.settings.load_full(), self.user(*uid).await);
+                if user.is_trusted(&settings.local) {
                     return Ok(None);
                 }
-                local::address(*uid, &settings.local).map(Some)
+                user.address(&settings.local).map(Some)
             }
         }
+    }
+
+    async fn user(&self, uid: u32) -> User {
+        let name = match &self.users {
+            None => lamppost_net::user_name(uid),
+            Some(users) => users.ask(uid).await.unwrap_or_default(),
+        };
+        User { uid, name }
     }
 
     async fn admit(&self, candidate: Candidate) -> Result<Route, Refusal> {

@@ -11,6 +11,7 @@ pub(crate) mod out;
 mod progress;
 mod queue;
 mod remarks;
+mod security;
 mod status;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -18,6 +19,7 @@ use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
 use crate::place::Place;
+use crate::run::Role;
 
 /// The services around a LAMP server, in one program
 #[derive(Debug, Parser)]
@@ -59,6 +61,20 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Have the program's file, which a newer one may have replaced, take the place of what runs
+    ///
+    /// No connection is refused meanwhile: those that come wait until the new one takes them, and those
+    /// that are open may finish within `stop-grace`. The new program is tried first.
+    Upgrade,
+    /// Be one role; `run` starts them all
+    #[command(hide = true)]
+    Role {
+        /// Which
+        role: Role,
+        /// Try what the role may not do, and tell what came of it
+        #[arg(long)]
+        probe: bool,
+    },
     /// Write the manual pages and the shells' completions into a folder, for a package
     #[command(hide = true)]
     Man(man::Man),
@@ -92,7 +108,10 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
         Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
+        Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
+        Command::Role { role, probe: false } => crate::run::run_role(role),
         Command::Reload => wait(status::reload(&place)).flatten(),
+        Command::Upgrade => wait(status::upgrade(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
         Command::Restore(restore) => restore.execute(&place),

@@ -2,19 +2,22 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use lamppost_console::{Blocked, ClientError, RelayStatus, Status as Shown};
 use lamppost_telemetry::State;
 
-use super::{client, out, unanswered};
+use super::{client, out, security, unanswered};
 use crate::exit::{Code, Failure};
 use crate::place::Place;
 
 /// Show what runs and how it is.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
+    /// Show what each process may do: what the kernel holds it to
+    #[arg(long)]
+    security: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -24,6 +27,14 @@ impl Status {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
         let status: Shown =
             client(place)?.get("/v1/status").await.map_err(|error| unanswered(&error))?;
+        if self.security {
+            let processes = security::processes(&status.host);
+            return if self.json {
+                out::json(&processes)
+            } else {
+                out::print(&security::text(&processes))
+            };
+        }
         if self.json { out::json(&status) } else { out::print(&text(&status)) }
     }
 }
@@ -141,6 +152,37 @@ pub(crate) async fn reload(place: &Place) -> Result<(), Failure> {
         Ok(done) => out::print(&format!("{}\n", done["done"].as_str().unwrap_or("reloaded"))),
         Err(ClientError::Refused(text)) => Err(Failure::new(Code::Config, text)),
         Err(error) => Err(lost(&error)),
+    }
+}
+
+/// Have the program's file take the place of what runs, and wait until it has.
+pub(crate) async fn upgrade(place: &Place) -> Result<(), Failure> {
+    /// How long sessions may take to end, and the queue to be read, before nobody waits any more.
+    const PATIENCE: Duration = Duration::from_secs(300);
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    let client = client(place)?;
+    let before: Shown = client.get("/v1/status").await.map_err(|error| unanswered(&error))?;
+    let done = client.post::<serde_json::Value>("/v1/upgrade", &()).await;
+    let done = done.map_err(|error| match error {
+        ClientError::Refused(text) => Failure::new(Code::Data, text)
+            .cure("what runs goes on; put a program there that begins"),
+        error => unanswered(&error),
+    })?;
+    out::print(&format!("{}\n", done["done"].as_str().unwrap_or_default()))?;
+    let begun = Instant::now();
+    loop {
+        let now = client.get::<Shown>("/v1/status").await;
+        if let Ok(now) = &now
+            && !now.host.roles.is_empty()
+            && now.host.roles.iter().all(|role| !before.host.roles.contains(role))
+        {
+            return out::print(&format!("lamppost {} is at work.\n", now.host.version));
+        }
+        if begun.elapsed() > PATIENCE {
+            let what = "the new program does not answer";
+            return Err(Failure::new(Code::Unavailable, what).cure("look into its log"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

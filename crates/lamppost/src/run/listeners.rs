@@ -1,11 +1,17 @@
 //! Binding everything that the file names, or telling all that cannot be bound.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use lamppost_config::{Kind, Listen, TlsMode, WhenAbsent};
+use lamppost_config::{Config, Kind, Listen, TlsMode, WhenAbsent};
 use lamppost_console::ListenerStatus;
-use lamppost_net::{BindCause, BindError, Listener};
+use lamppost_net::{BindCause, BindError, Given, bind_socket};
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{AddressFamily, getsockname};
+use tracing::warn;
 
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
@@ -13,38 +19,108 @@ use crate::place::Opened;
 /// How often an absent address is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the processes of a killed program may take to be gone, and how often that is looked at.
+pub(super) const ORPHANS_LAST: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// A listener that the file names.
 pub(super) struct Bound {
     pub(super) listen: Listen,
     pub(super) address: SocketAddr,
     /// Nothing while the machine does not have the address.
-    pub(super) listener: Option<Listener>,
+    pub(super) socket: Option<TcpListener>,
+    /// Whether the address is not waited for.
+    pub(super) is_skipped: bool,
 }
 
-/// Binds all listeners of the mail service and of the metrics endpoint.
-pub(super) fn bind(opened: &Opened) -> Result<(Vec<Bound>, Vec<Listener>), Failure> {
+/// Sockets that this process was given, by systemd or by the program whose place it takes.
+pub(super) struct Held {
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListener>,
+}
+
+impl Held {
+    /// Takes what the environment says was given.
+    pub(super) fn take() -> std::io::Result<Self> {
+        let mut given = Given::take()?;
+        let listens = |one: BorrowedFd<'_>, family| {
+            socket_acceptconn(one).unwrap_or(false)
+                && getsockname(one).is_ok_and(|address| address.address_family() == family)
+        };
+        let is_tcp = |one: BorrowedFd<'_>| {
+            listens(one, AddressFamily::INET) || listens(one, AddressFamily::INET6)
+        };
+        let tcp = std::iter::from_fn(|| given.find(is_tcp)).map(TcpListener::from).collect();
+        let is_unix = |one: BorrowedFd<'_>| listens(one, AddressFamily::UNIX);
+        let unix = std::iter::from_fn(|| given.find(is_unix)).map(UnixListener::from).collect();
+        Ok(Self { tcp, unix })
+    }
+
+    pub(super) fn tcp(&self) -> Vec<&TcpListener> {
+        self.tcp.iter().collect()
+    }
+
+    /// The socket at a path, if it was given.
+    pub(super) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
+        let is_it = |socket: &UnixListener| {
+            socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+        };
+        let place = self.unix.iter().position(is_it)?;
+        Some(self.unix.swap_remove(place))
+    }
+
+    /// Tells of sockets that were given for addresses that the file does not name.
+    pub(super) fn warn_of_unnamed(&self, mail: &[Bound], metrics: &[TcpListener]) {
+        let mail = mail.iter().filter_map(|bound| bound.socket.as_ref());
+        let known: Vec<_> = mail.chain(metrics).filter_map(|one| one.local_addr().ok()).collect();
+        for address in self.tcp.iter().filter_map(|socket| socket.local_addr().ok()) {
+            if !known.contains(&address) {
+                warn!(%address, "a socket was given that the configuration does not name: nobody answers there");
+            }
+        }
+    }
+}
+
+/// The mail listeners in the order of the file, each with its key there; the place among them is their
+/// number.
+pub(super) fn named(config: &Config) -> impl Iterator<Item = (String, &Listen, SocketAddr)> {
+    config.mail.listen.iter().enumerate().flat_map(|(number, listen)| {
+        let addresses = listen.address.iter().enumerate();
+        addresses.map(move |(position, &address)| {
+            (format!("mail.listen.{number}.address.{position}"), listen, address)
+        })
+    })
+}
+
+/// Binds all listeners of the mail service and of the metrics endpoint. Those that are `held` already
+/// are not bound again.
+pub(super) fn bind(
+    opened: &Opened,
+    held: &[&TcpListener],
+) -> Result<(Vec<Bound>, Vec<TcpListener>), Failure> {
     let config = &opened.config;
     let mut problems = Vec::new();
     let mut mail = Vec::new();
-    for (number, listen) in config.mail.listen.iter().enumerate() {
-        for (position, &address) in listen.address.iter().enumerate() {
-            let listener = match (Listener::bind(address), listen.when_absent) {
-                (Ok(listener), _) => Some(listener),
-                (Err(error), WhenAbsent::Skip) if is_absent(&error.cause) => continue,
-                (Err(error), WhenAbsent::Wait) if is_absent(&error.cause) => None,
-                (Err(error), _) => {
-                    let key = format!("mail.listen.{number}.address.{position}");
-                    problems.push(problem(&error, opened, &key));
-                    continue;
-                }
-            };
-            mail.push(Bound { listen: listen.clone(), address, listener });
-        }
+    let bind_soon = |address| match held_at(held, address) {
+        Some(socket) => Ok(socket),
+        None => bind_soon(address),
+    };
+    for (key, listen, address) in named(config) {
+        let (socket, is_skipped) = match (bind_soon(address), listen.when_absent) {
+            (Ok(socket), _) => (Some(socket), false),
+            (Err(error), WhenAbsent::Skip) if is_absent(&error.cause) => (None, true),
+            (Err(error), WhenAbsent::Wait) if is_absent(&error.cause) => (None, false),
+            (Err(error), _) => {
+                problems.push(problem(&error, opened, &key));
+                continue;
+            }
+        };
+        mail.push(Bound { listen: listen.clone(), address, socket, is_skipped });
     }
     let mut metrics = Vec::new();
     for (number, &address) in config.metrics.listen.iter().enumerate() {
-        match Listener::bind(address) {
-            Ok(listener) => metrics.push(listener),
+        match bind_soon(address) {
+            Ok(socket) => metrics.push(socket),
             Err(error) => {
                 problems.push(problem(&error, opened, &format!("metrics.listen.{number}")));
             }
@@ -54,6 +130,12 @@ pub(super) fn bind(opened: &Opened) -> Result<(Vec<Bound>, Vec<Listener>), Failu
         return Ok((mail, metrics));
     }
     Err(Failure::new(Code::Unavailable, told(&problems)))
+}
+
+/// The socket that listens on an address already.
+fn held_at(held: &[&TcpListener], address: SocketAddr) -> Option<TcpListener> {
+    let is_it = |socket: &&&TcpListener| socket.local_addr().is_ok_and(|at| at == address);
+    held.iter().find(is_it).and_then(|socket| socket.try_clone().ok())
 }
 
 /// Each problem on a line; neighbours with the same cure share it.
@@ -99,11 +181,26 @@ fn problem(error: &BindError, opened: &Opened, key: &str) -> Problem {
     Problem { what: format!("cannot listen on {address}{place}: {cause}"), cure }
 }
 
-/// Waits until the machine has the address.
-pub(super) async fn appear(address: SocketAddr) -> Listener {
+/// Binds an address; the processes of a program that was killed a moment ago may still have it.
+fn bind_soon(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let begun = Instant::now();
     loop {
-        match Listener::bind(address) {
-            Ok(listener) => return listener,
+        match bind_socket(address) {
+            Err(BindError { cause: BindCause::Taken { .. }, .. })
+                if begun.elapsed() < ORPHANS_LAST =>
+            {
+                std::thread::park_timeout(LOOK_AGAIN);
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// Waits until the machine has the address.
+pub(super) async fn appear(address: SocketAddr) -> TcpListener {
+    loop {
+        match bind_socket(address) {
+            Ok(socket) => return socket,
             Err(error) if is_absent(&error.cause) => {}
             Err(error) => {
                 tracing::error!(reason = %error, "an awaited address cannot be listened on");
@@ -139,7 +236,7 @@ impl Bound {
                 TlsMode::Implicit => "implicit",
             }
             .into(),
-            listening: self.listener.is_some(),
+            listening: self.socket.is_some(),
         }
     }
 }

@@ -1,52 +1,89 @@
-//! The socket of local users: made with the access that the file gives, and listened on.
+//! The socket of local users: made with the access that the file gives, and handed to the front.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use lamppost_console::ListenerStatus;
-use lamppost_mail::Front;
 use lamppost_net::{LocalBindError, LocalListener, SocketAccess};
 
-use super::settings;
+use super::listeners::{LOOK_AGAIN, ORPHANS_LAST};
 use crate::exit::{Code, Failure};
 use crate::named_files::{self, Wrong};
 use crate::place::Opened;
 
-/// Makes the socket; nothing when it is off.
-pub(super) fn bind(opened: &Opened) -> Result<Option<LocalListener>, Failure> {
-    let Some(path) = opened.submit_socket() else { return Ok(None) };
-    let sendmail = &opened.config.mail.sendmail;
-    let group = match &sendmail.socket_group {
-        None => None,
-        Some(name) => Some(lamppost_net::group_id(name).ok_or_else(|| {
-            let Wrong { what, cure } = named_files::no_group(name);
-            Failure::new(Code::Config, what).cure(cure)
-        })?),
-    };
-    let access = SocketAccess { mode: sendmail.socket_mode, group };
-    LocalListener::bind(&path, access).map(Some).map_err(|error| {
-        let cure = match &error {
-            LocalBindError::Group { .. } => {
-                "the program's user must be in that group, and may need leave: in a unit, \
-                 SupplementaryGroups= and SystemCallFilter=@chown"
-            }
-            LocalBindError::InTheWay { .. } => "set another `socket` in [mail.sendmail]",
-            _ => "set another `socket` in [mail.sendmail], or `enabled = false`",
-        };
-        Failure::of(Code::Unavailable, &error).cure(cure)
-    })
+/// The socket of local users.
+pub(super) struct Local {
+    pub(super) path: PathBuf,
+    pub(super) socket: UnixListener,
 }
 
-/// Serves the socket, and tells how it is to be shown.
-pub(super) fn listen(
-    front: &Arc<Front>,
-    listener: LocalListener,
-    opened: &Opened,
-) -> (ListenerStatus, Arc<AtomicBool>) {
-    let name = listener.path().display().to_string();
-    let settings = settings::local_listener(&opened.config, &name, &opened.hostname());
-    tokio::spawn(front.clone().listen_local(listener, settings));
-    let (kind, tls) = ("local".into(), "off".into());
-    let status = ListenerStatus { address: name, kind, tls, listening: true };
-    (status, Arc::new(AtomicBool::new(true)))
+/// What the front is told that the socket is, among those that it listens on.
+pub(super) const PLACE: u32 = u32::MAX;
+
+impl Local {
+    /// Makes the socket, unless `held` has it; nothing when it is off.
+    pub(super) fn bind(
+        opened: &Opened,
+        held: impl FnOnce(&Path) -> Option<UnixListener>,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(path) = opened.submit_socket() else { return Ok(None) };
+        let sendmail = &opened.config.mail.sendmail;
+        let group = match &sendmail.socket_group {
+            None => None,
+            Some(name) => Some(lamppost_net::group_id(name).ok_or_else(|| {
+                let Wrong { what, cure } = named_files::no_group(name);
+                Failure::new(Code::Config, what).cure(cure)
+            })?),
+        };
+        let access = SocketAccess { mode: sendmail.socket_mode, group };
+        let begun = Instant::now();
+        let bound = match held(&path) {
+            Some(socket) => LocalListener::allow(&path, access).map(|()| socket),
+            None => loop {
+                match LocalListener::bind(&path, access) {
+                    // The processes of a program that was killed a moment ago may still have it.
+                    Err(LocalBindError::Held { .. }) if begun.elapsed() < ORPHANS_LAST => {
+                        std::thread::park_timeout(LOOK_AGAIN);
+                    }
+                    bound => break bound,
+                }
+            },
+        };
+        let socket = bound.map_err(|error| {
+            let cure = match &error {
+                LocalBindError::Group { .. } => {
+                    "the program's user must be in that group, and may need leave: in a unit, \
+                     SupplementaryGroups= and SystemCallFilter=@chown"
+                }
+                LocalBindError::InTheWay { .. } => "set another `socket` in [mail.sendmail]",
+                _ => "set another `socket` in [mail.sendmail], or `enabled = false`",
+            };
+            Failure::of(Code::Unavailable, &error).cure(cure)
+        })?;
+        Ok(Some(Self { path, socket }))
+    }
+
+    /// Makes the socket of another configuration, or goes on with this one.
+    pub(super) fn again(this: Option<&Self>, opened: &Opened) -> Result<Option<Self>, Failure> {
+        Self::bind(opened, |path| {
+            let this = this.filter(|this| this.path == path)?;
+            this.socket.try_clone().ok()
+        })
+    }
+
+    /// Takes away the socket of a configuration that another takes the place of.
+    pub(super) fn remove(this: Option<Self>, other: Option<&Self>) {
+        if let Some(this) = this
+            && other.is_none_or(|other| other.path != this.path)
+        {
+            drop(std::fs::remove_file(this.path));
+        }
+    }
+
+    /// How it is shown.
+    pub(super) fn status(&self) -> ListenerStatus {
+        let address = self.path.display().to_string();
+        ListenerStatus { address, kind: "local".into(), tls: "off".into(), listening: true }
+    }
 }

@@ -4,39 +4,39 @@ use lamppost_config::{self as config, Config, HostPort};
 use lamppost_console::RelayStatus;
 use lamppost_delivery::{RelayFault, RelayReach, RelaySettings, RelayStanding, RelayTls};
 use lamppost_net::{ClientTls, Trust};
-use lamppost_smtp::{ClientTimeouts, Credentials, Secret};
+use lamppost_smtp::{ClientTimeouts, Credentials};
 
 use crate::exit::{Code, Failure};
-use crate::named_files::{self, Wrong};
+use crate::run::setup::Setup;
 
 /// The host that takes mail for elsewhere; nothing when there is none.
-pub(super) fn settings(config: &Config, hostname: &str) -> Result<Option<RelaySettings>, Failure> {
+pub(super) fn settings(config: &Config, setup: &Setup) -> Result<Option<RelaySettings>, Failure> {
     let Some(HostPort { host, port }) = &config.mail.relay_to else {
         return Ok(None);
     };
     let relay = &config.mail.relay;
     let credentials = match &relay.login {
         None => None,
-        Some((user, secret)) => Some(Credentials {
+        Some((user, _)) => Some(Credentials {
             user: user.clone(),
-            password: password(secret)?,
+            password: setup.relay_password.clone().ok_or_else(not_told)?,
             without_tls: relay.plaintext_auth,
         }),
     };
-    let authorities = relay.ca.clone().map_or(Trust::System, Trust::File);
+    let authorities = || setup.relay_trust.clone().ok_or_else(not_told);
     let tls = |trust| {
         ClientTls::new(&trust).map_err(|error| Failure::at(Code::Config, "mail.relay", &error))
     };
     let tls = match relay.tls {
         config::RelayTls::Off => RelayTls::Off,
         config::RelayTls::Opportunistic => RelayTls::Opportunistic(tls(Trust::Anybody)?),
-        config::RelayTls::StartTls => RelayTls::StartTls(tls(authorities)?),
-        config::RelayTls::Implicit => RelayTls::Implicit(tls(authorities)?),
+        config::RelayTls::StartTls => RelayTls::StartTls(tls(authorities()?)?),
+        config::RelayTls::Implicit => RelayTls::Implicit(tls(authorities()?)?),
     };
     Ok(Some(RelaySettings {
         host: host.clone(),
         port: *port,
-        hostname: hostname.to_owned(),
+        hostname: setup.hostname.clone(),
         tls,
         credentials,
         connections_max: relay.connections_max,
@@ -65,57 +65,52 @@ pub(super) fn status(standing: RelayStanding) -> RelayStatus {
     }
 }
 
-/// Files were looked at before; one may be gone since, or the credential may be missing.
-fn password(secret: &config::Secret) -> Result<Secret, Failure> {
-    named_files::password(secret).map_err(|Wrong { what, cure }| {
-        Failure::new(Code::Config, format!("mail.relay.password: {what}")).cure(cure)
-    })
+/// Only delivery is told.
+fn not_told() -> Failure {
+    Failure::new(Code::Software, "this role was not told how to reach the relay")
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use lamppost_smtp::Secret;
+
     use super::*;
 
-    fn settings_of(text: &str) -> Result<Option<RelaySettings>, String> {
+    fn settings_of(text: &str, password: Option<&str>) -> Result<Option<RelaySettings>, String> {
         let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
-        settings(&config, "mail.lamppost.test").map_err(|failure| failure.text().to_owned())
+        let setup = Setup {
+            file: None,
+            newer: None,
+            state: "/state".into(),
+            state_named_by: crate::run::setup::NamedBy::Nobody,
+            users: crate::run::users::Users::Same,
+            submit_socket: None,
+            hostname: "mail.lamppost.test".into(),
+            pem: None,
+            relay_password: password.map(|password| Secret::new(password.to_owned())),
+            relay_trust: None,
+        };
+        settings(&config, &setup).map_err(|failure| failure.text().to_owned())
     }
 
     #[test]
     fn no_host_is_no_way_out() {
-        assert!(settings_of("").unwrap().is_none());
-        let to = settings_of("[mail]\nrelay-to = \"[::1]:25\"\n").unwrap().unwrap();
+        assert!(settings_of("", None).unwrap().is_none());
+        let to = settings_of("[mail]\nrelay-to = \"[::1]:25\"\n", None).unwrap().unwrap();
         assert_eq!((to.host.as_str(), to.port), ("::1", 25));
         assert!(matches!(to.tls, RelayTls::Opportunistic(_)));
     }
 
     #[test]
-    fn a_password_is_one_line_of_a_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("password");
-        let text = format!(
-            "[mail]\nrelay-to = \"mail.elsewhere.test:587\"\n[mail.relay]\ntls = \"off\"\n\
-             plaintext-auth = true\nuser = \"demo\"\npassword = \"{}\"\n",
-            path.display()
-        );
-        let check = |content: &str, expected: Result<&str, &str>| {
-            std::fs::write(&path, content).unwrap();
-            let found = settings_of(&text).map(|to| to.unwrap().credentials.unwrap().password);
-            match (found, expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found.expose(), expected),
-                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
-                (found, _) => panic!("{content:?}: {found:?}"),
-            }
-        };
-        check("secret word\n", Ok("secret word"));
-        check("secret\r\n", Ok("secret"));
-        check("secret", Ok("secret"));
-        check("", Err("does not hold one line"));
-        check("two\nlines\n", Err("does not hold one line"));
-        check(&"x".repeat(5000), Err("larger than a password"));
-        std::fs::remove_file(&path).unwrap();
-        assert!(settings_of(&text).unwrap_err().contains("cannot be read"));
+    fn secrets_come_from_the_setup_alone() {
+        let text = "[mail]\nrelay-to = \"mail.elsewhere.test:587\"\n[mail.relay]\ntls = \"off\"\n\
+                    plaintext-auth = true\nuser = \"demo\"\npassword = \"/no/such/file\"\n";
+        let to = settings_of(text, Some("secret word")).unwrap().unwrap();
+        assert_eq!(to.credentials.unwrap().password.expose(), "secret word");
+        assert!(settings_of(text, None).unwrap_err().contains("was not told"));
+        let trusting = text.replace("\"off\"", "\"starttls\"");
+        assert!(settings_of(&trusting, Some("secret")).unwrap_err().contains("was not told"));
     }
 }

@@ -92,15 +92,19 @@ pub(super) fn queue(config: &Config, state: &Path, hostname: &str) -> lamppost_q
     }
 }
 
+/// Where Maildirs are, with only the account left open.
+pub(super) fn maildir(config: &Config, state: &Path) -> String {
+    config.mail.maildir.replace("{state}", &state.display().to_string())
+}
+
 pub(super) fn delivery(
     config: &Config,
     state: &Path,
     hostname: &str,
     (relay, health): (&Relay, &Health),
 ) -> Result<lamppost_delivery::Settings, TemplateError> {
-    let template = config.mail.maildir.replace("{state}", &state.display().to_string());
     Ok(lamppost_delivery::Settings {
-        maildir: MaildirTemplate::new(template)?,
+        maildir: MaildirTemplate::new(maildir(config, state))?,
         hostname: hostname.to_owned(),
         writers_max: config.mail.queue.writers_max,
         blocking: lamppost_disk::Blocking::Threads,

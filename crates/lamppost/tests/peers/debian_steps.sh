@@ -129,6 +129,24 @@ tail -n 1 $file
 lamppost account list
 ls $new | wc -l
 
+mark refused
+touch /root/connecting
+while [ -e /root/connecting ]; do
+    { (exec 3<>/dev/tcp/127.0.0.1/25) 2>/dev/null && echo taken; } || echo refused
+done > /root/tries &
+systemctl restart lamppost
+echo "restart $?"
+before=$(main_pid)
+dpkg --install /root/second.deb >/dev/null 2>&1 </dev/null
+echo "dpkg $?"
+[ "$before" != "$(main_pid)" ] && echo 'restarted'
+before=$(main_pid)
+lamppost upgrade
+[ "$before" = "$(main_pid)" ] && echo 'the same process'
+rm /root/connecting
+wait
+sort /root/tries | uniq
+
 mark switched off
 systemctl disable --quiet --now lamppost
 dpkg --install /root/second.deb >/dev/null 2>&1
@@ -163,4 +181,7 @@ mark again
 dpkg --install /root/first.deb >/dev/null 2>&1
 echo "dpkg $?"
 systemctl is-active lamppost
+mark log
+# Read by people, when something above is wrong.
+journalctl --unit lamppost --no-pager --lines 30
 mark end

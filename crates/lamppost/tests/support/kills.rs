@@ -15,6 +15,8 @@ pub(crate) const ACCOUNTS: [&str; 4] =
 
 /// Most acknowledgements between two kills.
 const BETWEEN_MAX: u64 = 300;
+/// Those that can be killed, beside the supervisor.
+const ROLES: [&str; 5] = ["front", "policy", "queue", "delivery", "control"];
 /// The longest that a moment is put off beyond that.
 const DELAY_MAX_US: u64 = 30_000;
 /// One of so many starts is cut short as well.
@@ -77,11 +79,17 @@ impl Kills {
         let journal = books.path().join("journal");
         let load = Load { journal: Some(journal.clone()), ..load(&server, *seed) };
         let running = load.start().unwrap();
-        let mut starts_cut = 0;
+        let (mut starts_cut, mut roles_killed) = (0, 0);
         for _ in 0..*count {
             let enough = running.acknowledged() + random.below(BETWEEN_MAX);
             assert!(until(|| running.acknowledged() >= enough), "no progress: {}", server.log());
             pause(random.below(DELAY_MAX_US));
+            // The supervisor, with which all end, is a victim as often as any role.
+            if random.below(2) == 0 {
+                server.kill_role(ROLES[random.index(ROLES.len())]);
+                roles_killed += 1;
+                continue;
+            }
             server.kill();
             if random.below(STARTS_PER_CUT) == 0 {
                 server.begin();
@@ -102,7 +110,7 @@ impl Kills {
         problems.extend(accounting::journal_problems(&journal, &report));
         assert!(problems.is_empty(), "seed {seed}:\n{}", problems.join("\n"));
         format!(
-            "seed {seed}: {count} kills, {starts_cut} starts cut short, in {:.1} s; {} messages \
+            "seed {seed}: {count} kills, {roles_killed} of single roles, {starts_cut} starts cut short, in {:.1} s; {} messages \
              acknowledged, {} not answered, {} cut, {} refused; {} arrivals, of which the reader \
              flagged {}, filed {}, deleted {}, left {}; 0 lost, 0 doubled, 0 changed",
             begun.elapsed().as_secs_f64(),

@@ -197,23 +197,59 @@ impl Server {
         self.child.as_ref().unwrap().id()
     }
 
-    /// Halts the process while something is done to what is below it. A call that is under way ends
+    /// All processes of the program, the supervisor first.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let mut all = vec![self.pid()];
+        all.extend(children(self.pid()));
+        all
+    }
+
+    /// The process of a role.
+    #[track_caller]
+    pub(crate) fn role(&self, name: &str) -> u32 {
+        let find = || children(self.pid()).into_iter().find(|pid| role_of(*pid) == name);
+        assert!(until(|| find().is_some()), "no role {name}: {}", self.log());
+        find().unwrap()
+    }
+
+    /// Halts all processes while something is done to what is below them. A call that is under way ends
     /// first, as far as it can, and what it brings is in the client's hands.
     pub(crate) fn halt(&self) {
+        for pid in self.processes() {
+            signal(pid, "STOP");
+            assert!(until(|| is_stopped(pid)));
+        }
+    }
+
+    /// Lets the processes go on.
+    pub(crate) fn go_on(&self) {
+        for pid in self.processes() {
+            signal(pid, "CONT");
+        }
+    }
+
+    /// Kills the supervisor as `kill -9` does, and waits until no role is left.
+    pub(crate) fn kill(&mut self) {
+        self.strike();
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// As [`Server::kill`], while others look at the server too.
+    pub(crate) fn strike(&self) {
+        // One that is halted begins no other role.
         signal(self.pid(), "STOP");
         assert!(until(|| is_stopped(self.pid())));
+        let roles = children(self.pid());
+        signal(self.pid(), "KILL");
+        let are_gone = until(|| roles.iter().all(|role| is_gone(*role)));
+        assert!(are_gone, "roles outlive their supervisor: {}", self.log());
     }
 
-    /// Lets the process go on.
-    pub(crate) fn go_on(&self) {
-        signal(self.pid(), "CONT");
-    }
-
-    /// Kills the process as `kill -9` does.
-    pub(crate) fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+    /// Kills one role as `kill -9` does; the supervisor starts all again.
+    pub(crate) fn kill_role(&self, name: &str) {
+        // It may be on its way to another end.
+        let pid = self.role(name).to_string();
+        Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status().unwrap();
     }
 
     /// Waits until the process has ended by itself; returns its exit code.
@@ -344,8 +380,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
+            let roles = children(child.id());
             drop(child.kill());
             drop(child.wait());
+            // What lies below them, such as a file system, is taken away next.
+            until(|| roles.iter().all(|role| is_gone(*role)));
         }
         if std::thread::panicking() {
             let log = self.log();
@@ -374,6 +413,27 @@ pub(crate) fn unpacked() -> PathBuf {
 pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
     assert!(sent.success());
+}
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Which role a process is, by its command line.
+fn role_of(pid: u32) -> String {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split('\0').nth(2).unwrap_or_default().to_owned()
+}
+
+/// Whether nothing is left of a process but, perhaps, its exit code.
+fn is_gone(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_zombie = stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'));
+    threads <= 1 && is_zombie
 }
 
 /// Whether every thread of a process has come to a halt.

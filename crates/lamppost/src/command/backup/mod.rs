@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::{client, out, unanswered};
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
+use crate::state_files;
 
 pub(crate) use restore::Restore;
 
@@ -159,8 +160,8 @@ impl Work {
 
     /// The databases, each as it is at one moment whoever writes into it.
     fn databases(&mut self, opened: &Opened, output: &Output) -> Result<(), Failure> {
-        for name in ["state.db", "greylist.db"] {
-            let path = opened.state.join(name);
+        for name in [state_files::ACCOUNTS, state_files::GREYLIST] {
+            let path = state_files::database(&opened.state, name);
             if !path.exists() {
                 continue;
             }

@@ -12,6 +12,7 @@ use crate::command::{out, remarks};
 use crate::exit::chain;
 use crate::named_files::{self, Wrong};
 use crate::place::Opened;
+use crate::state_files;
 
 /// The certificate that clients see: until when, and for which name.
 pub(super) fn certificate(opened: &Opened) -> Vec<Finding> {
@@ -57,7 +58,7 @@ pub(super) fn certificate(opened: &Opened) -> Vec<Finding> {
 /// Whether the databases open, and whether anybody could get mail.
 pub(super) async fn databases(opened: &Opened) -> Vec<Finding> {
     let area = "database";
-    let greylist = opened.state.join("greylist.db");
+    let greylist = state_files::database(&opened.state, state_files::GREYLIST);
     let mut findings = Vec::new();
     let cure =
         "run this as the user that lamppost runs as; a damaged file comes back from a backup";

@@ -126,7 +126,7 @@ pub(super) fn clock(opened: &Opened) -> Finding {
     if now < OLDEST {
         return Finding::fail(area, format!("it is at {shown}, which is long ago"), cure);
     }
-    let names = ["spool", "log", "state.db", "greylist.db"];
+    let names = ["spool", "log", "policy/state.db", "policy/greylist.db"];
     let newest = names.iter().filter_map(|name| {
         let changed = opened.state.join(name).metadata().and_then(|found| found.modified()).ok()?;
         changed.duration_since(SystemTime::UNIX_EPOCH).ok()

@@ -1,0 +1,139 @@
+//! The front: accepted connections and the dialogues on them.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamppost_config::TlsMode;
+use lamppost_mail::{Front, FrontEnds, ListenerSettings};
+use lamppost_net::{Drain, Listener, LocalListener, ServerTls, SystemClock};
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use super::{Start, handed};
+use crate::exit::{Code, Failure};
+use crate::run::setup::Setup;
+use crate::run::{listeners, local, settings};
+
+/// The front at work.
+pub(super) struct Running {
+    tls: Option<Arc<ServerTls>>,
+    drain: Drain,
+    /// Who accepts connections.
+    accepting: TaskTracker,
+}
+
+/// How each listener is served.
+struct Served {
+    /// By its place among those that the file names.
+    named: Vec<(Arc<ListenerSettings>, Option<Arc<ServerTls>>)>,
+    /// The socket of local users, and where it is.
+    local: Option<(PathBuf, ListenerSettings)>,
+}
+
+pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
+    start.inspected(|condition| condition)?;
+    let links = &mut start.links;
+    let ends = FrontEnds {
+        policy: links.port("policy").map_err(|error| failed(&error))?,
+        intake: links.port("intake").map_err(|error| failed(&error))?,
+    };
+    let sockets = links.one("handed").map_err(|error| failed(&error))?;
+    let (config, setup) = (&start.config, &start.setup);
+    let tls = tls(setup)?;
+    let drain = Drain::default();
+    let front = Arc::new(Front::new(
+        settings::front(config, &setup.hostname),
+        ends,
+        (Arc::new(SystemClock), start.metrics.clone()),
+        drain.clone(),
+    ));
+    let served = listeners::named(config).map(|(_, listen, address)| {
+        let name = address.to_string();
+        let settings = settings::listener(config, listen, &name, &setup.hostname);
+        let tls = tls.clone().filter(|_| listen.tls != TlsMode::Off);
+        (Arc::new(settings), tls)
+    });
+    let local = setup.submit_socket.clone().map(|path| {
+        let name = path.display().to_string();
+        let settings = settings::local_listener(config, &name, &setup.hostname);
+        (path, settings)
+    });
+    let served = Served { named: served.collect(), local };
+    let accepting = TaskTracker::new();
+    let at_work = accepting.clone();
+    handed::receive(sockets, move |place, socket| {
+        if let Err(reason) = serve(&front, &served, &at_work, (place, socket)) {
+            error!(%reason, place, "a socket cannot be listened on");
+        }
+    })
+    .map_err(|error| failed(&error))?;
+    Ok(Running { tls, drain, accepting })
+}
+
+/// Listens on a socket, by what it is said to be.
+fn serve(
+    front: &Arc<Front>,
+    served: &Served,
+    at_work: &TaskTracker,
+    (place, socket): (u32, OwnedFd),
+) -> std::io::Result<()> {
+    let unknown = || std::io::Error::other("no listener was named for it");
+    let front = front.clone();
+    if place == local::PLACE {
+        let (path, settings) = served.local.clone().ok_or_else(unknown)?;
+        let listener = LocalListener::from_std(socket.into(), &path)?;
+        at_work.spawn(front.listen_local(listener, settings));
+        return Ok(());
+    }
+    let (settings, tls) = served.named.get(place as usize).cloned().ok_or_else(unknown)?;
+    let socket = TcpListener::from(socket);
+    socket.set_nonblocking(true)?;
+    at_work.spawn(front.listen(Listener::from_std(socket)?, settings, tls));
+    Ok(())
+}
+
+/// Whether the certificate could be used.
+pub(super) fn check(setup: &Setup) -> Result<(), Failure> {
+    tls(setup).map(drop)
+}
+
+fn tls(setup: &Setup) -> Result<Option<Arc<ServerTls>>, Failure> {
+    let tls = setup.pem.as_ref().map(|pem| ServerTls::new(pem).map(Arc::new)).transpose();
+    tls.map_err(|error| Failure::of(Code::Config, &error))
+}
+
+impl Running {
+    pub(super) fn apply(&self, setup: &Setup) -> Result<(), Failure> {
+        match (&self.tls, &setup.pem) {
+            (Some(tls), Some(pem)) => {
+                tls.replace(pem).map_err(|error| Failure::of(Code::Config, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes no connection any more; returns what lets sessions go on and then finish.
+    pub(super) async fn retire(
+        &self,
+        patience: Duration,
+        grace: Duration,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.drain.retire();
+        self.accepting.close();
+        self.accepting.wait().await;
+        let drain = self.drain.clone();
+        async move {
+            let left = drain.wait(patience, grace).await;
+            info!(left, "the sessions of a front that was replaced have ended");
+        }
+    }
+
+    /// Lets sessions finish; tells how many did not.
+    pub(super) async fn finish(self, grace: Duration) -> u64 {
+        self.drain.finish(grace).await as u64
+    }
+}

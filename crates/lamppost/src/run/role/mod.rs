@@ -1,0 +1,316 @@
+//! One role of the mail service in a process of its own, started by the supervisor.
+
+mod control;
+mod delivery;
+mod front;
+pub(super) mod handed;
+mod links;
+pub(super) mod mail_folders;
+mod policy;
+mod power;
+mod probe;
+mod queue;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lamppost_config::Config;
+use lamppost_console::Blocked;
+use lamppost_net::Given;
+use lamppost_net::link::Inbox;
+use lamppost_sandbox::{InForce, restrict};
+use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio_util::sync::CancellationToken;
+
+use self::links::Links;
+pub(super) use self::power::folders;
+pub(crate) use self::probe::probe;
+use super::orders::{Condition, Inspect, Inspected, Order, Report};
+use super::setup::Setup;
+use super::{lines_to, start_log};
+use crate::exit::{Code, Failure};
+use crate::state_files;
+
+/// How long a role that lost its supervisor takes to end well.
+const ORPHANS_GRACE: Duration = Duration::from_secs(1);
+
+/// A role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub(crate) enum Role {
+    /// Sockets and dialogues; no files.
+    Front,
+    /// Who may do what: accounts and the greylist.
+    Policy,
+    /// The sole owner of the spool.
+    Queue,
+    /// Maildirs and the relay.
+    Delivery,
+    /// The control socket, the metrics endpoint and the outcome log.
+    Control,
+}
+
+/// What every role begins with.
+struct Start {
+    links: Links,
+    setup: Setup,
+    config: Config,
+    metrics: Arc<Metrics>,
+    force: InForce,
+    log: Arc<Guard>,
+}
+
+/// A role at work.
+enum Running {
+    Front(front::Running),
+    Policy(policy::Running),
+    Queue(queue::Running),
+    Delivery(delivery::Running),
+    Control(control::Running),
+}
+
+impl Role {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Front, Self::Policy, Self::Queue, Self::Delivery, Self::Control];
+
+    /// Its name in logs, links and processes.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Policy => "policy",
+            Self::Queue => "queue",
+            Self::Delivery => "delivery",
+            Self::Control => "control",
+        }
+    }
+
+    /// The control role's end of the link by which it asks this one.
+    pub(super) fn inspected(self) -> String {
+        format!("inspect.{}", self.name())
+    }
+
+    /// The control role's end of the link by which this one tells its outcomes.
+    pub(super) fn outcomes(self) -> String {
+        format!("outcomes.{}", self.name())
+    }
+
+    /// What it is told of a setup.
+    pub(super) fn part(self, setup: &Setup) -> Setup {
+        let told = setup.without_secrets();
+        match self {
+            Self::Front => Setup { pem: setup.pem.clone(), ..told },
+            Self::Delivery => Setup {
+                relay_password: setup.relay_password.clone(),
+                relay_trust: setup.relay_trust.clone(),
+                ..told
+            },
+            Self::Policy | Self::Queue | Self::Control => told,
+        }
+    }
+
+    /// Threads that run its tasks.
+    fn workers(self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // The other cores are for the other roles, the disk and the network.
+        if self == Self::Front { cores.div_ceil(2) } else { 1 }
+    }
+}
+
+/// Is a role until the supervisor is gone or orders the end.
+pub(crate) fn run(role: Role) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::at(Code::Software, &format!("the role `{}` cannot begin", role.name()), error)
+    };
+    // Whoever kills the supervisor wants nothing of this program to go on.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
+    let mut given = Given::take().map_err(|error| failed(&error))?;
+    let setup = given.one("setup").map_err(|error| {
+        Failure::of(Code::Usage, &error).cure("`lamppost run` starts all roles")
+    })?;
+    let mut text = Vec::new();
+    File::from(setup).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    let setup: Setup = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
+    drop(zeroize::Zeroizing::new(text));
+    let config = setup.config()?;
+    // Whose a file is can be told by name later.
+    state_files::users();
+    if let Some(user) = setup.users.of(role) {
+        user.become_it().map_err(|error| failed(&error))?;
+        // Another user's process does not keep it.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
+    }
+    let lines = lines_to(&config)?;
+    // Before the first thread: what comes later has no more power than this one.
+    let force =
+        restrict(&power::of(role, &config, &setup.state)).map_err(|error| failed(&error))?;
+    let outcomes = match role {
+        Role::Control => OutcomesTo::Folder(setup.state.join("log"), super::kept(&config)),
+        _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
+    };
+    // It lasts until the last word of this function's end.
+    let log = Arc::new(start_log(&config, lines, outcomes)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(role.workers())
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let links = Links::new(given);
+    let metrics = Metrics::new();
+    let start = Start { links, setup, config, metrics, force, log: log.clone() };
+    let ended = runtime.block_on(obey(role, start));
+    // A file operation that hangs, as on a dead network file system, must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(log);
+    ended
+}
+
+/// Does what the supervisor orders.
+async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
+    let orders = start.links.inbox("orders");
+    let mut orders: Inbox<Order, Report> =
+        orders.map_err(|error| Failure::of(Code::Software, &error))?;
+    let mut waiting = Some(start);
+    let mut running = None;
+    // After it retired a role ends by itself.
+    let over = CancellationToken::new();
+    loop {
+        let order = tokio::select! {
+            order = orders.next() => order,
+            () = over.cancelled() => None,
+        };
+        let Some((order, reply)) = order else { break };
+        let done = match order {
+            Order::Begin => match waiting.take() {
+                Some(start) => begin(role, start).await.map(|begun| running = Some(begun)),
+                None => Ok(()),
+            },
+            Order::Check(setup) => check(role, &setup),
+            Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
+            Order::Answer => Ok(()),
+            Order::Retire { patience, grace } => {
+                if let Some(running) = &running {
+                    running.retire(patience, grace, over.clone()).await;
+                }
+                Ok(())
+            }
+            Order::Finish(grace) => {
+                let left = match running.take() {
+                    Some(running) => running.finish(grace).await,
+                    None => 0,
+                };
+                reply.send(Report::Finished { left });
+                continue;
+            }
+        };
+        reply.send(match done {
+            Ok(()) => Report::Done,
+            Err(failure) => failure.into(),
+        });
+    }
+    // The supervisor closed the link, or is gone: nobody answers any more for what this role does.
+    if let Some(running) = running {
+        running.finish(ORPHANS_GRACE).await;
+    }
+    Ok(())
+}
+
+async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
+    Ok(match role {
+        Role::Front => Running::Front(front::begin(start)?),
+        Role::Policy => Running::Policy(policy::begin(start).await?),
+        Role::Queue => Running::Queue(queue::begin(start).await?),
+        Role::Delivery => Running::Delivery(delivery::begin(start)?),
+        Role::Control => Running::Control(control::begin(start)?),
+    })
+}
+
+/// Whether a role could work with what it would be told.
+fn check(role: Role, setup: &Setup) -> Result<(), Failure> {
+    let config = setup.config()?;
+    match role {
+        Role::Front => front::check(setup),
+        Role::Delivery => delivery::check(&config, setup),
+        Role::Policy | Role::Queue | Role::Control => Ok(()),
+    }
+}
+
+impl Running {
+    /// Takes what can change while it runs.
+    fn apply(&self, setup: &Setup) -> Result<(), Failure> {
+        let config = setup.config()?;
+        match self {
+            Self::Front(front) => front.apply(setup),
+            Self::Policy(policy) => {
+                policy.apply(&config, setup);
+                Ok(())
+            }
+            Self::Delivery(delivery) => delivery.apply(&config, setup),
+            Self::Queue(_) | Self::Control(_) => Ok(()),
+        }
+    }
+
+    /// Takes nothing new; says that it is over when what is under way has ended. Orders to end sooner are
+    /// obeyed meanwhile.
+    async fn retire(&self, patience: Duration, grace: Duration, over: CancellationToken) {
+        match self {
+            Self::Front(front) => {
+                let sessions = front.retire(patience, grace).await;
+                tokio::spawn(async move {
+                    sessions.await;
+                    over.cancel();
+                });
+            }
+            Self::Control(control) => {
+                let requests = control.retire();
+                tokio::spawn(async move {
+                    drop(tokio::time::timeout(patience, requests).await);
+                    over.cancel();
+                });
+            }
+            Self::Policy(_) | Self::Queue(_) | Self::Delivery(_) => {}
+        }
+    }
+
+    /// Ends what is under way; tells how much was cut short.
+    async fn finish(self, grace: Duration) -> u64 {
+        match self {
+            Self::Front(front) => front.finish(grace).await,
+            Self::Queue(queue) => {
+                queue.finish(grace).await;
+                0
+            }
+            Self::Policy(_) | Self::Delivery(_) | Self::Control(_) => 0,
+        }
+    }
+}
+
+impl Start {
+    /// Answers the control role's questions about this one; `more` adds what only the role knows.
+    fn inspected(
+        &mut self,
+        more: impl Fn(Condition) -> Condition + Send + 'static,
+    ) -> Result<(), Failure> {
+        let inbox = self.links.inbox("inspect");
+        let mut inbox: Inbox<Inspect, Inspected> =
+            inbox.map_err(|error| Failure::of(Code::Software, &error))?;
+        let (metrics, force) = (self.metrics.clone(), self.force.clone());
+        tokio::spawn(async move {
+            while let Some((question, reply)) = inbox.next().await {
+                reply.send(match question {
+                    Inspect::Metrics => Inspected::Metrics(metrics.encode()),
+                    Inspect::Condition => Inspected::Condition(more(Condition {
+                        pid: std::process::id(),
+                        sessions: metrics.smtp_sessions_open.get(),
+                        health: Vec::new(),
+                        relay: None,
+                        blocked: Blocked::default(),
+                        force: force.clone(),
+                    })),
+                });
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! What each role may touch: the one table of it, which docs/concepts/security.md shows.
+
+use std::path::{Path, PathBuf};
+
+use lamppost_config::Config;
+use lamppost_sandbox::{Power, Sockets};
+
+use super::{Role, mail_folders};
+use crate::run::settings;
+use crate::state_files;
+
+/// Files that a role may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    /// Accounts and the greylist.
+    Databases,
+    Spool,
+    Maildirs,
+    OutcomeLog,
+    /// What finding another host by name, and believing its certificate, takes.
+    NamesAndAuthorities,
+}
+
+/// What a role may touch, beside the descriptors that it is given.
+struct Row {
+    role: Role,
+    reads: &'static [Files],
+    writes: &'static [Files],
+    sockets: Sockets,
+}
+
+const TABLE: [Row; 5] = [
+    Row { role: Role::Front, reads: &[], writes: &[], sockets: Sockets::None },
+    Row { role: Role::Policy, reads: &[], writes: &[Files::Databases], sockets: Sockets::None },
+    Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Sockets::None },
+    Row {
+        role: Role::Delivery,
+        reads: &[Files::NamesAndAuthorities],
+        writes: &[Files::Maildirs],
+        sockets: Sockets::Connect,
+    },
+    Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Sockets::None },
+];
+
+/// What [`Files::NamesAndAuthorities`] is, as far as a machine has it: the C library's way to names, and
+/// certificates.
+const NAMES_AND_AUTHORITIES: [&str; 12] = [
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/run/systemd/resolve",
+    "/usr/lib",
+    "/lib",
+];
+
+/// What a role may touch from now on.
+pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
+    let mut power = Power::default();
+    if let Some(row) = TABLE.iter().find(|row| row.role == role) {
+        let paths = |files: &[Files]| {
+            files.iter().flat_map(|files| files.paths(config, state)).collect::<Vec<_>>()
+        };
+        power = Power { reads: paths(row.reads), writes: paths(row.writes), sockets: row.sockets };
+    }
+    power
+}
+
+/// The folders that a role writes.
+pub(in crate::run) fn folders(role: Role, config: &Config, state: &Path) -> Vec<PathBuf> {
+    of(role, config, state).writes
+}
+
+impl Files {
+    fn paths(self, config: &Config, state: &Path) -> Vec<PathBuf> {
+        match self {
+            Self::Databases => vec![state_files::databases(state)],
+            Self::Spool => vec![state.join("spool")],
+            Self::Maildirs => mail_folders::folders(&settings::maildir(config, state)),
+            Self::OutcomeLog => vec![state.join("log")],
+            Self::NamesAndAuthorities => {
+                let paths = NAMES_AND_AUTHORITIES.into_iter().map(PathBuf::from);
+                paths.filter(|path| path.exists()).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Files {
+        fn words(self) -> &'static str {
+            match self {
+                Self::Databases => "accounts and the greylist (`STATE/policy`)",
+                Self::Spool => "the spool (`STATE/spool`)",
+                Self::Maildirs => "all Maildirs (`maildir` in `[mail]`)",
+                Self::OutcomeLog => "the outcome log (`STATE/log`)",
+                Self::NamesAndAuthorities => "what names of hosts and certificates take",
+            }
+        }
+    }
+
+    #[test]
+    fn the_document_shows_the_table() {
+        let document = include_str!("../../../../../docs/concepts/security.md");
+        let words = |files: &[Files]| match files {
+            [] => "nothing".to_owned(),
+            files => files.iter().map(|files| files.words()).collect::<Vec<_>>().join(", "),
+        };
+        for Row { role, reads, writes, sockets } in TABLE {
+            let sockets = match sockets {
+                Sockets::None => "none",
+                Sockets::Connect => "to connect to others",
+                Sockets::All => "any",
+            };
+            let (name, reads, writes) = (role.name(), words(reads), words(writes));
+            let row = format!("| {name} | {reads} | {writes} | {sockets} |\n");
+            assert!(document.contains(&row), "not in the document: {row}");
+        }
+        assert!(Role::ALL.iter().all(|role| TABLE.iter().any(|row| row.role == *role)));
+        for path in NAMES_AND_AUTHORITIES {
+            assert!(document.contains(&format!("`{path}`")), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_role_writes_where_another_does() {
+        let config = Config::demo();
+        let state = Path::new("/state");
+        let all = Role::ALL.map(|role| of(role, &config, state).writes);
+        for (place, one) in all.iter().enumerate() {
+            for other in &all[place + 1..] {
+                for (one, other) in one.iter().flat_map(|one| other.iter().map(move |o| (one, o))) {
+                    assert!(
+                        !one.starts_with(other) && !other.starts_with(one),
+                        "{one:?} {other:?}"
+                    );
+                }
+            }
+        }
+    }
+}

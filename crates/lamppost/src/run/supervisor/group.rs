@@ -1,0 +1,327 @@
+//! The processes of all roles: begun together, joined by their links, and ended together.
+
+use std::collections::HashMap;
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
+use lamppost_net::{give, send_descriptor};
+use tokio::time::timeout;
+use tracing::{error, warn};
+
+use crate::exit::{Code, Failure};
+use crate::run::orders::{Granted, Order, Report, Wish};
+use crate::run::role::Role;
+use crate::run::setup::Setup;
+
+/// Links between two roles: who asks, who answers, and the link's name at both ends.
+const LINKS: [(Role, Role, &str); 7] = [
+    (Role::Front, Role::Policy, "policy"),
+    (Role::Front, Role::Queue, "intake"),
+    (Role::Queue, Role::Policy, "routes"),
+    (Role::Queue, Role::Delivery, "delivery"),
+    (Role::Delivery, Role::Queue, "content"),
+    (Role::Control, Role::Queue, "control"),
+    (Role::Control, Role::Queue, "imports"),
+];
+
+/// Roles that are handed descriptors while they work: the front those that it listens on, since it may
+/// make none, and the others the ends of their links with a new front.
+const HANDED: [Role; 4] = [Role::Front, Role::Policy, Role::Queue, Role::Control];
+
+/// How long a role that was told to end may take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// All roles at work.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) children: Vec<(Role, Child)>,
+    pub(super) orders: HashMap<Role, Port<Order, Report>>,
+    /// Where roles are handed descriptors.
+    pub(super) handed: HashMap<Role, UnixStream>,
+    /// Processes that others have taken the place of.
+    pub(super) retired: Vec<Retired>,
+}
+
+/// A process that finishes what it has while another takes what is new.
+pub(super) struct Retired {
+    pub(super) child: Child,
+    pub(super) orders: Port<Order, Report>,
+}
+
+/// Sockets that the control role is given.
+pub(super) struct ControlSockets {
+    pub(super) control: OwnedFd,
+    pub(super) metrics: Vec<OwnedFd>,
+}
+
+/// What each role is given, by name.
+#[derive(Default)]
+pub(super) struct Gifts(pub(super) HashMap<Role, Vec<(String, OwnedFd)>>);
+
+impl Gifts {
+    pub(super) fn add(&mut self, role: Role, name: impl Into<String>, gift: impl Into<OwnedFd>) {
+        self.0.entry(role).or_default().push((name.into(), gift.into()));
+    }
+}
+
+impl Group {
+    /// Starts a process for each role. They wait for the order to begin.
+    pub(super) fn start(
+        setup: &Setup,
+        control: ControlSockets,
+    ) -> io::Result<(Self, Inbox<Wish, Granted>)> {
+        let mut gifts = Gifts::default();
+        for (asking, answering, name) in LINKS {
+            let (one, other) = UnixStream::pair()?;
+            gifts.add(asking, name, one);
+            gifts.add(answering, name, other);
+        }
+        let mut handed = HashMap::new();
+        for role in HANDED {
+            let (ours, theirs) = UnixStream::pair()?;
+            gifts.add(role, "handed", theirs);
+            handed.insert(role, ours);
+        }
+        let mut orders = HashMap::new();
+        for role in Role::ALL {
+            let (ours, theirs) = UnixStream::pair()?;
+            gifts.add(role, "orders", theirs);
+            orders.insert(role, asking(ours)?);
+            gifts.add(role, "setup", memory(&role.part(setup))?);
+            if role != Role::Control {
+                let (asks, answers) = UnixStream::pair()?;
+                gifts.add(Role::Control, role.inspected(), asks);
+                gifts.add(role, "inspect", answers);
+                let (told, tells) = UnixStream::pair()?;
+                gifts.add(Role::Control, role.outcomes(), told);
+                gifts.add(role, "outcomes", tells);
+            }
+        }
+        gifts.add(Role::Control, "socket", control.control);
+        for (place, socket) in control.metrics.into_iter().enumerate() {
+            gifts.add(Role::Control, format!("metrics.{place}"), socket);
+        }
+        let (ours, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Control, "wishes", theirs);
+        let wishes = answering(ours)?;
+        let (ours, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Policy, "users", theirs);
+        tokio::spawn(name_users(answering(ours)?));
+        let children = spawn_all(gifts)?;
+        Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
+    }
+
+    /// Orders all roles to begin; tells the first that cannot.
+    pub(super) async fn begin(&self) -> Result<(), Failure> {
+        self.order_all(|_| Order::Begin).await
+    }
+
+    /// Gives each role an order and waits for all; tells the first failure.
+    pub(super) async fn order_all(&self, order: impl Fn(Role) -> Order) -> Result<(), Failure> {
+        let asked = Role::ALL.into_iter().filter_map(|role| {
+            let (port, order) = (self.orders.get(&role)?, order(role));
+            Some(async move { (role, port.ask(order).await) })
+        });
+        for (role, answer) in join_all(asked).await {
+            done(role, answer)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the front a socket to listen on.
+    pub(super) fn listen(&self, place: u32, socket: &impl AsFd) -> io::Result<()> {
+        self.hand(Role::Front, place, socket.as_fd())
+    }
+
+    /// Hands a role a descriptor.
+    pub(super) fn hand(&self, role: Role, what: u32, given: BorrowedFd<'_>) -> io::Result<()> {
+        let to =
+            self.handed.get(&role).ok_or_else(|| io::Error::other("nothing is handed to it"))?;
+        send_descriptor(to, what, given)
+    }
+
+    /// A role whose process has ended by itself, and how.
+    pub(super) fn ended(&mut self) -> Option<(Role, ExitStatus)> {
+        // The end of one that has retired is what it was to come to.
+        self.retired.retain_mut(|one| matches!(one.child.try_wait(), Ok(None)));
+        self.children.iter_mut().find_map(|(role, child)| Some((*role, child.try_wait().ok()??)))
+    }
+
+    /// Has the processes of a role take nothing new.
+    pub(super) async fn retire(&mut self, role: Role, patience: Duration, grace: Duration) {
+        let place = self.children.iter().position(|(known, _)| *known == role);
+        let (Some(place), Some(orders)) = (place, self.orders.remove(&role)) else { return };
+        let (_, child) = self.children.swap_remove(place);
+        // One that had nothing to finish may end before its answer is here.
+        drop(orders.ask(Order::Retire { patience, grace }).await);
+        self.retired.push(Retired { child, orders });
+    }
+
+    /// Tells the service manager that all is well, if all roles answer.
+    pub(super) async fn tell_watchdog(&self) {
+        match timeout(LAST_WORDS, self.order_all(|_| Order::Answer)).await {
+            Ok(Ok(())) => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+            Ok(Err(failure)) => error!(reason = failure.text(), "a role does not answer"),
+            Err(_) => error!(seconds = LAST_WORDS.as_secs(), "a role does not answer"),
+        }
+    }
+
+    /// Waits until all processes that have retired have ended, at most so long.
+    pub(super) async fn await_retired(&mut self, patience: Duration) {
+        let begun = std::time::Instant::now();
+        let is_alive = |one: &mut Retired| matches!(one.child.try_wait(), Ok(None));
+        while self.retired.iter_mut().any(is_alive) && begun.elapsed() < patience {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends sessions, then the queue, then all; tells how many sessions were cut short.
+    pub(super) async fn finish(mut self, grace: Duration) -> u64 {
+        let fronts = self.orders.get(&Role::Front).into_iter();
+        let fronts = fronts.chain(self.retired.iter().map(|one| &one.orders));
+        let fronts = join_all(fronts.map(|port| finished(port, grace))).await;
+        let mut left = fronts.into_iter().sum();
+        if let Some(queue) = self.orders.get(&Role::Queue) {
+            left += finished(queue, grace).await;
+        }
+        // Roles end when nobody can order anything from them any more.
+        self.orders.clear();
+        self.handed.clear();
+        let mut children = self.children;
+        for Retired { child, orders } in self.retired {
+            drop(orders);
+            children.push((Role::Front, child));
+        }
+        let begun = std::time::Instant::now();
+        for (_, child) in &mut children {
+            while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < LAST_WORDS {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            end(child).await;
+        }
+        left
+    }
+}
+
+/// Has a role finish; tells how many sessions it cut short.
+async fn finished(port: &Port<Order, Report>, grace: Duration) -> u64 {
+    match timeout(grace * 2 + LAST_WORDS, port.ask(Order::Finish(grace))).await {
+        Ok(Ok(Report::Finished { left })) => left,
+        _ => 0,
+    }
+}
+
+/// What a role's answer to an order means.
+pub(super) fn done(role: Role, answer: Result<Report, Gone>) -> Result<(), Failure> {
+    match answer {
+        Ok(Report::Done | Report::Finished { .. }) => Ok(()),
+        Ok(Report::Failed { code, text, cure }) => Err(Failure::from_parts(code, text, cure)),
+        Err(gone) => {
+            let name = role.name();
+            Err(Failure::at(Code::Software, &format!("the role `{name}`"), &gone))
+        }
+    }
+}
+
+/// Ends a process that did not end by itself, as one that waits for a dead network file system; what even
+/// then goes on is left to the system.
+async fn end(child: &mut Child) {
+    drop(child.kill());
+    let begun = std::time::Instant::now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if begun.elapsed() > LAST_WORDS {
+            warn!(pid = child.id(), "a role that was killed does not end");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How a process ended, for people.
+pub(super) fn told(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal} ended it"),
+        (None, None) => "it ended".into(),
+    }
+}
+
+/// Tells policy, which may not read their list, the names of the machine's users.
+async fn name_users(mut asked: Inbox<u32, Option<String>>) {
+    while let Some((uid, reply)) = asked.next().await {
+        reply.send(lamppost_net::user_name(uid));
+    }
+}
+
+/// Starts all roles or none.
+fn spawn_all(gifts: Gifts) -> io::Result<Vec<(Role, Child)>> {
+    let mut children: Vec<(Role, Child)> = Vec::new();
+    for (role, gifts) in gifts.0 {
+        match spawn(role, gifts) {
+            Ok(child) => children.push((role, child)),
+            Err(error) => {
+                for (_, mut child) in children {
+                    drop(child.kill());
+                    drop(child.wait());
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(children)
+}
+
+pub(super) fn spawn(role: Role, gifts: Vec<(String, OwnedFd)>) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("lamppost").args(["role", role.name()]).stdin(Stdio::null());
+    // Keys of a terminal are for the supervisor, which ends the others in order.
+    command.process_group(0);
+    give(&mut command, gifts)?;
+    command.spawn()
+}
+
+/// What a role is told, in memory that has no name.
+pub(super) fn memory(setup: &Setup) -> io::Result<OwnedFd> {
+    let text = zeroize::Zeroizing::new(serde_json::to_vec(setup).map_err(io::Error::other)?);
+    let memory = rustix::fs::memfd_create("setup", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(&text)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+fn stream(socket: UnixStream) -> io::Result<tokio::net::UnixStream> {
+    socket.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(socket)
+}
+
+/// The end of a link by which the supervisor asks.
+pub(super) fn asking<Q, A>(socket: UnixStream) -> io::Result<Port<Q, A>>
+where
+    Q: serde::Serialize + Send + 'static,
+    A: serde::de::DeserializeOwned + Send + 'static,
+{
+    let (port, inbox) = link();
+    let carrying = carry_questions(inbox, stream(socket)?);
+    // It ends with the role, whose end is seen by its process.
+    tokio::spawn(async move { drop(carrying.await) });
+    Ok(port)
+}
+
+/// The end of a link by which the supervisor is asked.
+fn answering<Q, A>(socket: UnixStream) -> io::Result<Inbox<Q, A>>
+where
+    Q: serde::de::DeserializeOwned + Send + 'static,
+    A: serde::Serialize + Send + 'static,
+{
+    let (port, inbox) = link();
+    let carrying = carry_answers(port, stream(socket)?);
+    tokio::spawn(async move { drop(carrying.await) });
+    Ok(inbox)
+}

@@ -1,0 +1,392 @@
+//! The supervisor: binds what the file names, starts a process for each role, starts them again when
+//! one ends, and passes on what administrators want. It reads nothing that comes from the network.
+
+mod anew;
+mod banner;
+mod certificate;
+mod front;
+mod group;
+mod reload;
+mod sockets;
+mod store;
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lamppost_config::Config;
+use lamppost_console::{Blocked, HostStatus};
+use lamppost_net::PemWatch;
+use lamppost_net::link::Inbox;
+use lamppost_telemetry::{Health, OutcomesTo, State};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant as Moment;
+use tracing::{error, info, warn};
+
+use self::group::{ControlSockets, Group, told};
+use self::sockets::control_socket;
+use self::store::Store;
+use super::listeners::{self, Bound, Held};
+use super::local::{self, Local};
+use super::orders::{Granted, Wish};
+use super::role::mail_folders;
+use super::setup::Setup;
+use super::{demo, lines_to, open_accounts, settings, start_log};
+use crate::command::out;
+use crate::exit::{Code, Failure};
+use crate::place::{Opened, Place};
+use crate::state_files::{self, folder_failure};
+
+/// The wait before roles are started again: it doubles from the first to the longest, and is the first
+/// again after roles ran for a while.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+const RAN_WELL: Duration = Duration::from_secs(60);
+/// How long a control socket of a program that was killed may still be answered.
+const ORPHANS_LAST: Duration = Duration::from_millis(500);
+
+/// What the supervisor has and knows.
+struct Supervisor {
+    place: Place,
+    opened: Opened,
+    /// What new processes are told.
+    setup: Setup,
+    /// What the roles but the front were told when they began, and what the front was.
+    begun_with: Setup,
+    front_begun_with: Setup,
+    mail: Vec<Bound>,
+    /// Addresses that this machine does not have yet.
+    appearing: JoinSet<(usize, TcpListener)>,
+    metrics: Vec<TcpListener>,
+    control: UnixListener,
+    local: Option<Local>,
+    certificate: Option<PemWatch>,
+    health: Health,
+    begun: Instant,
+    restarts: u64,
+    /// The file of the program, which may be another by now.
+    program: PathBuf,
+    store: Store,
+}
+
+/// The roles at work, and what they want.
+struct Work {
+    group: Group,
+    wishes: Inbox<Wish, Granted>,
+}
+
+/// What happens next.
+enum Event {
+    Stop,
+    Reload,
+    Wish(Wish, lamppost_net::link::Reply<Granted>),
+    Child,
+    LookAtCertificate,
+    LookAtRoles,
+    Appeared(usize, TcpListener),
+}
+
+/// When the supervisor looks after something by itself.
+struct Looks {
+    certificate: Moment,
+    /// How often the service manager wants to hear that all is well, if it does.
+    watchdog: Option<tokio::time::Interval>,
+}
+
+/// Runs the services until told to stop.
+pub(crate) fn run(place: &Place) -> Result<(), Failure> {
+    let opened = place.open()?;
+    if opened.config.mail.listen.is_empty() {
+        return Err(Failure::new(
+            Code::Config,
+            "the configuration names no listener: nothing would run",
+        )
+        .cure("add a [[mail.listen]]; `lamppost init -` shows one"));
+    }
+    opened.check_files()?;
+    opened.make_state()?;
+    // One thread: what it starts ends with it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
+    runtime.block_on(serve(place.clone(), opened))
+}
+
+async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
+    // Asked before another file may have its name.
+    let program = std::env::current_exe();
+    let program =
+        program.map_err(|error| Failure::at(Code::System, "cannot find the program", &error))?;
+    // Taken before anything begins, so that no early signal is missed.
+    let mut signals = Signals::new()?;
+    let mut held = Held::take().map_err(|error| Failure::of(Code::Usage, &error))?;
+    let (mail, metrics) = listeners::bind(&opened, &held.tcp())?;
+    let log = start_log(&opened.config, lines_to(&opened.config)?, OutcomesTo::Nobody)?;
+    let setup = Setup::gather(&opened)?;
+    state_files::gather_databases(&opened.state)?;
+    let password = match opened.file {
+        None => demo::account(&open_accounts(&opened.config, &opened.accounts()).await?).await?,
+        Some(_) => None,
+    };
+    make_folders(&opened)?;
+    setup.users.own(&opened.config, &opened.state)?;
+    let control = match held.unix(&opened.control_socket) {
+        Some(socket) => socket,
+        None => control_socket(&opened)?,
+    };
+    held.warn_of_unnamed(&mail, &metrics);
+    let local = Local::bind(&opened, |path| held.unix(path))?;
+    state_files::hand_over(&opened.state, &opened.control_socket)
+        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
+    // What this process may, such as bind ports below 1024, is not for those that it starts.
+    rustix::thread::set_no_new_privs(true)
+        .and_then(|()| rustix::thread::clear_ambient_capability_set())
+        .map_err(|error| Failure::at(Code::System, "cannot keep capabilities back", &error))?;
+    let mut supervisor = Supervisor {
+        certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
+        place,
+        begun_with: setup.clone(),
+        front_begun_with: setup.clone(),
+        setup,
+        mail,
+        appearing: JoinSet::new(),
+        metrics,
+        control,
+        local,
+        health: Health::default(),
+        begun: Instant::now(),
+        restarts: 0,
+        program,
+        store: Store::of(&held.tcp()),
+        opened,
+    };
+    let mut work = supervisor.start().await?;
+    supervisor.warn_of_certificate();
+    let welcome = match supervisor.opened.file {
+        None => demo::welcome(password.as_ref(), &supervisor.opened),
+        Some(_) => String::new(),
+    };
+    out::print(&format!("{}{welcome}\nLamppost is ready.\n", supervisor.banner()))?;
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    let is_to_upgrade = supervisor.rule(&mut signals, &mut work).await;
+    if is_to_upgrade {
+        let failure = supervisor.become_successor(work).await;
+        drop(log);
+        return Err(failure);
+    }
+    supervisor.end(work.group).await;
+    Ok(())
+}
+
+async fn next(
+    signals: &mut Signals,
+    wishes: &mut Inbox<Wish, Granted>,
+    appearing: &mut JoinSet<(usize, TcpListener)>,
+    looks: &mut Looks,
+) -> Event {
+    let watchdog = async {
+        match &mut looks.watchdog {
+            Some(interval) => interval.tick().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = signals.term.recv() => Event::Stop,
+        _ = signals.interrupt.recv() => Event::Stop,
+        _ = signals.hangup.recv() => Event::Reload,
+        _ = signals.child.recv() => Event::Child,
+        Some((wish, reply)) = wishes.next() => Event::Wish(wish, reply),
+        Some(Ok((place, socket))) = appearing.join_next() => Event::Appeared(place, socket),
+        () = tokio::time::sleep_until(looks.certificate) => Event::LookAtCertificate,
+        _ = watchdog => Event::LookAtRoles,
+    }
+}
+
+/// Makes, durably, the folders that roles may write into, since they may not write above them.
+fn make_folders(opened: &Opened) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let maildirs = mail_folders::above(&settings::maildir(&opened.config, &opened.state));
+    let folders = [opened.outcomes(), opened.state.join("spool"), maildirs];
+    for folder in &folders {
+        if folder.is_dir() {
+            continue;
+        }
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let made = made.and_then(|()| state_files::hand_over(&opened.state, folder));
+        made.map_err(|error| {
+            let step = format!("cannot make {}: {error}", folder.display());
+            folder_failure(folder, &std::io::Error::other(step))
+        })?;
+    }
+    let state = &opened.state;
+    let synced = std::fs::File::open(state).and_then(|folder| folder.sync_all());
+    synced
+        .map_err(|error| Failure::at(Code::Io, &format!("cannot sync {}", state.display()), &error))
+}
+
+impl Supervisor {
+    /// Does what is asked for, and starts roles again that ended, until the program is to stop. Tells
+    /// whether another is to take its place.
+    async fn rule(&mut self, signals: &mut Signals, work: &mut Work) -> bool {
+        self.await_addresses();
+        let mut pause = PAUSE_FIRST;
+        let mut began = Instant::now();
+        let mut looks = Looks {
+            certificate: Moment::now() + self.config().tls.reload_check,
+            // Twice as often as it must be, sd_watchdog_enabled(3).
+            watchdog: sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2)),
+        };
+        loop {
+            match next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await {
+                Event::Stop => return false,
+                Event::Reload => drop(self.reload(work, signals).await),
+                Event::Wish(Wish::Reload, reply) => {
+                    let done = self.reload_for(work, signals).await;
+                    reply.send(Granted::Done(done));
+                }
+                Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
+                Event::Wish(Wish::Upgrade, reply) => {
+                    let successor = self.try_successor();
+                    let is_good = successor.is_ok();
+                    reply.send(Granted::Done(successor));
+                    if is_good {
+                        return true;
+                    }
+                }
+                Event::LookAtCertificate => {
+                    self.look_at_certificate(&work.group).await;
+                    looks.certificate = Moment::now() + self.config().tls.reload_check;
+                }
+                Event::LookAtRoles => work.group.tell_watchdog().await,
+                Event::Appeared(place, socket) => self.appeared(&work.group, place, socket),
+                Event::Child => {
+                    let Some((role, status)) = work.group.ended() else { continue };
+                    if began.elapsed() > RAN_WELL {
+                        pause = PAUSE_FIRST;
+                    }
+                    let reason = told(status);
+                    error!(role = role.name(), reason, "a role ended; all are started again");
+                    self.restarts += 1;
+                    std::mem::take(&mut work.group).finish(Duration::ZERO).await;
+                    let Some(again) = self.again(signals, &mut pause).await else { return false };
+                    *work = again;
+                    began = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Ends all roles, sessions first, and what the program leaves to be seen.
+    async fn end(&self, group: Group) {
+        let grace = self.config().server.stop_grace;
+        info!(grace_s = grace.as_secs(), "stopping");
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+        let left = group.finish(grace).await;
+        if left > 0 {
+            warn!(left, "sessions cut short");
+        }
+        info!("stopped");
+        drop(std::fs::remove_file(&self.opened.control_socket));
+        if let Some(Local { path, .. }) = &self.local {
+            drop(std::fs::remove_file(path));
+        }
+    }
+
+    /// Starts all roles and waits until they work.
+    async fn start(&mut self) -> Result<Work, Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::at(Code::System, "cannot start the roles", error)
+        };
+        let again = |error: std::io::Error| failed(&error);
+        let control: OwnedFd = self.control.try_clone().map_err(again)?.into();
+        let metrics = self.metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
+        let metrics = metrics.collect::<std::io::Result<_>>().map_err(again)?;
+        let started = Group::start(&self.setup, ControlSockets { control, metrics });
+        let (group, wishes) = started.map_err(|error| failed(&error))?;
+        if let Err(failure) = group.begin().await {
+            group.finish(Duration::ZERO).await;
+            return Err(failure);
+        }
+        for (place, bound) in (0..).zip(&self.mail) {
+            if let Some(socket) = &bound.socket {
+                group.listen(place, socket).map_err(again)?;
+            }
+        }
+        if let Some(Local { socket, .. }) = &self.local {
+            group.listen(local::PLACE, socket).map_err(again)?;
+        }
+        self.begun_with = self.setup.clone();
+        self.front_begun_with = self.setup.clone();
+        Ok(Work { group, wishes })
+    }
+
+    /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
+    async fn again(&mut self, signals: &mut Signals, pause: &mut Duration) -> Option<Work> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(*pause) => {}
+                _ = signals.term.recv() => return None,
+                _ = signals.interrupt.recv() => return None,
+            }
+            *pause = (*pause * 2).min(PAUSE_LONGEST);
+            match self.start().await {
+                Ok(started) => {
+                    info!("all roles work again");
+                    return Some(started);
+                }
+                Err(failure) => error!(reason = failure.text(), "the roles cannot be started"),
+            }
+        }
+    }
+
+    fn config(&self) -> &Config {
+        &self.opened.config
+    }
+
+    fn status(&self) -> String {
+        if self.restarts > 0 {
+            let text = format!("roles ended by themselves {} times", self.restarts);
+            self.health.set("roles", State::Warn, text);
+        }
+        let file = self.opened.file.as_ref();
+        let status = HostStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.begun.elapsed().as_secs(),
+            state: self.opened.state.clone(),
+            // Those who ask for it may stand elsewhere.
+            file: file.map(|file| std::path::absolute(file).unwrap_or(file.clone())),
+            listeners: self.listeners(),
+            sessions: 0,
+            relay: None,
+            blocked: Blocked::default(),
+            health: self.health.facts(),
+            roles: Vec::new(),
+        };
+        serde_json::to_string(&status).unwrap_or_default()
+    }
+}
+
+/// The signals that end the program, make it read its file again, or tell of a role that ended.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let take = |kind| {
+            signal(kind).map_err(|error| Failure::at(Code::System, "cannot take signals", &error))
+        };
+        Ok(Self {
+            term: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hangup: take(SignalKind::hangup())?,
+            child: take(SignalKind::child())?,
+        })
+    }
+}

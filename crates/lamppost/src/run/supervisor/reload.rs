@@ -1,0 +1,185 @@
+//! Reading the configuration again: all of it or nothing.
+
+use std::net::TcpListener;
+
+use lamppost_config::{Config, Sendmail};
+use lamppost_net::PemWatch;
+use tracing::{error, info};
+
+use super::Supervisor;
+use super::anew::Next;
+use super::group::Group;
+use super::{Signals, Work};
+use crate::exit::Failure;
+use crate::run::listeners;
+use crate::run::local::Local;
+use crate::run::orders::Order;
+use crate::run::role::Role;
+use crate::run::setup::Setup;
+
+impl Supervisor {
+    /// Reads the file again and applies what can change while the program runs; tells what was done, or
+    /// all that is wrong.
+    pub(super) async fn reload(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Result<String, String> {
+        let done = self.try_reload(work, signals).await;
+        if let Err(reason) = &done {
+            error!(reason, "the configuration file is wrong; the old one stays in force");
+        }
+        done
+    }
+
+    /// As [`Self::reload`], told to whoever asked for it.
+    pub(super) async fn reload_for(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Result<String, String> {
+        let has_file = self.opened.file.is_some();
+        let stays = if has_file { "\n\nThe old configuration stays in force." } else { "" };
+        self.reload(work, signals).await.map_err(|text| text + stays)
+    }
+
+    async fn try_reload(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Result<String, String> {
+        let Some(file) = self.opened.file.clone() else {
+            return Err(
+                "error: the program runs the built-in demo, which has no file to read again".into(),
+            );
+        };
+        let told = |failure: Failure| {
+            let text = failure.text();
+            if text.starts_with("error") { text.to_owned() } else { format!("error: {text}") }
+        };
+        let new = self.place.open().map_err(told)?;
+        new.check_files().map_err(told)?;
+        let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
+        let setup = Setup::gather(&new).map_err(told)?;
+        let changed = unlike(self.config(), &new.config).join(", ");
+        let local = Local::again(self.local.as_ref(), &new).map_err(told)?;
+        let next = Next { opened: new, setup, mail, metrics, local };
+        if are_all_new(self.config(), &next.opened.config) {
+            self.begin_anew(work, signals, next).await.map_err(told)?;
+        } else {
+            self.go_on_with(work, next).await.map_err(told)?;
+        }
+        self.certificate = self.setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
+        self.warn_of_certificate();
+        let file = file.display();
+        info!(%file, changed, "configuration read again");
+        Ok(match changed.as_str() {
+            "" => format!("{file} is in force: nothing has changed in it."),
+            changed => format!("{file} is in force: changed in {changed}."),
+        })
+    }
+
+    /// Has the roles that run take what is new, and a new front begin if it must.
+    async fn go_on_with(&mut self, work: &mut Work, next: Next) -> Result<(), Failure> {
+        let Next { opened, setup, mail, local, .. } = next;
+        let setup = setup.in_state_of(&self.setup);
+        let is_front_new = is_front_new(self.config(), &opened.config);
+        let mut begun = self.check(&work.group, &setup).await;
+        if is_front_new && begun.is_ok() {
+            let (sockets, grace) = ((&mail[..], local.as_ref()), opened.config.server.stop_grace);
+            begun = work.group.replace_front(&setup, sockets, grace).await;
+        }
+        if begun.is_err() {
+            Local::remove(local, self.local.as_ref());
+            // Whoever may connect to it is whom the old configuration names.
+            drop(Local::again(self.local.as_ref(), &self.opened));
+            return begun;
+        }
+        if is_front_new {
+            let old = std::mem::replace(&mut self.local, local);
+            Local::remove(old, self.local.as_ref());
+            self.mail = mail;
+            self.await_addresses();
+            self.front_begun_with = setup.clone();
+        }
+        self.apply(&work.group, setup).await?;
+        self.opened = opened;
+        Ok(())
+    }
+
+    /// Sockets that listen already.
+    fn held(&self) -> Vec<&TcpListener> {
+        self.mail.iter().filter_map(|bound| bound.socket.as_ref()).chain(&self.metrics).collect()
+    }
+
+    /// Asks all roles whether they could work so, and has them do it when all could.
+    pub(super) async fn pass_on(&mut self, group: &Group, setup: Setup) -> Result<(), Failure> {
+        self.check(group, &setup).await?;
+        self.apply(group, setup).await
+    }
+
+    /// Asks all roles whether they could work so.
+    async fn check(&self, group: &Group, setup: &Setup) -> Result<(), Failure> {
+        group.order_all(|role| Order::Check(Box::new(self.part(role, setup)))).await
+    }
+
+    /// Has all roles work so, as far as that can change while they run.
+    async fn apply(&mut self, group: &Group, setup: Setup) -> Result<(), Failure> {
+        group.order_all(|role| Order::Apply(Box::new(self.part(role, &setup)))).await?;
+        self.setup = setup;
+        Ok(())
+    }
+
+    /// What a role is told that began with another setup.
+    fn part(&self, role: Role, setup: &Setup) -> Setup {
+        let begun = if role == Role::Front { &self.front_begun_with } else { &self.begun_with };
+        role.part(&setup.clone().after(begun))
+    }
+}
+
+/// The sections that differ.
+fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
+    let (mail, others) = (&one.mail, &other.mail);
+    let rest = |config: &Config| {
+        let mail = &config.mail;
+        (mail.maildir.clone(), mail.domains.clone(), mail.postmaster.clone(), mail.relay_to.clone())
+    };
+    let sections = [
+        ("[server]", one.server != other.server),
+        ("[log]", one.log != other.log),
+        ("[metrics]", one.metrics != other.metrics),
+        ("[tls]", one.tls != other.tls),
+        ("[mail]", rest(one) != rest(other)),
+        ("[mail.greylist]", mail.greylist != others.greylist),
+        ("[mail.limits]", mail.limits != others.limits),
+        ("[mail.auth]", mail.auth != others.auth),
+        ("[mail.sendmail]", mail.sendmail != others.sendmail),
+        ("[mail.queue]", mail.queue != others.queue),
+        ("[mail.sendmail]", mail.sendmail != others.sendmail),
+        ("[mail.relay]", mail.relay != others.relay),
+        ("[[mail.listen]]", mail.listen != others.listen),
+    ];
+    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+}
+
+/// Whether a front must begin anew for what has changed.
+fn is_front_new(old: &Config, new: &Config) -> bool {
+    let (mail, others) = (&old.mail, &new.mail);
+    let untrusted =
+        |sendmail: &Sendmail| Sendmail { trusted_users: Vec::new(), ..sendmail.clone() };
+    old.tls != new.tls
+        || mail.limits != others.limits
+        || mail.listen != others.listen
+        || untrusted(&mail.sendmail) != untrusted(&others.sendmail)
+}
+
+/// Whether all roles must begin anew for what has changed: it lives in the queue, or they are held to it.
+fn are_all_new(old: &Config, new: &Config) -> bool {
+    let (mail, others) = (&old.mail, &new.mail);
+    old.server != new.server
+        || old.log != new.log
+        || old.metrics != new.metrics
+        || mail.maildir != others.maildir
+        || mail.auth != others.auth
+        || mail.queue != others.queue
+}

@@ -1,0 +1,183 @@
+//! Reloads and upgrades under load: what is changed takes hold at once, and no session is lost.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use lamppost_load::{Load, Running};
+use support::{Server, Setup, Wire, free_addresses, until};
+
+const ACCOUNT: &str = "demo@lamppost.test";
+/// Sessions of the load, each with a message of its own.
+const SESSIONS: u64 = 10_000;
+
+/// Sessions that send a message each.
+fn load(server: &Server) -> Running {
+    let mut load = Load::new(server.mx, &[ACCOUNT]);
+    load.sessions = 20;
+    load.count = Some(SESSIONS);
+    load.sizes = vec![4096];
+    load.keep_connections = false;
+    load.start().unwrap()
+}
+
+/// Every session ended well, and every message came.
+fn all_came(server: &Server, running: Running) {
+    let report = running.finish();
+    assert_eq!(report.acknowledged().count() as u64, SESSIONS, "{:?}", report.complaints);
+    assert!(report.complaints.is_empty() && report.cuts == 0, "{:?}", report.complaints);
+    server.await_empty_queue();
+    server.delivered(ACCOUNT, usize::try_from(SESSIONS).unwrap());
+}
+
+/// Writes the server's file anew.
+fn rewrite(server: &Server, change: impl FnOnce(String) -> String) {
+    let text = std::fs::read_to_string(server.config()).unwrap();
+    std::fs::write(server.config(), change(text)).unwrap();
+}
+
+fn with_listener(text: &str, address: std::net::SocketAddr) -> String {
+    format!("{text}\n[[mail.listen]]\naddress = [\"{address}\"]\nkind = \"mx\"\ntls = \"off\"\n")
+}
+
+#[test]
+fn no_session_is_lost_when_listeners_and_limits_change_again_and_again() {
+    let server = Server::start(&Setup::default());
+    let begun = std::fs::read_to_string(server.config()).unwrap();
+    let [another] = free_addresses();
+    let running = load(&server);
+    let mut reloads = 0_u64;
+    while running.acknowledged() < SESSIONS * 9 / 10 {
+        reloads += 1;
+        let limited = begun.replace(
+            "greeting-delay = \"0s\"",
+            &format!("greeting-delay = \"0s\"\nerrors-max = {}", 10 + reloads),
+        );
+        let text =
+            if reloads.is_multiple_of(2) { limited } else { with_listener(&limited, another) };
+        std::fs::write(server.config(), text).unwrap();
+        let told = server.must(&["reload"]);
+        assert!(told.contains("is in force"), "{told}");
+        assert_eq!(TcpStream::connect(another).is_ok(), !reloads.is_multiple_of(2));
+    }
+    assert!(reloads >= 3, "only {reloads} reloads while the load ran");
+    all_came(&server, running);
+}
+
+/// What the queue, the log and the metrics endpoint are like is settled when their processes begin.
+#[test]
+fn no_session_is_lost_when_all_roles_begin_anew() {
+    let server = Server::start(&Setup::default());
+    let begun = std::fs::read_to_string(server.config()).unwrap();
+    let [another] = free_addresses();
+    let running = load(&server);
+    let mut reloads = 0_u32;
+    while running.acknowledged() < SESSIONS * 9 / 10 {
+        reloads += 1;
+        let metrics = if reloads.is_multiple_of(2) { server.metrics } else { another };
+        let text = begun
+            .replace(&server.metrics.to_string(), &metrics.to_string())
+            .replace("[mail.queue]\n", &format!("[mail.queue]\nbatch-max = {}\n", 100 + reloads));
+        std::fs::write(server.config(), text).unwrap();
+        let told = server.must(&["reload"]);
+        assert!(told.contains("is in force"), "{told}");
+        assert_eq!(TcpStream::connect(another).is_ok(), metrics == another);
+    }
+    assert!(reloads >= 2, "only {reloads} reloads while the load ran");
+    all_came(&server, running);
+}
+
+#[test]
+fn no_session_is_lost_when_the_program_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("lamppost");
+    let put = |bytes: &[u8]| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, bytes).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &program).unwrap();
+    };
+    let bytes = std::fs::read(env!("CARGO_BIN_EXE_lamppost")).unwrap();
+    put(&bytes);
+    let mut server = Server::with_accounts(&Setup::default(), None);
+    server.launch_under(Command::new(&program));
+    let roles = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&server.must(&["status", "--json"])).unwrap();
+        let roles = status["host"]["roles"].as_array().unwrap().clone();
+        roles.iter().map(|role| role["pid"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let running = load(&server);
+    put(b"#!/bin/sh\necho 'this machine is too old' >&2\nexit 1\n");
+    let before = roles();
+    let refused = server.command(&["upgrade"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("this machine is too old"), "{told}");
+    assert_eq!(roles(), before);
+    put(&bytes);
+    let mut upgrades = 0;
+    while running.acknowledged() < SESSIONS * 9 / 10 {
+        upgrades += 1;
+        let before = roles();
+        let told = server.must(&["upgrade"]);
+        assert!(told.contains("takes over.") && told.contains("is at work."), "{told}");
+        assert!(roles().iter().all(|pid| !before.contains(pid)));
+    }
+    assert!(upgrades >= 2, "only {upgrades} upgrades while the load ran");
+    all_came(&server, running);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_session_that_runs_goes_on_as_it_began_and_new_ones_are_served_anew() {
+    let server = Server::start(&Setup::default());
+    let mut old = Wire::greeted(server.mx);
+    old.begin_content(ACCOUNT);
+    rewrite(&server, |text| {
+        text.replace(
+            "greeting-delay = \"0s\"",
+            "greeting-delay = \"0s\"\nmessage-size-max = \"2MiB\"",
+        )
+    });
+    server.must(&["reload"]);
+    assert!(Wire::connect(server.mx).reply().starts_with("220"));
+    let mut new = Wire::connect(server.mx);
+    new.reply();
+    assert!(new.ask("EHLO client.test\r\n").contains("SIZE 2097152"));
+    assert!(old.ask("Subject: x\r\n\r\nx\r\n.\r\n").starts_with("250"));
+    assert!(old.deliver(ACCOUNT, "Subject: y\r\n\r\ny").starts_with("250"));
+    assert!(old.ask("QUIT\r\n").starts_with("221"));
+    server.delivered(ACCOUNT, 2);
+    // The process of the old front ends with its last session.
+    drop(new);
+    let fronts = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&server.must(&["status", "--json"])).unwrap();
+        let roles = status["host"]["roles"].as_array().unwrap().clone();
+        roles.iter().filter(|role| role["name"] == "front").count()
+    };
+    assert!(until(|| fronts() == 1));
+}
+
+#[test]
+fn a_file_that_cannot_be_in_force_changes_nothing() {
+    let server = Server::start(&Setup::default());
+    let [another, taken] = free_addresses();
+    #[expect(clippy::disallowed_methods, reason = "somebody else has the address")]
+    let _held = std::net::TcpListener::bind(taken).unwrap();
+    let begun = std::fs::read_to_string(server.config()).unwrap();
+    let text = with_listener(&with_listener(&begun, another), taken);
+    std::fs::write(server.config(), text).unwrap();
+    let failed = server.command(&["reload"]);
+    let told = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(!failed.status.success());
+    assert!(told.contains(&format!("cannot listen on {taken}")), "{told}");
+    assert!(told.contains("The old configuration stays in force."), "{told}");
+    assert!(TcpStream::connect(another).is_err());
+    assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    std::fs::write(server.config(), begun).unwrap();
+    server.must(&["reload"]);
+}
