@@ -23,6 +23,7 @@ use lamppost_console::{Blocked, HostStatus, Part};
 use lamppost_net::PemWatch;
 use lamppost_net::link::Inbox;
 use lamppost_telemetry::{Health, OutcomesTo, State};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
@@ -36,7 +37,7 @@ use super::local::{self, Local};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
-use super::{demo, lines_to, open_accounts, settings, start_log};
+use super::{defect, demo, lines_to, open_accounts, settings, start_log};
 use crate::command::out;
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
@@ -102,6 +103,9 @@ struct Looks {
 
 /// Runs the services until told to stop.
 pub(crate) fn run(place: &Place) -> Result<(), Failure> {
+    defect::watch("supervisor", true);
+    // What lies in memory, here and in the roles, belongs in no file. It only was worth a try.
+    drop(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
     let opened = place.open()?;
     if opened.config.mail.listen.is_empty() {
         return Err(Failure::new(
