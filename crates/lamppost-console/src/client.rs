@@ -229,6 +229,7 @@ mod tests {
                 sessions: 0,
                 health: Vec::new(),
                 roles: Vec::new(),
+                paused: Vec::new(),
             }))
         }
 

@@ -104,8 +104,9 @@ struct Looks {
 /// Runs the services until told to stop.
 pub(crate) fn run(place: &Place) -> Result<(), Failure> {
     defect::watch("supervisor", true);
-    // What lies in memory, here and in the roles, belongs in no file. It only was worth a try.
-    drop(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
+    // What lies in memory, here and in the roles, belongs in no file.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| Failure::at(Code::System, "cannot forbid core dumps", &error))?;
     let opened = place.open()?;
     if opened.config.mail.listen.is_empty() {
         return Err(Failure::new(
@@ -168,6 +169,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         restarts: 0,
         program,
         store: Store::of(&held.tcp()),
+        paused: BTreeSet::new(),
         opened,
     };
     let mut work = supervisor.start().await?;

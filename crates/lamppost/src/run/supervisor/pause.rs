@@ -28,7 +28,7 @@ impl Supervisor {
             self.paused.remove(&part);
         }
         if self.paused.is_empty() {
-            self.health.set("pause", State::Ok, "nothing is paused");
+            self.health.set("pause", State::Ok, "all parts are at work");
         }
         info!(part = name, is_paused, "a part was told to pause or to go on");
         Ok(match (part, is_paused) {
