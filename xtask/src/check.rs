@@ -28,6 +28,14 @@ pub(crate) fn test() -> Result<()> {
     steps.run("fuzz targets compile", || {
         must(&mut cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]))
     });
+    if setup::has_arm64() {
+        steps.run("compiles for arm64", || {
+            let programs = ["check", "--quiet", "-p", "lamppost", "-p", "lamppost-compat"];
+            must(cargo(&programs).args(["--target", setup::ARM64]))
+        });
+    } else {
+        println!("\n== compiles for arm64: skipped, `rustup target add {}` lets it", setup::ARM64);
+    }
     if works(&mut cargo(&["deny", "--version"])) {
         steps.run("dependencies", || {
             must(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))

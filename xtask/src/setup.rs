@@ -11,7 +11,7 @@ use crate::machine::{must, output, root, unpacked, works};
 
 /// Programs that the tests call, each with the Debian package that brings it and a command that
 /// works once it is there.
-const PROGRAMS: [(&str, &[&str]); 12] = [
+const PROGRAMS: [(&str, &[&str]); 14] = [
     ("swaks", &["swaks", "--version"]),
     ("libnet-ssleay-perl", &["perl", "-MNet::SSLeay", "-e", "1"]),
     ("curl", &["curl", "--version"]),
@@ -24,6 +24,8 @@ const PROGRAMS: [(&str, &[&str]); 12] = [
     ("debootstrap", &["/usr/sbin/debootstrap", "--version"]),
     ("lintian", &["lintian", "--version"]),
     ("systemd-container", &["systemd-nspawn", "--version"]),
+    ("gcc-aarch64-linux-gnu", &["aarch64-linux-gnu-gcc", "--version"]),
+    ("libc6-dev-arm64-cross", &["test", "-e", "/usr/aarch64-linux-gnu/include/stdio.h"]),
 ];
 
 /// A folder below `target/peers`, its packages, and a file that tells that they are there.
@@ -83,8 +85,22 @@ pub(crate) fn run() -> Result<()> {
     gather_samples()?;
     dist::cargo_deb()?;
     debians()?;
+    if !has_arm64() {
+        // Where Rust did not come by rustup, or nothing can be fetched, that is not compiled, and told.
+        works(Command::new("rustup").args(["target", "add", ARM64]));
+    }
     println!("everything that the tests need is there");
     Ok(())
+}
+
+/// The other machine that packages are made for.
+pub(crate) const ARM64: &str = "aarch64-unknown-linux-gnu";
+
+/// Whether Rust knows how to compile for it.
+pub(crate) fn has_arm64() -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", ARM64]);
+    output(&mut rustc).is_ok_and(|folder| Path::new(folder.trim()).exists())
 }
 
 /// Unpacks what the benchmarks need; strace counts their syncs.

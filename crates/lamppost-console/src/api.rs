@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -14,134 +13,19 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use lamppost_net::link::Port;
 use lamppost_roles::{
-    ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, QueueId, QueueStatus,
-    Selection, StateFilter, Timestamp, Verb,
+    ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, QueueId, Selection,
+    StateFilter, Timestamp, Verb,
 };
-use lamppost_sandbox::InForce;
-use lamppost_telemetry::{Fact, read_outcomes};
-use serde::{Deserialize, Serialize};
+use lamppost_telemetry::read_outcomes;
+use serde::Deserialize;
 
+use crate::host::{Host, Pause, ReloadError, Status};
 use crate::{Asker, ControlSocket, import, snapshot};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
 /// Bytes of content that are read from the queue at once.
 const PIECE_BYTES: u32 = 256 * 1024;
-
-/// What only the program itself knows.
-pub trait Host: Send + Sync + 'static {
-    /// The program's own figures.
-    fn status(&self) -> Pin<Box<dyn Future<Output = HostStatus> + Send + '_>>;
-
-    /// Reads the configuration again.
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
-
-    /// Has the program's file begin anew in the place of what runs, which ends soon after the answer.
-    fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
-}
-
-/// The file that was to be read again is wrong, or the program that was to begin; nothing has changed.
-#[derive(Clone, Debug)]
-pub struct ReloadError(
-    /// All that is wrong, for people.
-    pub String,
-);
-
-/// The program's own figures.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct HostStatus {
-    /// The program's version.
-    pub version: String,
-    /// The process.
-    pub pid: u32,
-    /// Seconds since the start.
-    pub uptime_s: u64,
-    /// Where the state is.
-    pub state: PathBuf,
-    /// The configuration file; nothing for the built-in demo.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
-    /// What is listened on.
-    pub listeners: Vec<ListenerStatus>,
-    /// Sessions that are open now.
-    pub sessions: i64,
-    /// The host that takes mail for elsewhere, if there is one.
-    #[serde(default)]
-    pub relay: Option<RelayStatus>,
-    /// Who may try no password now.
-    #[serde(default)]
-    pub blocked: Blocked,
-    /// What is well and what is not.
-    pub health: Vec<Fact>,
-    /// The processes of the program, without the supervisor.
-    #[serde(default)]
-    pub roles: Vec<RoleStatus>,
-}
-
-/// A role in its process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct RoleStatus {
-    /// Its name.
-    pub name: String,
-    /// Its process.
-    pub pid: u32,
-    /// What it gave up.
-    pub force: InForce,
-}
-
-/// The host of `relay-to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct RelayStatus {
-    /// `host:port`.
-    pub host: String,
-    /// Whether it took the last connection; nothing when none was tried yet.
-    pub up: Option<bool>,
-    /// For how many seconds that has been so.
-    pub for_s: Option<u64>,
-    /// Connections that are open now.
-    pub connections: u64,
-    /// What went wrong last, since the start or the last change of the relay.
-    pub last_error: Option<String>,
-    /// How many seconds ago that was.
-    pub last_error_ago_s: Option<u64>,
-}
-
-/// Who may try no password now, after too many wrong ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Blocked {
-    /// Addresses (IPv6: /64 networks).
-    pub addresses: u64,
-    /// Accounts, for addresses that their owners have not used.
-    pub accounts: u64,
-}
-
-/// A listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct ListenerStatus {
-    /// Its address; the path of a UNIX socket.
-    pub address: String,
-    /// Whom it is for, in the file's word: `mx` or `submission`; `local` for the machine's own users.
-    pub kind: String,
-    /// When TLS begins, in the file's word: `starttls`, `implicit` or `off`.
-    pub tls: String,
-    /// Whether it listens; an address that this machine does not have may be waited for.
-    pub listening: bool,
-}
-
-/// All of `GET /v1/status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Status {
-    /// The program's own figures.
-    pub host: HostStatus,
-    /// The queue's.
-    pub queue: QueueStatus,
-}
 
 /// The control role.
 #[derive(Clone)]
@@ -195,6 +79,8 @@ impl Control {
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
             .route("/v1/upgrade", post(upgrade))
+            .route("/v1/pause", post(pause))
+            .route("/v1/resume", post(resume))
             .fallback(nowhere)
             .method_not_allowed_fallback(other_method)
             .layer(DefaultBodyLimit::max(self.request_size_max()))
@@ -378,6 +264,30 @@ async fn log(
 
 async fn reload(State(control): State<Control>) -> Result<Response, Failed> {
     done(control.host.reload().await)
+}
+
+fn pause_of(body: Result<Bytes, BytesRejection>) -> Result<Pause, Failed> {
+    let body = body.map_err(|error| Failed(error.status(), error.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let what = format!("the body names no part: {error}");
+        Failed(StatusCode::BAD_REQUEST, what)
+    })
+}
+
+async fn pause(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failed> {
+    let Pause { part } = pause_of(body)?;
+    done(control.host.pause(part, true).await)
+}
+
+async fn resume(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failed> {
+    let Pause { part } = pause_of(body)?;
+    done(control.host.pause(part, false).await)
 }
 
 async fn upgrade(State(control): State<Control>) -> Result<Response, Failed> {

@@ -209,7 +209,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, ReloadError, Status,
+        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, Part, ReloadError,
+        Status,
     };
 
     struct Fixed;
@@ -228,6 +229,7 @@ mod tests {
                 sessions: 0,
                 health: Vec::new(),
                 roles: Vec::new(),
+                paused: Vec::new(),
             }))
         }
 
@@ -240,6 +242,15 @@ mod tests {
 
         fn upgrade(
             &self,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
+        {
+            Box::pin(std::future::ready(Err(ReloadError("it cannot be run".into()))))
+        }
+
+        fn pause(
+            &self,
+            _: Part,
+            _: bool,
         ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
         {
             Box::pin(std::future::ready(Err(ReloadError("it cannot be run".into()))))

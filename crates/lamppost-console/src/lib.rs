@@ -5,16 +5,18 @@
 
 mod api;
 mod client;
+mod host;
 mod import;
 mod metrics;
 mod snapshot;
 mod socket;
 
-pub use api::{
-    Blocked, Control, ControlSettings, Host, HostStatus, ListenerStatus, RelayStatus, ReloadError,
-    RoleStatus, Status,
-};
+pub use api::{Control, ControlSettings};
 pub use client::{Client, ClientError};
+pub use host::{
+    Blocked, Host, HostStatus, ListenerStatus, Part, Pause, RelayStatus, ReloadError, RoleStatus,
+    Status,
+};
 pub use import::{ImportHead, Imported};
 pub use metrics::serve as serve_metrics;
 pub(crate) use socket::Asker;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +13,7 @@ pub struct Drain {
     retired: CancellationToken,
     begun: CancellationToken,
     overdue: CancellationToken,
+    paused: watch::Sender<bool>,
     tasks: TaskTracker,
 }
 
@@ -19,6 +21,22 @@ impl Drain {
     /// Runs a task that the drain waits for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.tasks.spawn(task));
+    }
+
+    /// Has nothing new begin until it is said otherwise; what runs goes on.
+    pub fn pause(&self, is_paused: bool) {
+        self.paused.send_replace(is_paused);
+    }
+
+    /// Resolves when something new may begin.
+    pub async fn unpaused(&self) {
+        // The sender lives as long as this does.
+        drop(self.paused.subscribe().wait_for(|is_paused| !is_paused).await);
+    }
+
+    /// Resolves when nothing new may begin for a while.
+    pub async fn is_paused(&self) {
+        drop(self.paused.subscribe().wait_for(|is_paused| *is_paused).await);
     }
 
     /// Resolves when no connection should be taken any more.
@@ -80,6 +98,19 @@ mod tests {
         let drain = Drain::default();
         drain.spawn(tokio::time::sleep(Duration::from_secs(5)));
         assert_eq!(drain.finish(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_lasts_until_it_is_over() {
+        let drain = Drain::default();
+        drain.unpaused().await;
+        let other = drain.clone();
+        other.pause(true);
+        drain.is_paused().await;
+        let waiting = tokio::time::timeout(Duration::from_secs(1), drain.unpaused());
+        assert!(waiting.await.is_err());
+        other.pause(false);
+        drain.unpaused().await;
     }
 
     #[tokio::test(start_paused = true)]

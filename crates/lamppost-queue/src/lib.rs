@@ -177,6 +177,11 @@ impl Queue {
         Ok(Self { stop, deliveries, committer, _lock: lock })
     }
 
+    /// Hands out no delivery until it is said otherwise; those under way go on, and mail is taken.
+    pub fn pause(&self, is_paused: bool) {
+        self.deliveries.pause(is_paused);
+    }
+
     /// Begins no delivery any more, waits for those that run, and makes everything durable.
     pub async fn stop(self, grace: std::time::Duration) {
         self.stop.cancel();

@@ -49,7 +49,11 @@ pub(crate) async fn run(
             place = places.clone().acquire_owned() => place,
         };
         let Ok(place) = place else { return };
-        let Some(batch) = next_batch(&spool, &stop).await else { return };
+        let batch = tokio::select! {
+            biased;
+            batch = next_batch(&spool, &batches) => batch,
+            () = stop.cancelled() => return,
+        };
         let (spool, askers, end) = (spool.clone(), askers.clone(), batches.clone());
         batches.spawn(async move {
             let begun = Instant::now();
@@ -67,8 +71,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Waits for a batch; nothing when told to stop.
-async fn next_batch(spool: &Spool, stop: &CancellationToken) -> Option<ItemBatch> {
+/// Waits for a batch, and for the end of a pause.
+async fn next_batch(spool: &Spool, batches: &Drain) -> ItemBatch {
     // A relay that hangs must leave places to mailboxes.
     let half = (spool.settings.deliveries_at_once_max / 2).max(1);
     let relays_max = spool.settings.relays_at_once_max.min(half);
@@ -78,18 +82,17 @@ async fn next_batch(spool: &Spool, stop: &CancellationToken) -> Option<ItemBatch
         lag_ms: u64::try_from(spool.settings.delivery_lag.as_millis()).unwrap_or(u64::MAX),
     };
     loop {
+        batches.unpaused().await;
         let now = spool.now();
         let look = spool.index.lock().next_batch(now, bounds);
         let again = match look {
-            Ok(batch) => return Some(batch),
+            Ok(batch) => return batch,
             Err(again) => again,
         };
         let wait = again.map_or(Duration::from_secs(3600), |due| {
             Duration::from_millis(due.0.saturating_sub(now.0).max(1))
         });
         tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
             () = spool.due.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }

@@ -43,6 +43,8 @@ fn help_lists_the_commands() {
                    mend
           log      Tell what became of a message or a session
           reload   Make the running program read its configuration file again
+          pause    Have new connections, or deliveries, wait until `resume`
+          resume   Have connections or deliveries go on after `pause`
           upgrade  Have the program's file, which a newer one may have replaced, take the place of what runs
           backup   Write all state into one file, while the program runs or not; or check such a file
           restore  Make a state folder out of a backup, of a program that does not run
@@ -62,7 +64,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "upgrade", "backup", "restore", "compat", "doctor",
+        "upgrade", "pause", "resume", "backup", "restore", "compat", "doctor",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }

@@ -137,7 +137,7 @@ fn each_endpoint_of_the_document_is_there_and_no_other() {
     let id = import(&server, "s@one.test", "r@far.test");
     let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let requests: Vec<_> = rows.filter(|row| row.contains(" /v1/")).collect();
-    assert_eq!(requests.len(), 10, "{requests:?}");
+    assert_eq!(requests.len(), 12, "{requests:?}");
     for request in requests {
         let (method, path) = request.split_once(' ').unwrap();
         let path = path.split('?').next().unwrap().replace("ID", &id);
@@ -171,6 +171,10 @@ fn failures_are_json_with_the_status_that_the_document_names() {
     }
     let long = vec![b' '; 5 * 1024 * 1024];
     ask(&server, "POST", "/v1/queue/change", &long).error(413);
+    for body in ["", "{}", "{\"part\":\"queue\"}"] {
+        let told = ask(&server, "POST", "/v1/pause", body.as_bytes()).error(400);
+        assert!(told.starts_with("the body names no part: "), "{told}");
+    }
     for (body, expected) in [
         ("", "there is no first line"),
         ("{}\nx\n", "the first line is wrong"),

@@ -14,7 +14,7 @@ use super::connection::{Client, LINGER};
 use super::{Front, ListenerSettings};
 
 impl Front {
-    /// Serves the socket of local users until the drain begins.
+    /// Serves the socket of local users until the front retires.
     pub async fn listen_local(
         self: Arc<Self>,
         listener: LocalListener,
@@ -22,10 +22,8 @@ impl Front {
     ) {
         let settings = Arc::new(settings);
         loop {
-            let (stream, uid) = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.drain.retired() => return,
-            };
+            let accepted = self.next(listener.accept()).await;
+            let Some((stream, uid)) = accepted else { return };
             let (front, settings) = (self.clone(), settings.clone());
             self.drain.spawn(async move { front.serve_user(stream, uid, &settings).await });
         }

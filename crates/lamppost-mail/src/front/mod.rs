@@ -63,6 +63,23 @@ impl Front {
         Self { settings, ends, clock, metrics, sessions, pages, drain }
     }
 
+    /// What a listener accepts next, when it may; nothing once the front retires.
+    async fn next<T>(&self, accept: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(accept);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.drain.retired() => return None,
+                () = self.drain.is_paused() => {}
+                accepted = &mut accept => return Some(accepted),
+            }
+            tokio::select! {
+                () = self.drain.retired() => return None,
+                () = self.drain.unpaused() => {}
+            }
+        }
+    }
+
     /// Serves one listener until the front retires.
     pub async fn listen(
         self: Arc<Self>,
@@ -71,10 +88,8 @@ impl Front {
         tls: Option<Arc<ServerTls>>,
     ) {
         loop {
-            let (stream, peer) = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.drain.retired() => return,
-            };
+            let accepted = self.next(listener.accept()).await;
+            let Some((stream, peer)) = accepted else { return };
             let (front, settings, tls) = (self.clone(), settings.clone(), tls.clone());
             self.drain.spawn(async move { front.accepted(stream, peer, settings, tls).await });
         }

@@ -8,6 +8,7 @@ mod doctor;
 mod log;
 mod man;
 pub(crate) mod out;
+mod pause;
 mod progress;
 mod queue;
 mod remarks;
@@ -61,6 +62,10 @@ enum Command {
     Log(log::Log),
     /// Make the running program read its configuration file again
     Reload,
+    /// Have new connections, or deliveries, wait until `resume`
+    Pause(pause::Pause),
+    /// Have connections or deliveries go on after `pause`
+    Resume(pause::Resume),
     /// Have the program's file, which a newer one may have replaced, take the place of what runs
     ///
     /// No connection is refused meanwhile: those that come wait until the new one takes them, and those
@@ -112,6 +117,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Role { role, probe: false } => crate::run::run_role(role),
         Command::Reload => wait(status::reload(&place)).flatten(),
         Command::Upgrade => wait(status::upgrade(&place)).flatten(),
+        Command::Pause(pause) => wait(pause.execute(&place)).flatten(),
+        Command::Resume(resume) => wait(resume.execute(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
         Command::Restore(restore) => restore.execute(&place),

@@ -34,6 +34,13 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
+/// Prints a value as JSON on one line.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value);
+    let text = text.map_err(|error| Failure::at(Code::Software, "cannot print JSON", &error))?;
+    print(&format!("{text}\n"))
+}
+
 /// Lines up rows under a head; columns are two spaces apart.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {

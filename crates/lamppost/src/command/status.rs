@@ -1,11 +1,13 @@
 //! status and reload.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use lamppost_console::{Blocked, ClientError, RelayStatus, Status as Shown};
+use lamppost_roles::QueueStatus;
 use lamppost_telemetry::State;
 
 use super::{client, out, security, unanswered};
@@ -18,6 +20,16 @@ pub(crate) struct Status {
     /// Show what each process may do: what the kernel holds it to
     #[arg(long)]
     security: bool,
+    /// Show it again and again, every so many seconds (2 unless it is said), with what came and went since
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        conflicts_with = "security"
+    )]
+    watch: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,8 +37,10 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
-        let status: Shown =
-            client(place)?.get("/v1/status").await.map_err(|error| unanswered(&error))?;
+        if let Some(seconds) = self.watch {
+            return self.watch(place, Duration::from_secs(seconds)).await;
+        }
+        let status = ask(place).await?;
         if self.security {
             let processes = security::processes(&status.host);
             return if self.json {
@@ -37,6 +51,47 @@ impl Status {
         }
         if self.json { out::json(&status) } else { out::print(&text(&status)) }
     }
+
+    /// Shows it until somebody ends this command, or nobody reads it any more.
+    async fn watch(&self, place: &Place, every: Duration) -> Result<(), Failure> {
+        let mut before: Option<(Shown, Instant)> = None;
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            ticks.tick().await;
+            let (status, now) = (ask(place).await?, Instant::now());
+            if self.json {
+                out::json_line(&status)?;
+            } else {
+                let rates = before.as_ref().map(|(before, at)| {
+                    rates(&before.queue, &status.queue, now.duration_since(*at))
+                });
+                // The screen is for one at a time; a file gets one after another.
+                let begin = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+                let text = text(&status);
+                out::print(&format!("{begin}{text}{}\n", rates.unwrap_or_default()))?;
+            }
+            before = Some((status, now));
+        }
+    }
+}
+
+async fn ask(place: &Place) -> Result<Shown, Failure> {
+    client(place)?.get("/v1/status").await.map_err(|error| unanswered(&error))
+}
+
+/// What came and went in a second.
+fn rates(before: &QueueStatus, now: &QueueStatus, time: Duration) -> String {
+    let rate = |before: u64, now: u64| {
+        // Counters of roles that began anew begin at 0.
+        let tenths = u128::from(now.saturating_sub(before)) * 10_000 / time.as_millis().max(1);
+        format!("{}.{}", tenths / 10, tenths % 10)
+    };
+    format!(
+        "a second  {} messages accepted, {} recipients delivered, {} syncs\n",
+        rate(before.accepted, now.accepted),
+        rate(before.delivered, now.delivered),
+        rate(before.syncs, now.syncs)
+    )
 }
 
 fn text(status: &Shown) -> String {
@@ -72,6 +127,11 @@ fn text(status: &Shown) -> String {
         out::count(queue.delivered, "recipient"),
         out::count(queue.syncs, "sync")
     );
+    if !host.paused.is_empty() {
+        let paused: Vec<_> = host.paused.iter().map(|part| part.name()).collect();
+        let paused = paused.join(", ");
+        let _infallible = writeln!(text, "paused    {paused}; `lamppost resume` has each go on");
+    }
     if let Some(relay) = &host.relay {
         text.push_str(&relay_line(relay, queue.waiting_for_relay));
     }

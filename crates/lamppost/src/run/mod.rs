@@ -1,5 +1,6 @@
 //! `lamppost run`: a supervisor and a process for each role, joined by links.
 
+mod defect;
 mod demo;
 mod listeners;
 mod local;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lamppost_console::{Blocked, RelayStatus};
+use lamppost_console::{Blocked, Part, RelayStatus};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::Fact;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ pub(super) enum Order {
     Finish(Duration),
     /// Answer, if you can.
     Answer,
+    /// Begin nothing new until it is said otherwise, or go on.
+    Pause(bool),
     /// Another process has your place: take nothing new, let sessions go on for `patience`, then finish
     /// within `grace`.
     Retire {
@@ -103,6 +105,8 @@ pub(super) enum Wish {
     Reload,
     /// Begin the program's file anew.
     Upgrade,
+    /// Have a part of the mail service pause, or go on.
+    Pause(Part, bool),
     /// How is the program as a whole?
     Status,
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use lamppost_console::{
-    Blocked, Control, ControlSettings, ControlSocket, Host, HostStatus, ReloadError, RoleStatus,
-    serve_metrics,
+    Blocked, Control, ControlSettings, ControlSocket, Host, HostStatus, Part, ReloadError,
+    RoleStatus, serve_metrics,
 };
 use lamppost_net::Listener;
 use lamppost_net::link::{Gone, Port};
@@ -189,6 +189,7 @@ fn unknown() -> HostStatus {
         blocked: Blocked::default(),
         health: Vec::new(),
         roles: Vec::new(),
+        paused: Vec::new(),
     }
 }
 
@@ -203,5 +204,13 @@ impl Host for Program {
 
     fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
         Box::pin(self.wish(Wish::Upgrade))
+    }
+
+    fn pause(
+        &self,
+        part: Part,
+        is_paused: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
+        Box::pin(self.wish(Wish::Pause(part, is_paused)))
     }
 }

@@ -116,6 +116,11 @@ impl Running {
         }
     }
 
+    /// Takes no connection for a while, or takes them again: they wait meanwhile.
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.drain.pause(is_paused);
+    }
+
     /// Takes no connection any more; returns what lets sessions go on and then finish.
     pub(super) async fn retire(
         &self,

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::links::Links;
 pub(super) use self::power::folders;
 pub(crate) use self::probe::probe;
+use super::defect;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
 use super::{lines_to, start_log};
@@ -123,6 +124,8 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::at(Code::Software, &format!("the role `{}` cannot begin", role.name()), error)
     };
+    // Each session of the front has a task of its own, which ends alone.
+    defect::watch(role.name(), role != Role::Front);
     // Whoever kills the supervisor wants nothing of this program to go on.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
     let mut given = Given::take().map_err(|error| failed(&error))?;
@@ -189,6 +192,14 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
             Order::Check(setup) => check(role, &setup),
             Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
             Order::Answer => Ok(()),
+            Order::Pause(is_paused) => {
+                match &running {
+                    Some(Running::Front(front)) => front.pause(is_paused),
+                    Some(Running::Queue(queue)) => queue.pause(is_paused),
+                    _ => {}
+                }
+                Ok(())
+            }
             Order::Retire { patience, grace } => {
                 if let Some(running) = &running {
                     running.retire(patience, grace, over.clone()).await;

@@ -70,6 +70,11 @@ fn ends(start: &mut Start) -> Result<Ends, Failure> {
 }
 
 impl Running {
+    /// Hands out no delivery for a while, or hands them out again.
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.0.pause(is_paused);
+    }
+
     /// Lets deliveries finish and makes everything durable.
     pub(super) async fn finish(self, grace: Duration) {
         self.0.stop(grace).await;

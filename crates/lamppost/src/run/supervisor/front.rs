@@ -35,11 +35,14 @@ impl Group {
         &mut self,
         setup: &Setup,
         (mail, local): (&[Bound], Option<&Local>),
-        grace: Duration,
+        (grace, is_paused): (Duration, bool),
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::at(Code::System, "cannot start a front", &error);
         let mut candidate = self.candidate(setup).map_err(failed)?;
-        let began = done(Role::Front, candidate.orders.ask(Order::Begin).await);
+        let mut began = done(Role::Front, candidate.orders.ask(Order::Begin).await);
+        if is_paused && began.is_ok() {
+            began = done(Role::Front, candidate.orders.ask(Order::Pause(true)).await);
+        }
         if let Err(failure) = began {
             drop(candidate.child.kill());
             drop(candidate.child.wait());

@@ -134,6 +134,14 @@ impl Group {
         Ok(())
     }
 
+    /// Gives one role an order and waits for it.
+    pub(super) async fn order(&self, role: Role, order: Order) -> Result<(), Failure> {
+        match self.orders.get(&role) {
+            Some(port) => done(role, port.ask(order).await),
+            None => done(role, Err(Gone)),
+        }
+    }
+
     /// Sends the front a socket to listen on.
     pub(super) fn listen(&self, place: u32, socket: &impl AsFd) -> io::Result<()> {
         self.hand(Role::Front, place, socket.as_fd())

@@ -6,10 +6,12 @@ mod banner;
 mod certificate;
 mod front;
 mod group;
+mod pause;
 mod reload;
 mod sockets;
 mod store;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -17,10 +19,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::{Blocked, HostStatus};
+use lamppost_console::{Blocked, HostStatus, Part};
 use lamppost_net::PemWatch;
 use lamppost_net::link::Inbox;
 use lamppost_telemetry::{Health, OutcomesTo, State};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
@@ -34,7 +37,7 @@ use super::local::{self, Local};
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
-use super::{demo, lines_to, open_accounts, settings, start_log};
+use super::{defect, demo, lines_to, open_accounts, settings, start_log};
 use crate::command::out;
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
@@ -70,6 +73,8 @@ struct Supervisor {
     /// The file of the program, which may be another by now.
     program: PathBuf,
     store: Store,
+    /// What an administrator has paused.
+    paused: BTreeSet<Part>,
 }
 
 /// The roles at work, and what they want.
@@ -98,6 +103,10 @@ struct Looks {
 
 /// Runs the services until told to stop.
 pub(crate) fn run(place: &Place) -> Result<(), Failure> {
+    defect::watch("supervisor", true);
+    // What lies in memory, here and in the roles, belongs in no file.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| Failure::at(Code::System, "cannot forbid core dumps", &error))?;
     let opened = place.open()?;
     if opened.config.mail.listen.is_empty() {
         return Err(Failure::new(
@@ -160,6 +169,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         restarts: 0,
         program,
         store: Store::of(&held.tcp()),
+        paused: BTreeSet::new(),
         opened,
     };
     let mut work = supervisor.start().await?;
@@ -246,6 +256,9 @@ impl Supervisor {
                     let done = self.reload_for(work, signals).await;
                     reply.send(Granted::Done(done));
                 }
+                Event::Wish(Wish::Pause(part, is_paused), reply) => {
+                    reply.send(Granted::Done(self.pause(&work.group, part, is_paused).await));
+                }
                 Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
                 Event::Wish(Wish::Upgrade, reply) => {
                     let successor = self.try_successor();
@@ -305,7 +318,11 @@ impl Supervisor {
         let metrics = metrics.collect::<std::io::Result<_>>().map_err(again)?;
         let started = Group::start(&self.setup, ControlSockets { control, metrics });
         let (group, wishes) = started.map_err(|error| failed(&error))?;
-        if let Err(failure) = group.begin().await {
+        let begun = match group.begin().await {
+            Ok(()) => self.pause_again(&group).await,
+            failed => failed,
+        };
+        if let Err(failure) = begun {
             group.finish(Duration::ZERO).await;
             return Err(failure);
         }
@@ -364,6 +381,7 @@ impl Supervisor {
             blocked: Blocked::default(),
             health: self.health.facts(),
             roles: Vec::new(),
+            paused: self.paused.iter().copied().collect(),
         };
         serde_json::to_string(&status).unwrap_or_default()
     }

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use lamppost_config::{Config, Sendmail};
+use lamppost_console::Part;
 use lamppost_net::PemWatch;
 use tracing::{error, info};
 
@@ -87,7 +88,8 @@ impl Supervisor {
         let mut begun = self.check(&work.group, &setup).await;
         if is_front_new && begun.is_ok() {
             let (sockets, grace) = ((&mail[..], local.as_ref()), opened.config.server.stop_grace);
-            begun = work.group.replace_front(&setup, sockets, grace).await;
+            let how = (grace, self.paused.contains(&Part::Front));
+            begun = work.group.replace_front(&setup, sockets, how).await;
         }
         if begun.is_err() {
             Local::remove(local, self.local.as_ref());
