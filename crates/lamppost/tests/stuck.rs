@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Pid, Resource, Rlimit};
 use support::{Server, Setup, Wire, is_stopped, signal, until};
 
 const ACCOUNT: &str = "demo@lamppost.test";
@@ -162,4 +163,25 @@ fn the_control_socket_moves_with_the_file() {
     assert_eq!(std::fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(server.stop(), Some(0));
     assert!(!new.exists());
+}
+
+#[test]
+fn roles_work_on_while_the_system_has_no_room_for_others() {
+    let server = Server::start(&Setup::default());
+    let first = server.role("queue");
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    let room = |current| {
+        let limit = Rlimit { current, ..rustix::process::getrlimit(Resource::Nofile) };
+        rustix::process::prlimit(pid, Resource::Nofile, limit).unwrap()
+    };
+    // What it has open already, and a little more.
+    let before = room(Some(27));
+    rewrite(&server, "[mail.queue]\n", "[mail.queue]\nbatch-max = 7\n");
+    let told = complaint(&server, &["reload"]);
+    assert!(told.contains("cannot start the roles"), "{told}");
+    assert_eq!(server.role("queue"), first);
+    assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    room(before.current);
+    server.must(&["reload"]);
+    assert_ne!(server.role("queue"), first);
 }

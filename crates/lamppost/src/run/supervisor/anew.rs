@@ -78,8 +78,18 @@ impl Supervisor {
                 return Err(failure);
             }
         };
+        // As long as there cannot be other processes, those that there are work on.
+        let control = next.control.as_ref().unwrap_or(&self.control);
+        let waiting = match Work::waiting(&next.setup, control, &next.metrics) {
+            Ok(waiting) => waiting,
+            Err(failure) => {
+                self.leave(next);
+                return Err(failure);
+            }
+        };
         self.end_sessions(&mut work.group, signals).await;
         if self.is_to_stop {
+            waiting.group.finish(Duration::ZERO).await;
             self.leave(next);
             return Err(stopped());
         }
@@ -89,7 +99,7 @@ impl Supervisor {
         let asked = std::mem::take(&mut old.retired);
         old.finish(self.config().server.stop_grace).await;
         let before = self.put(next);
-        let begun = match self.start(signals).await {
+        let begun = match self.begin(waiting, signals).await {
             Ok(begun) => {
                 self.take_over(work, begun);
                 self.leave(before);

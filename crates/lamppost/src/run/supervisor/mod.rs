@@ -14,7 +14,6 @@ mod successor;
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -328,15 +327,13 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let failed = |error: &dyn std::error::Error| {
-            Failure::at(Code::System, "cannot start the roles", error)
-        };
-        let again = |error: std::io::Error| failed(&error);
-        let control: OwnedFd = self.control.try_clone().map_err(again)?.into();
-        let metrics = self.metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
-        let metrics = metrics.collect::<std::io::Result<_>>().map_err(again)?;
-        let started = Group::start(&self.setup, ControlSockets { control, metrics });
-        let (group, wishes) = started.map_err(|error| failed(&error))?;
+        let waiting = Work::waiting(&self.setup, &self.control, &self.metrics)?;
+        self.begin(waiting, signals).await
+    }
+
+    /// Has roles begin that wait for it.
+    async fn begin(&mut self, waiting: Work, signals: &mut Signals) -> Result<Work, Failure> {
+        let Work { group, wishes } = waiting;
         let begun = tokio::select! {
             begun = group.begin() => begun,
             () = signals.stop() => {
@@ -350,11 +347,11 @@ impl Supervisor {
         }
         for (place, bound) in (0..).zip(&self.mail) {
             if let Some(socket) = &bound.socket {
-                group.listen(place, socket).map_err(again)?;
+                group.listen(place, socket).map_err(|error| unstarted(&error))?;
             }
         }
         if let Some(Local { socket, .. }) = &self.local {
-            group.listen(local::PLACE, socket).map_err(again)?;
+            group.listen(local::PLACE, socket).map_err(|error| unstarted(&error))?;
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();
@@ -415,6 +412,28 @@ impl Supervisor {
         };
         serde_json::to_string(&status).unwrap_or_default()
     }
+}
+
+impl Work {
+    /// Starts a process for each role, which waits for the order to begin.
+    fn waiting(
+        setup: &Setup,
+        control: &UnixListener,
+        metrics: &[TcpListener],
+    ) -> Result<Self, Failure> {
+        let sockets = || {
+            let control = control.try_clone()?.into();
+            let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
+            Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
+        };
+        let started = sockets().and_then(|sockets| Group::start(setup, sockets));
+        let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
+        Ok(Self { group, wishes })
+    }
+}
+
+fn unstarted(error: &dyn std::error::Error) -> Failure {
+    Failure::at(Code::System, "cannot start the roles", error)
 }
 
 /// Why something was left undone.
