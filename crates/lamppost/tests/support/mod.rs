@@ -437,7 +437,7 @@ fn is_gone(pid: u32) -> bool {
 }
 
 /// Whether every thread of a process has come to a halt.
-fn is_stopped(pid: u32) -> bool {
+pub(crate) fn is_stopped(pid: u32) -> bool {
     let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.all(|task| {
         let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
