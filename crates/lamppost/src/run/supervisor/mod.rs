@@ -10,6 +10,7 @@ mod pause;
 mod reload;
 mod signals;
 mod sockets;
+mod status;
 mod store;
 mod successor;
 
@@ -20,10 +21,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::{Blocked, HostStatus, Part};
+use lamppost_console::Part;
 use lamppost_net::PemWatch;
 use lamppost_net::link::{Inbox, Reply};
-use lamppost_telemetry::{Guard, Health, OutcomesTo, State};
+use lamppost_telemetry::{Guard, Health, OutcomesTo};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
@@ -403,30 +404,6 @@ impl Supervisor {
 
     fn config(&self) -> &Config {
         &self.opened.config
-    }
-
-    fn status(&self) -> String {
-        if self.restarts > 0 {
-            let text = format!("roles ended by themselves {} times", self.restarts);
-            self.health.set("roles", State::Warn, text);
-        }
-        let file = self.opened.file.as_ref();
-        let status = HostStatus {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime_s: self.begun.elapsed().as_secs(),
-            state: self.opened.state.clone(),
-            // Those who ask for it may stand elsewhere.
-            file: file.map(|file| std::path::absolute(file).unwrap_or(file.clone())),
-            listeners: self.listeners(),
-            sessions: 0,
-            relay: None,
-            blocked: Blocked::default(),
-            health: self.health.facts(),
-            roles: Vec::new(),
-            paused: self.paused.iter().copied().collect(),
-        };
-        serde_json::to_string(&status).unwrap_or_default()
     }
 }
 
