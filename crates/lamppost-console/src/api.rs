@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -20,12 +21,15 @@ use lamppost_telemetry::read_outcomes;
 use serde::Deserialize;
 
 use crate::host::{Host, Pause, ReloadError, Status};
-use crate::{Asker, ControlSocket, import, snapshot};
+use crate::{Asker, ControlSocket, Door, import, snapshot};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
 /// Bytes of content that are read from the queue at once.
 const PIECE_BYTES: u32 = 256 * 1024;
+
+/// How long the queue may take to tell of itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The control role.
 #[derive(Clone)]
@@ -86,7 +90,7 @@ impl Control {
             .layer(DefaultBodyLimit::max(self.request_size_max()))
             .with_state(self);
         let service = router.into_make_service_with_connect_info::<Asker>();
-        drop(axum::serve(socket, service).with_graceful_shutdown(until).await);
+        drop(axum::serve(Door::new(socket), service).with_graceful_shutdown(until).await);
     }
 
     pub(crate) async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {
@@ -129,7 +133,10 @@ fn id(text: &str) -> Result<QueueId, Failed> {
 }
 
 async fn status(State(control): State<Control>) -> Result<Json<Status>, Failed> {
-    let ControlAnswer::Status(queue) = control.ask(ControlRequest::Status).await? else {
+    // Whoever asks how the program is must learn that its queue is not well.
+    let queue = tokio::time::timeout(PATIENCE, control.ask(ControlRequest::Status)).await;
+    let silent = || Failed(StatusCode::SERVICE_UNAVAILABLE, "the queue does not answer".into());
+    let ControlAnswer::Status(queue) = queue.map_err(|_| silent())?? else {
         return Err(nonsense());
     };
     Ok(Json(Status { host: control.host.status().await, queue }))

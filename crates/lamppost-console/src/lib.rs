@@ -4,6 +4,7 @@
 //! open it, and runs as the same user or as root, may ask and change.
 
 mod api;
+mod bounded;
 mod client;
 mod host;
 mod import;
@@ -19,5 +20,5 @@ pub use host::{
 };
 pub use import::{ImportHead, Imported};
 pub use metrics::serve as serve_metrics;
-pub(crate) use socket::Asker;
+pub(crate) use socket::{Asker, Door};
 pub use socket::{ControlSocket, SocketError};

@@ -11,6 +11,11 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
+use crate::bounded::{Placed, Places};
+
+/// Connections at once. Whoever comes then waits.
+const CONNECTIONS_MAX: usize = 256;
+
 /// Why the control socket cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -73,18 +78,30 @@ impl ControlSocket {
     }
 }
 
-/// Connections of the same user and of root; others are closed.
-impl Listener for ControlSocket {
-    type Io = UnixStream;
+/// Takes connections of the same user and of root, so many at once; others are closed.
+pub(crate) struct Door {
+    socket: ControlSocket,
+    places: Places,
+}
+
+impl Door {
+    pub(crate) fn new(socket: ControlSocket) -> Self {
+        Self { socket, places: Places::new(CONNECTIONS_MAX, None) }
+    }
+}
+
+impl Listener for Door {
+    type Io = Placed<UnixStream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+    async fn accept(&mut self) -> (Placed<UnixStream>, SocketAddr) {
+        let place = self.places.free().await;
         loop {
-            let (stream, address) = Listener::accept(&mut self.inner).await;
+            let (stream, address) = Listener::accept(&mut self.socket.inner).await;
             let uid = stream.peer_cred().map(|credentials| credentials.uid());
             match uid {
                 Ok(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => {
-                    return (stream, address);
+                    return (self.places.give(place, stream), address);
                 }
                 Ok(uid) => warn!(uid, "a foreign user was turned away from the control socket"),
                 Err(error) => warn!(reason = %error, "a control connection without a user"),
@@ -93,7 +110,7 @@ impl Listener for ControlSocket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        self.socket.inner.local_addr()
     }
 }
 
@@ -101,9 +118,9 @@ impl Listener for ControlSocket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asker(Option<u32>);
 
-impl Connected<IncomingStream<'_, ControlSocket>> for Asker {
-    fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
-        Self(stream.io().peer_cred().map(|credentials| credentials.uid()).ok())
+impl Connected<IncomingStream<'_, Door>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self(stream.io().stream().peer_cred().map(|credentials| credentials.uid()).ok())
     }
 }
 

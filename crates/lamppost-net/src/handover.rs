@@ -120,7 +120,8 @@ pub fn send_descriptor(to: &UnixStream, what: u32, descriptor: BorrowedFd<'_>) -
 /// Waits for the next descriptor; nothing when the other side is gone.
 ///
 /// # Errors
-/// When what came is no descriptor.
+/// `InvalidData` when what came is no descriptor, or this process had no room for it; the next may come
+/// nevertheless.
 pub fn receive_descriptor(from: &UnixStream) -> io::Result<Option<(u32, OwnedFd)>> {
     let mut what = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -137,7 +138,10 @@ pub fn receive_descriptor(from: &UnixStream) -> io::Result<Option<(u32, OwnedFd)
     });
     match descriptors.next().and_then(|mut one| one.next()) {
         Some(descriptor) if !is_cut => Ok(Some((u32::from_le_bytes(what), descriptor))),
-        _ => Err(io::Error::other("a message without a descriptor")),
+        _ => {
+            let what = "a message without a descriptor, or none is left for it";
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
     }
 }
 

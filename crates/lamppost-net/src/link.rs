@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -17,12 +18,17 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Questions that may wait for a busy role before askers wait in turn.
 const WAITING_MAX: usize = 1024;
 /// The largest frame: a piece of content with its envelope.
 const FRAME_MAX: u32 = 16 * 1024 * 1024;
+/// The bytes of all questions that one link has under way; more are not read. A role that was taken over must
+/// not fill the memory of another.
+const UNDER_WAY_MAX: u32 = 4 * FRAME_MAX;
+/// What a question counts for at least: what it costs beside its bytes, once it is understood.
+const QUESTION_MIN: u32 = 1024;
 /// Bytes after which waiting frames are sent; one frame may be larger.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -155,20 +161,28 @@ where
     S: AsyncRead + AsyncWrite,
 {
     let (from, mut to) = tokio::io::split(socket);
-    let (arrived, mut questions) = mpsc::channel::<(u64, Q)>(WAITING_MAX);
+    let (arrived, mut questions) = mpsc::channel::<(u64, Q, OwnedSemaphorePermit)>(WAITING_MAX);
+    let room = Arc::new(Semaphore::new(UNDER_WAY_MAX as usize));
     let reading = async {
         let mut from = BufReader::with_capacity(BATCH_BYTES, from);
-        while let Some(question) = read_frame(&mut from).await? {
-            if arrived.send(question).await.is_err() {
+        while let Some((number, question, length)) = read_frame_of(&mut from).await? {
+            // It is in memory already, but nothing comes behind it before there is room.
+            let share = room.clone().acquire_many_owned(length.max(QUESTION_MIN)).await;
+            let share = share.map_err(io::Error::other)?;
+            if arrived.send((number, question, share)).await.is_err() {
                 break;
             }
         }
         Ok(())
     };
     let answering = async {
-        let ask = |(number, question)| {
+        let ask = |(number, question, share)| {
             let port = &port;
-            async move { (number, port.ask(question).await) }
+            async move {
+                let answer = port.ask(question).await;
+                drop::<OwnedSemaphorePermit>(share);
+                (number, answer)
+            }
         };
         let (mut under_way, mut frames) = (FuturesUnordered::new(), Vec::new());
         loop {
@@ -219,10 +233,16 @@ fn push_frame<V: Serialize>(frames: &mut Vec<u8>, number: u64, value: &V) -> io:
     Ok(())
 }
 
-/// The next frame; nothing at the end of the stream.
 async fn read_frame<V: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<(u64, V)>> {
+    Ok(read_frame_of(from).await?.map(|(number, value, _)| (number, value)))
+}
+
+/// The next frame and its length; nothing at the end of the stream.
+async fn read_frame_of<V: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<(u64, V, u32)>> {
     let length = match from.read_u32_le().await {
         Ok(length) if length <= FRAME_MAX => length,
         Ok(_) => return Err(io::Error::other("a frame is larger than it may be")),
@@ -233,7 +253,7 @@ async fn read_frame<V: DeserializeOwned>(
     let mut frame = vec![0; length as usize];
     from.read_exact(&mut frame).await?;
     let value = postcard::from_bytes(&frame).map_err(io::Error::other)?;
-    Ok(Some((number, value)))
+    Ok(Some((number, value, length)))
 }
 
 #[cfg(test)]
@@ -289,6 +309,44 @@ mod tests {
         let answers = futures_util::future::join_all(asks).await;
         for (n, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.unwrap(), vec![n.to_le_bytes()[0]; 500]);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_without_end_is_not_read_without_end() {
+        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (far_port, mut far_inbox) = link::<Vec<u8>, u64>();
+        tokio::spawn(carry_answers(far_port, there));
+        let (_answers, mut to) = here.into_split();
+        let mut frame = Vec::new();
+        push_frame(&mut frame, 1, &vec![0_u8; 4 * 1024 * 1024]).unwrap();
+        let sent = Arc::new(Mutex::new(0));
+        let counted = sent.clone();
+        tokio::spawn(async move {
+            while to.write_all(&frame).await.is_ok() {
+                *counted.lock() += 1;
+            }
+        });
+        let frames_max = u64::from(UNDER_WAY_MAX) / (4 * 1024 * 1024);
+        let mut held = Vec::new();
+        // The last that there is room for, and one that is read and has none.
+        while *sent.lock() < frames_max {
+            tokio::select! {
+                Some(question) = far_inbox.next() => held.push(question),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(*sent.lock() <= frames_max + 1, "{}", sent.lock());
+        // With answers it goes on.
+        for (_, reply) in held {
+            reply.send(1);
+        }
+        while *sent.lock() < frames_max * 2 {
+            let (_, reply) = far_inbox.next().await.unwrap();
+            reply.send(1);
         }
     }
 

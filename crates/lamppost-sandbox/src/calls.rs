@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
 
 use crate::{SandboxError, Sockets};
 
@@ -91,6 +94,10 @@ const SOCKETS: &[libc::c_long] =
 /// What makes a socket that others connect to.
 const LISTENING: &[libc::c_long] = &[libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4];
 
+/// What sockets to other hosts are, and what finding those by name takes (netlink(7): which addresses this
+/// machine has). Programs of this machine, such as our own control socket, are no other hosts.
+const ELSEWHERE: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
 /// Restricts this thread and all that it will start; tells whether that holds. Another filter may refuse
 /// it, such as that of a unit which does not know that programs can filter themselves.
 pub(crate) fn restrict(sockets: Sockets, missing: &mut Vec<String>) -> Result<bool, SandboxError> {
@@ -100,8 +107,15 @@ pub(crate) fn restrict(sockets: Sockets, missing: &mut Vec<String>) -> Result<bo
         Sockets::All => &[],
     };
     let refused = NEVER.iter().chain(more).flat_map(|&call| names(call));
-    let program = compile(refused.map(|call| (call, Vec::new())).collect())
-        .map_err(|error| SandboxError::refused("make a filter of system calls")(error.into()))?;
+    let mut refused: BTreeMap<_, _> = refused.map(|call| (call, Vec::new())).collect();
+    let failed =
+        |error: BackendError| SandboxError::refused("make a filter of system calls")(error.into());
+    if sockets == Sockets::Connect {
+        for call in names(libc::SYS_socket) {
+            refused.insert(call, vec![other_than_elsewhere().map_err(failed)?]);
+        }
+    }
+    let program = compile(refused).map_err(failed)?;
     match seccompiler::apply_filter(&program) {
         Ok(()) => Ok(true),
         Err(seccompiler::Error::Seccomp(error))
@@ -136,9 +150,16 @@ fn names(call: libc::c_long) -> Vec<libc::c_long> {
     vec![call]
 }
 
-fn compile(
-    refused: BTreeMap<i64, Vec<seccompiler::SeccompRule>>,
-) -> Result<BpfProgram, seccompiler::BackendError> {
+/// A socket of any family but those.
+fn other_than_elsewhere() -> Result<SeccompRule, BackendError> {
+    let is_other = |family: libc::c_int| {
+        let family = u64::from(family.unsigned_abs());
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+    };
+    SeccompRule::new(ELSEWHERE.into_iter().map(is_other).collect::<Result<_, _>>()?)
+}
+
+fn compile(refused: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, BackendError> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     SeccompFilter::new(refused, SeccompAction::Allow, refuse, architecture)?.try_into()

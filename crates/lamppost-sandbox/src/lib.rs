@@ -32,7 +32,7 @@ pub enum Sockets {
     /// None: it has all that it needs.
     #[default]
     None,
-    /// It connects to other hosts, and listens nowhere.
+    /// It connects to other hosts, not to programs of this one, and listens nowhere.
     Connect,
     /// Any.
     All,

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
+use rustix::net::{AddressFamily, SocketType};
+
 use super::*;
 
 /// Runs something in a thread that may do only so much.
@@ -100,6 +102,15 @@ fn who_connects_does_not_listen() {
     inside(&Power { sockets: Sockets::Connect, ..Power::default() }, |_| {
         TcpStream::connect(address).unwrap();
         assert!(is_denied(bind("127.0.0.1:0")));
+        // Programs of this machine, and packets that the kernel did not make.
+        for denied in [
+            is_denied(std::os::unix::net::UnixStream::connect("/run/nobody")),
+            is_denied(std::os::unix::net::UnixDatagram::unbound()),
+            rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None)
+                .is_err_and(|error| error == rustix::io::Errno::PERM),
+        ] {
+            assert!(denied);
+        }
     });
     inside(&Power { sockets: Sockets::All, ..Power::default() }, |_| {
         let other = bind("127.0.0.1:0").unwrap();

@@ -14,8 +14,10 @@ fn status(server: &Server) -> serde_json::Value {
     serde_json::from_str(&server.must(&["status", "--json"])).unwrap()
 }
 
+/// Nothing while the roles begin.
 fn pid_of(server: &Server, name: &str) -> Option<u64> {
-    let status = status(server);
+    let output = server.command(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
     let roles = status["host"]["roles"].as_array().unwrap().clone();
     roles.iter().find(|role| role["name"] == name)?["pid"].as_u64()
 }

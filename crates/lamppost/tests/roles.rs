@@ -80,7 +80,8 @@ fn a_role_can_do_its_work_and_nothing_else() {
         let mut expected = BTreeSet::new();
         // Seccomp alone decides on these, whatever the kernel.
         if role == "delivery" {
-            expected.extend(["connect by TCP", "send by UDP", "connect to the control socket"]);
+            // And not to the control socket, which would do whatever an administrator may.
+            expected.extend(["connect by TCP", "send by UDP"]);
         }
         if landlock.is_none() {
             println!("NOT TESTED: this kernel has no Landlock, so files are not restricted");

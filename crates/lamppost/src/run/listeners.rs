@@ -171,6 +171,13 @@ fn problem(error: &BindError, opened: &Opened, key: &str) -> Problem {
         BindCause::Taken { .. } if opened.file.is_none() => {
             "stop what holds it: the addresses of the demo are fixed".to_owned()
         }
+        BindCause::Taken { holder }
+            if holder.ends_with(&format!("(pid {})", std::process::id())) =>
+        {
+            "one of its own that covers it, or that it covers, is listened on now: restart the \
+             program to change from one to the other"
+                .to_owned()
+        }
         BindCause::Taken { .. } => "stop what holds it, or name another address".to_owned(),
         BindCause::NotPermitted => format!(
             "begin it as root or with the capability CAP_NET_BIND_SERVICE (`AmbientCapabilities=` \

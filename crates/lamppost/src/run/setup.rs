@@ -136,7 +136,8 @@ fn settled(begun: Config, new: &Config) -> Config {
     settled.mail.postmaster.clone_from(&new.mail.postmaster);
     settled.mail.relay_to.clone_from(&new.mail.relay_to);
     settled.mail.relay = new.mail.relay.clone();
-    settled.mail.sendmail.trusted_users.clone_from(&new.mail.sendmail.trusted_users);
+    // Where it listens is the front's matter, which has begun with it; whose mail it is is policy's.
+    settled.mail.sendmail = new.mail.sendmail.clone();
     settled
 }
 

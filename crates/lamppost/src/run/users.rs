@@ -1,10 +1,13 @@
 //! Whom the roles become when root starts the program.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::path::Path;
 
 use lamppost_config::Config;
 use lamppost_sandbox::User;
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::role::{Role, folders};
@@ -59,7 +62,7 @@ impl Users {
                 let Some(user) = self.of(role) else { continue };
                 for folder in folders(role, config, state) {
                     if folder.starts_with(state) && folder != state {
-                        give(folder, user)?;
+                        give(&folder, user)?;
                     }
                 }
             }
@@ -78,18 +81,87 @@ pub(super) fn user_name(role: Role) -> String {
 }
 
 /// Gives a folder and all that is in it to a user.
-fn give(folder: PathBuf, User { uid, gid }: User) -> std::io::Result<()> {
-    let mut waiting = vec![folder];
-    while let Some(path) = waiting.pop() {
-        let found = path.symlink_metadata()?;
-        if (found.uid(), found.gid()) != (uid, gid) {
-            lchown(&path, Some(uid), Some(gid))?;
+///
+/// Roles may be at work in it, and one that was taken over could put a link in the place of a folder between
+/// two looks at it: nothing is followed, and all is named from the folder that was opened.
+fn give(folder: &Path, user: User) -> std::io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match rustix::fs::open(folder, flags, Mode::empty()) {
+        Ok(opened) => opened,
+        // A link to another disk, which is the administrator's matter.
+        Err(Errno::LOOP | Errno::NOTDIR) => return lchown(folder, Some(user.uid), Some(user.gid)),
+        Err(error) => return Err(error.into()),
+    };
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    rustix::fs::fchown(&opened, Some(uid), Some(gid))?;
+    give_within(opened.as_fd(), user)
+}
+
+fn give_within(folder: BorrowedFd<'_>, user: User) -> std::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
         }
-        if found.is_dir() {
-            for entry in std::fs::read_dir(&path)? {
-                waiting.push(entry?.path());
+        let found = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // A role has done with it.
+            Err(Errno::NOENT) => continue,
+            found => found?,
+        };
+        if (found.st_uid, found.st_gid) != (user.uid, user.gid) {
+            let given = chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            given.or_else(gone)?;
+        }
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+                Ok(within) => give_within(within.as_fd(), user)?,
+                Err(error) => gone(error)?,
             }
         }
     }
     Ok(())
+}
+
+/// What is not there any more needs no owner.
+fn gone(error: Errno) -> Result<(), Errno> {
+    if error == Errno::NOENT { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn all_in_a_folder_is_given_and_nothing_that_a_link_leads_to() {
+        if !rustix::process::geteuid().is_root() {
+            println!("NOT TESTED: only root gives files away");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("given/deep/er")).unwrap();
+        std::fs::create_dir(path("others")).unwrap();
+        for name in ["given/deep/er/file", "others/file"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        symlink(path("others"), path("given/link")).unwrap();
+        for name in ["given", "given/link"] {
+            give(&path(name), User { uid: 12_345, gid: 12_346 }).unwrap();
+        }
+        let owner = |name: &str| {
+            let found = path(name).symlink_metadata().unwrap();
+            (found.uid(), found.gid())
+        };
+        for name in ["given", "given/deep", "given/deep/er", "given/deep/er/file", "given/link"] {
+            assert_eq!(owner(name), (12_345, 12_346), "{name}");
+        }
+        for name in ["others", "others/file"] {
+            assert_eq!(owner(name), (0, 0), "{name}");
+        }
+    }
 }

@@ -331,7 +331,11 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        // A command that refuses what it was asked ends without reading it.
+        let written = child.stdin.take().unwrap().write_all(input.as_bytes());
+        if let Err(error) = written {
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+        }
         child.wait_with_output().unwrap()
     }
 
@@ -437,7 +441,7 @@ fn is_gone(pid: u32) -> bool {
 }
 
 /// Whether every thread of a process has come to a halt.
-fn is_stopped(pid: u32) -> bool {
+pub(crate) fn is_stopped(pid: u32) -> bool {
     let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.all(|task| {
         let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();

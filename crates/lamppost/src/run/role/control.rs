@@ -162,10 +162,12 @@ impl Program {
         };
         for (role, answer) in self.ask_all(|| Inspect::Condition).await {
             let Inspected::Condition(condition) = answer else { continue };
-            status.sessions += condition.sessions;
+            // What another process tells is no reason to fail.
+            status.sessions = status.sessions.saturating_add(condition.sessions);
             status.relay = status.relay.or(condition.relay);
-            status.blocked.addresses += condition.blocked.addresses;
-            status.blocked.accounts += condition.blocked.accounts;
+            let Blocked { addresses, accounts } = condition.blocked;
+            status.blocked.addresses = status.blocked.addresses.saturating_add(addresses);
+            status.blocked.accounts = status.blocked.accounts.saturating_add(accounts);
             status.health.extend(condition.health);
             let name = role.name().into();
             status.roles.push(RoleStatus { name, pid: condition.pid, force: condition.force });

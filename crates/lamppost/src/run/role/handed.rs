@@ -30,6 +30,10 @@ pub(super) fn receive(
             match receive_descriptor(&from) {
                 Ok(None) => return,
                 Ok(Some((what, descriptor))) => take(what, descriptor),
+                // One that found no room here is lost, and those that come later may find some.
+                Err(reason) if reason.kind() == io::ErrorKind::InvalidData => {
+                    error!(%reason, "a descriptor could not be received");
+                }
                 Err(reason) => {
                     error!(%reason, "no further descriptors can be received");
                     return;

@@ -117,7 +117,7 @@ mod tests {
         for Row { role, reads, writes, sockets } in TABLE {
             let sockets = match sockets {
                 Sockets::None => "none",
-                Sockets::Connect => "to connect to others",
+                Sockets::Connect => "to connect to other hosts",
                 Sockets::All => "any",
             };
             let (name, reads, writes) = (role.name(), words(reads), words(writes));

@@ -1,19 +1,22 @@
 //! All roles, or the whole program, begun anew while the sockets stay: whoever connects meanwhile waits in
 //! them, and nobody is refused.
 
-use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use lamppost_net::give;
+use lamppost_net::link::link;
 use rustix::thread::CapabilitySet;
-use tracing::{debug, error, info};
+use tracing::{debug, info};
 
 use super::group::Group;
-use super::{PAUSE_FIRST, Signals, Supervisor, Work, make_folders};
+use super::sockets::control_socket;
+use super::{PAUSE_FIRST, Signals, Supervisor, Work, make_folders, stopped};
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners::Bound;
@@ -34,6 +37,8 @@ pub(super) struct Next {
     pub(super) mail: Vec<Bound>,
     pub(super) metrics: Vec<TcpListener>,
     pub(super) local: Option<Local>,
+    /// The control socket, where it is another.
+    pub(super) control: Option<UnixListener>,
 }
 
 /// Has the program that takes the place of this one bind ports below 1024 as this one may.
@@ -46,6 +51,17 @@ fn keep_ports() {
     }
 }
 
+/// Where a control socket is made.
+fn other_control(old: &Opened, new: &Opened) -> Result<Option<UnixListener>, Failure> {
+    if new.control_socket == old.control_socket {
+        return Ok(None);
+    }
+    let socket = control_socket(new)?;
+    state_files::hand_over(&new.state, &new.control_socket)
+        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
+    Ok(Some(socket))
+}
+
 impl Supervisor {
     /// Ends all roles, when their sessions have ended or `stop-grace` is over, and begins them as `next`
     /// says; when they cannot begin so, as they were.
@@ -55,30 +71,46 @@ impl Supervisor {
         signals: &mut Signals,
         next: Next,
     ) -> Result<(), Failure> {
-        next.opened.make_state()?;
-        state_files::gather_databases(&next.opened.state)?;
-        make_folders(&next.opened)?;
-        next.setup.users.own(&next.opened.config, &next.opened.state)?;
-        self.end_sessions(&mut work.group).await;
+        let next = match self.prepare(next) {
+            Ok(next) => next,
+            Err((failure, local)) => {
+                self.forgo(local);
+                return Err(failure);
+            }
+        };
+        // As long as there cannot be other processes, those that there are work on.
+        let control = next.control.as_ref().unwrap_or(&self.control);
+        let waiting = match Work::waiting(&next.setup, control, &next.metrics) {
+            Ok(waiting) => waiting,
+            Err(failure) => {
+                self.leave(next);
+                return Err(failure);
+            }
+        };
+        self.end_sessions(&mut work.group, signals).await;
+        if self.is_to_stop {
+            waiting.group.finish(Duration::ZERO).await;
+            self.leave(next);
+            return Err(stopped());
+        }
         // Whoever asked for this waits for the answer by this process.
         work.group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
         let mut old = std::mem::take(&mut work.group);
         let asked = std::mem::take(&mut old.retired);
         old.finish(self.config().server.stop_grace).await;
         let before = self.put(next);
-        let begun = match self.start().await {
+        let begun = match self.begin(waiting, signals).await {
             Ok(begun) => {
-                *work = begun;
-                Local::remove(before.local, self.local.as_ref());
+                self.take_over(work, begun);
+                self.leave(before);
                 Ok(())
             }
             Err(failure) => {
                 let tried = self.put(before);
-                Local::remove(tried.local, self.local.as_ref());
+                self.leave(tried);
                 let mut pause = PAUSE_FIRST;
-                // Nothing when the program is to stop: then nothing more is to be done.
                 if let Some(again) = self.again(signals, &mut pause).await {
-                    *work = again;
+                    self.take_over(work, again);
                 }
                 Err(failure)
             }
@@ -88,11 +120,57 @@ impl Supervisor {
         begun
     }
 
-    /// Has no connection taken until those that there are have ended by themselves, or `stop-grace` is over.
-    async fn end_sessions(&self, group: &mut Group) {
+    /// Makes what other roles would need, while those that there are work on.
+    fn prepare(&self, next: Next) -> Result<Next, (Failure, Option<Local>)> {
+        let made = || {
+            next.opened.make_state()?;
+            state_files::gather_databases(&next.opened.state)?;
+            make_folders(&next.opened)?;
+            next.setup.users.own(&next.opened.config, &next.opened.state)?;
+            other_control(&self.opened, &next.opened)
+        };
+        match made() {
+            Ok(control) => Ok(Next { control, ..next }),
+            Err(failure) => Err((failure, next.local)),
+        }
+    }
+
+    /// Takes away the socket of local users that is not to be any more, or not after all.
+    pub(super) fn forgo(&self, local: Option<Local>) {
+        Local::remove(local, self.local.as_ref());
+        // Whoever may connect to ours is whom our configuration names.
+        drop(Local::again(self.local.as_ref(), &self.opened));
+    }
+
+    /// Takes away what another configuration left to be seen.
+    fn leave(&self, other: Next) {
+        self.forgo(other.local);
+        if other.opened.control_socket != self.opened.control_socket {
+            drop(std::fs::remove_file(other.opened.control_socket));
+        }
+    }
+
+    /// Has no connection taken until those that there are have ended by themselves, `stop-grace` is over, or
+    /// the program is told to stop.
+    async fn end_sessions(&mut self, group: &mut Group, signals: &mut Signals) {
         let grace = self.config().server.stop_grace;
+        group.hurry(Role::Front, grace, LAST_WORDS).await;
         group.retire(Role::Front, grace, LAST_WORDS).await;
-        group.await_retired(grace + LAST_WORDS * 2).await;
+        self.await_retired((group, Role::Front), signals, grace + LAST_WORDS * 2).await;
+    }
+
+    /// Waits until all that have retired from a role have ended, so long at most, or until the program is to
+    /// stop.
+    async fn await_retired(
+        &mut self,
+        (group, role): (&mut Group, Role),
+        signals: &mut Signals,
+        patience: Duration,
+    ) {
+        tokio::select! {
+            () = group.await_retired(role, patience) => {}
+            () = signals.stop() => self.is_to_stop = true,
+        }
     }
 
     /// Takes another configuration and its sockets; returns those before.
@@ -103,52 +181,43 @@ impl Supervisor {
             mail: std::mem::replace(&mut self.mail, next.mail),
             metrics: std::mem::replace(&mut self.metrics, next.metrics),
             local: std::mem::replace(&mut self.local, next.local),
+            control: next.control.map(|socket| std::mem::replace(&mut self.control, socket)),
         }
     }
 
-    /// Whether the program's file could take the place of what runs; tells what it says of itself.
-    pub(super) fn try_successor(&self) -> Result<String, String> {
-        let run = |arguments: &[&OsStr]| {
-            let output = Command::new(&self.program).args(arguments).output();
-            let output = output.map_err(|error| {
-                format!("error: {} cannot be run: {error}", self.program.display())
-            })?;
-            let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-            if output.status.success() {
-                return Ok(told(&output.stdout));
-            }
-            Err(format!(
-                "error: {} cannot begin:\n{}",
-                self.program.display(),
-                told(&output.stderr)
-            ))
-        };
-        let version = run(&["--version".as_ref()])?;
-        if let Some(file) = &self.opened.file {
-            run(&["--config".as_ref(), file.as_ref(), "check".as_ref()])?;
-        }
-        Ok(format!("{version} takes over."))
-    }
-
-    /// Becomes the program's file as it is now, with the same sockets. Returns when that cannot be.
-    pub(super) async fn become_successor(&mut self, work: Work) -> Failure {
+    /// Becomes the program's file as it is now, with the same sockets. Returns when that cannot be, with the
+    /// reason, or when the program is to stop.
+    pub(super) async fn become_successor(
+        &mut self,
+        work: &mut Work,
+        signals: &mut Signals,
+    ) -> Option<Failure> {
         info!(program = %self.program.display(), "the program is begun anew");
-        let Work { mut group, wishes } = work;
+        let group = &mut work.group;
         // Nobody may wait for what is not answered any more.
-        drop(wishes);
-        self.end_sessions(&mut group).await;
+        work.wishes = link().1;
+        self.waiting.clear();
+        // Mail goes on while requests end: somebody may have connected who asks for nothing.
         group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
-        group.await_retired(REQUESTS_GO_ON + LAST_WORDS).await;
-        group.finish(self.config().server.stop_grace).await;
+        self.await_retired((group, Role::Control), signals, REQUESTS_GO_ON + LAST_WORDS).await;
+        if !self.is_to_stop {
+            self.end_sessions(group, signals).await;
+        }
+        if self.is_to_stop {
+            return None;
+        }
+        std::mem::take(group).finish(self.config().server.stop_grace).await;
+        if signals.stop().now_or_never().is_some() {
+            return None;
+        }
         keep_ports();
+        // Its last lines would be lost with this program.
+        self.log = None;
         let mut command = Command::new(&self.program);
         command.args(std::env::args_os().skip(1));
-        let failed =
-            |error: &_| Failure::at(Code::System, "the program cannot be begun anew", error);
         let given = self.sockets().and_then(|sockets| give(&mut command, sockets));
         let error = given.map_or_else(|error| error, |()| command.exec());
-        error!(reason = %error, "the program cannot be begun anew");
-        failed(&error)
+        Some(Failure::at(Code::System, "the program cannot be begun anew", &error))
     }
 
     /// All sockets that listen, by name.

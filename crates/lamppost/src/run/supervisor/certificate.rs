@@ -11,7 +11,7 @@ use crate::run::setup::Setup;
 
 impl Supervisor {
     /// Reads the certificate again when its files changed.
-    pub(super) async fn look_at_certificate(&mut self, group: &Group) {
+    pub(super) async fn look_at_certificate(&mut self, group: &mut Group) {
         let Some(watch) = &mut self.certificate else { return };
         let found = watch.changed();
         let done = match found {

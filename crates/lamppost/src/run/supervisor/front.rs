@@ -7,9 +7,10 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lamppost_net::link::Port;
+use tokio::time::timeout;
 use tracing::warn;
 
-use super::group::{Gifts, Group, asking, done, memory, spawn};
+use super::group::{ANSWERS_WITHIN, Gifts, Group, asking, done, memory, silent, spawn};
 use crate::exit::{Code, Failure};
 use crate::run::listeners::Bound;
 use crate::run::local::{self, Local};
@@ -39,10 +40,15 @@ impl Group {
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::at(Code::System, "cannot start a front", &error);
         let mut candidate = self.candidate(setup).map_err(failed)?;
-        let mut began = done(Role::Front, candidate.orders.ask(Order::Begin).await);
-        if is_paused && began.is_ok() {
-            began = done(Role::Front, candidate.orders.ask(Order::Pause(true)).await);
-        }
+        let asked = async {
+            done(Role::Front, candidate.orders.ask(Order::Begin).await)?;
+            if is_paused {
+                done(Role::Front, candidate.orders.ask(Order::Pause(true)).await)?;
+            }
+            Ok(())
+        };
+        let began = timeout(ANSWERS_WITHIN, asked).await;
+        let began = began.unwrap_or_else(|_| Err(silent(Role::Front)));
         if let Err(failure) = began {
             drop(candidate.child.kill());
             drop(candidate.child.wait());
@@ -50,6 +56,7 @@ impl Group {
         }
         let Candidate { child, orders, handed } = candidate;
         self.retire(Role::Front, SESSIONS_GO_ON, grace).await;
+        self.bound_fronts(grace);
         self.handed.insert(Role::Front, handed);
         for (place, bound) in (0..).zip(mail) {
             if let Some(socket) = &bound.socket

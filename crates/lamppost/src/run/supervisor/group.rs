@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
@@ -36,6 +36,9 @@ const HANDED: [Role; 4] = [Role::Front, Role::Policy, Role::Queue, Role::Control
 
 /// How long a role that was told to end may take.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a role may take to answer an order that is no work. One that hangs, as in a file system that is
+/// gone, must not make the supervisor hang.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// All roles at work.
 #[derive(Default)]
@@ -50,6 +53,7 @@ pub(super) struct Group {
 
 /// A process that finishes what it has while another takes what is new.
 pub(super) struct Retired {
+    role: Role,
     pub(super) child: Child,
     pub(super) orders: Port<Order, Report>,
 }
@@ -119,17 +123,26 @@ impl Group {
 
     /// Orders all roles to begin; tells the first that cannot.
     pub(super) async fn begin(&self) -> Result<(), Failure> {
-        self.order_all(|_| Order::Begin).await
+        // A long queue takes as long to read as it takes.
+        self.order_all(|_| Order::Begin, Duration::MAX).await
     }
 
-    /// Gives each role an order and waits for all; tells the first failure.
-    pub(super) async fn order_all(&self, order: impl Fn(Role) -> Order) -> Result<(), Failure> {
+    /// Gives each role an order and waits for all, for each no longer than `patience`; tells the first
+    /// failure.
+    pub(super) async fn order_all(
+        &self,
+        order: impl Fn(Role) -> Order,
+        patience: Duration,
+    ) -> Result<(), Failure> {
         let asked = Role::ALL.into_iter().filter_map(|role| {
             let (port, order) = (self.orders.get(&role)?, order(role));
-            Some(async move { (role, port.ask(order).await) })
+            Some(async move { (role, timeout(patience, port.ask(order)).await) })
         });
         for (role, answer) in join_all(asked).await {
-            done(role, answer)?;
+            match answer {
+                Ok(answer) => done(role, answer)?,
+                Err(_) => return Err(silent(role)),
+            }
         }
         Ok(())
     }
@@ -137,8 +150,18 @@ impl Group {
     /// Gives one role an order and waits for it.
     pub(super) async fn order(&self, role: Role, order: Order) -> Result<(), Failure> {
         match self.orders.get(&role) {
-            Some(port) => done(role, port.ask(order).await),
+            Some(port) => match timeout(ANSWERS_WITHIN, port.ask(order)).await {
+                Ok(answer) => done(role, answer),
+                Err(_) => Err(silent(role)),
+            },
             None => done(role, Err(Gone)),
+        }
+    }
+
+    /// Kills all roles but those that have retired. They are started again when that is seen.
+    pub(super) fn kill(&mut self) {
+        for (_, child) in &mut self.children {
+            drop(child.kill());
         }
     }
 
@@ -156,8 +179,15 @@ impl Group {
 
     /// A role whose process has ended by itself, and how.
     pub(super) fn ended(&mut self) -> Option<(Role, ExitStatus)> {
-        // The end of one that has retired is what it was to come to.
-        self.retired.retain_mut(|one| matches!(one.child.try_wait(), Ok(None)));
+        // The end of one that has retired is what it was to come to, if it was no other.
+        self.retired.retain_mut(|one| {
+            let Ok(Some(status)) = one.child.try_wait() else { return true };
+            if !status.success() {
+                let (role, reason) = (one.role.name(), told(status));
+                error!(role, reason, "a role that finished what it had ended before");
+            }
+            false
+        });
         self.children.iter_mut().find_map(|(role, child)| Some((*role, child.try_wait().ok()??)))
     }
 
@@ -165,27 +195,58 @@ impl Group {
     pub(super) async fn retire(&mut self, role: Role, patience: Duration, grace: Duration) {
         let place = self.children.iter().position(|(known, _)| *known == role);
         let (Some(place), Some(orders)) = (place, self.orders.remove(&role)) else { return };
-        let (_, child) = self.children.swap_remove(place);
+        let (_, mut child) = self.children.swap_remove(place);
         // One that had nothing to finish may end before its answer is here.
-        drop(orders.ask(Order::Retire { patience, grace }).await);
-        self.retired.push(Retired { child, orders });
+        let retire = orders.ask(Order::Retire { patience, grace });
+        if timeout(ANSWERS_WITHIN, retire).await.is_err() {
+            warn!(role = role.name(), "a role that does not answer is killed");
+            // It would take what another is to have.
+            drop(child.kill());
+        }
+        self.retired.push(Retired { role, child, orders });
+    }
+
+    /// Has the oldest of many fronts that have retired finish: each costs memory as long as somebody stays.
+    pub(super) fn bound_fronts(&self, grace: Duration) {
+        /// Fronts that may have sessions beside the present one.
+        const FRONTS_MAX: usize = 32;
+        let fronts: Vec<_> = self.retired.iter().filter(|one| one.role == Role::Front).collect();
+        for one in &fronts[..fronts.len().saturating_sub(FRONTS_MAX)] {
+            let orders = one.orders.clone();
+            tokio::spawn(async move { drop(orders.ask(Order::Finish(grace)).await) });
+        }
+    }
+
+    /// Has those that have retired from a role before be no slower than one that retires now.
+    pub(super) async fn hurry(&self, role: Role, patience: Duration, grace: Duration) {
+        let asked =
+            self.retired.iter().filter(|one| one.role == role).map(|one| {
+                timeout(ANSWERS_WITHIN, one.orders.ask(Order::Retire { patience, grace }))
+            });
+        drop(join_all(asked).await);
     }
 
     /// Tells the service manager that all is well, if all roles answer.
     pub(super) async fn tell_watchdog(&self) {
-        match timeout(LAST_WORDS, self.order_all(|_| Order::Answer)).await {
-            Ok(Ok(())) => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
-            Ok(Err(failure)) => error!(reason = failure.text(), "a role does not answer"),
-            Err(_) => error!(seconds = LAST_WORDS.as_secs(), "a role does not answer"),
+        match self.order_all(|_| Order::Answer, LAST_WORDS).await {
+            Ok(()) => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+            Err(failure) => error!(reason = failure.text(), "not all roles answer"),
         }
     }
 
-    /// Waits until all processes that have retired have ended, at most so long.
-    pub(super) async fn await_retired(&mut self, patience: Duration) {
-        let begun = std::time::Instant::now();
-        let is_alive = |one: &mut Retired| matches!(one.child.try_wait(), Ok(None));
+    /// Waits until all processes that have retired from a role have ended, at most so long.
+    pub(super) async fn await_retired(&mut self, role: Role, patience: Duration) {
+        /// How often the service manager hears of a wait that may be longer than its patience.
+        const TOLD_EVERY: Duration = Duration::from_secs(10);
+        let (begun, mut told) = (Instant::now(), Instant::now());
+        let is_alive =
+            |one: &mut Retired| one.role == role && matches!(one.child.try_wait(), Ok(None));
         while self.retired.iter_mut().any(is_alive) && begun.elapsed() < patience {
             tokio::time::sleep(Duration::from_millis(5)).await;
+            if told.elapsed() > TOLD_EVERY {
+                told = Instant::now();
+                drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+            }
         }
     }
 
@@ -202,11 +263,11 @@ impl Group {
         self.orders.clear();
         self.handed.clear();
         let mut children = self.children;
-        for Retired { child, orders } in self.retired {
+        for Retired { role, child, orders } in self.retired {
             drop(orders);
-            children.push((Role::Front, child));
+            children.push((role, child));
         }
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         for (_, child) in &mut children {
             while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < LAST_WORDS {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -237,11 +298,17 @@ pub(super) fn done(role: Role, answer: Result<Report, Gone>) -> Result<(), Failu
     }
 }
 
+/// What the silence of a role means.
+pub(super) fn silent(role: Role) -> Failure {
+    let what = format!("the role `{}` does not answer", role.name());
+    Failure::new(Code::Unavailable, what).cure("`lamppost status` and the log may tell why")
+}
+
 /// Ends a process that did not end by itself, as one that waits for a dead network file system; what even
 /// then goes on is left to the system.
 async fn end(child: &mut Child) {
     drop(child.kill());
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while matches!(child.try_wait(), Ok(None)) {
         if begun.elapsed() > LAST_WORDS {
             warn!(pid = child.id(), "a role that was killed does not end");

@@ -8,28 +8,30 @@ mod front;
 mod group;
 mod pause;
 mod reload;
+mod signals;
 mod sockets;
+mod status;
 mod store;
+mod successor;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::{Blocked, HostStatus, Part};
+use lamppost_console::Part;
 use lamppost_net::PemWatch;
-use lamppost_net::link::Inbox;
-use lamppost_telemetry::{Health, OutcomesTo, State};
-use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use lamppost_net::link::{Inbox, Reply};
+use lamppost_telemetry::{Guard, Health, OutcomesTo};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::signals::Signals;
 use self::sockets::control_socket;
 use self::store::Store;
 use super::listeners::{self, Bound, Held};
@@ -75,6 +77,12 @@ struct Supervisor {
     store: Store,
     /// What an administrator has paused.
     paused: BTreeSet<Part>,
+    /// Where lines go; nowhere when the program becomes another.
+    log: Option<Guard>,
+    /// Whether the program was told to stop while it was at something else.
+    is_to_stop: bool,
+    /// What was wished for in the meantime.
+    waiting: VecDeque<(Wish, Reply<Granted>)>,
 }
 
 /// The roles at work, and what they want.
@@ -87,7 +95,7 @@ struct Work {
 enum Event {
     Stop,
     Reload,
-    Wish(Wish, lamppost_net::link::Reply<Granted>),
+    Wish(Wish, Reply<Granted>),
     Child,
     LookAtCertificate,
     LookAtRoles,
@@ -129,7 +137,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     let program =
         program.map_err(|error| Failure::at(Code::System, "cannot find the program", &error))?;
     // Taken before anything begins, so that no early signal is missed.
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     let mut held = Held::take().map_err(|error| Failure::of(Code::Usage, &error))?;
     let (mail, metrics) = listeners::bind(&opened, &held.tcp())?;
     let log = start_log(&opened.config, lines_to(&opened.config)?, OutcomesTo::Nobody)?;
@@ -150,10 +158,16 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     state_files::hand_over(&opened.state, &opened.control_socket)
         .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
-    rustix::thread::set_no_new_privs(true)
+    // Nor is what it knows: who got into a role of the same user must not find it in its memory.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| rustix::thread::set_no_new_privs(true))
         .and_then(|()| rustix::thread::clear_ambient_capability_set())
         .map_err(|error| Failure::at(Code::System, "cannot keep capabilities back", &error))?;
-    let mut supervisor = Supervisor {
+    let welcome = match opened.file {
+        None => demo::welcome(password.as_ref(), &opened),
+        Some(_) => String::new(),
+    };
+    let supervisor = Supervisor {
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
         begun_with: setup.clone(),
@@ -170,24 +184,12 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         program,
         store: Store::of(&held.tcp()),
         paused: BTreeSet::new(),
+        log: Some(log),
+        is_to_stop: false,
+        waiting: VecDeque::new(),
         opened,
     };
-    let mut work = supervisor.start().await?;
-    supervisor.warn_of_certificate();
-    let welcome = match supervisor.opened.file {
-        None => demo::welcome(password.as_ref(), &supervisor.opened),
-        Some(_) => String::new(),
-    };
-    out::print(&format!("{}{welcome}\nLamppost is ready.\n", supervisor.banner()))?;
-    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-    let is_to_upgrade = supervisor.rule(&mut signals, &mut work).await;
-    if is_to_upgrade {
-        let failure = supervisor.become_successor(work).await;
-        drop(log);
-        return Err(failure);
-    }
-    supervisor.end(work.group).await;
-    Ok(())
+    Box::pin(supervisor.live(signals, &welcome)).await
 }
 
 async fn next(
@@ -237,6 +239,26 @@ fn make_folders(opened: &Opened) -> Result<(), Failure> {
 }
 
 impl Supervisor {
+    /// Starts the roles, tells that they work, and rules until the end.
+    async fn live(mut self, mut signals: Signals, welcome: &str) -> Result<(), Failure> {
+        let started = self.start(&mut signals).await;
+        if self.is_to_stop {
+            self.end(Group::default()).await;
+            return Ok(());
+        }
+        let mut work = started?;
+        self.warn_of_certificate();
+        out::print(&format!("{}{welcome}\nLamppost is ready.\n", self.banner()))?;
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+        let is_to_upgrade = self.rule(&mut signals, &mut work).await;
+        if is_to_upgrade && let Some(failure) = self.become_successor(&mut work, &mut signals).await
+        {
+            return Err(failure);
+        }
+        self.end(work.group).await;
+        Ok(())
+    }
+
     /// Does what is asked for, and starts roles again that ended, until the program is to stop. Tells
     /// whether another is to take its place.
     async fn rule(&mut self, signals: &mut Signals, work: &mut Work) -> bool {
@@ -249,7 +271,14 @@ impl Supervisor {
             watchdog: sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2)),
         };
         loop {
-            match next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await {
+            if self.is_to_stop {
+                return false;
+            }
+            let event = match self.waiting.pop_front() {
+                Some((wish, reply)) => Event::Wish(wish, reply),
+                None => next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await,
+            };
+            match event {
                 Event::Stop => return false,
                 Event::Reload => drop(self.reload(work, signals).await),
                 Event::Wish(Wish::Reload, reply) => {
@@ -261,7 +290,7 @@ impl Supervisor {
                 }
                 Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
                 Event::Wish(Wish::Upgrade, reply) => {
-                    let successor = self.try_successor();
+                    let successor = self.try_successor().await;
                     let is_good = successor.is_ok();
                     reply.send(Granted::Done(successor));
                     if is_good {
@@ -269,7 +298,7 @@ impl Supervisor {
                     }
                 }
                 Event::LookAtCertificate => {
-                    self.look_at_certificate(&work.group).await;
+                    self.look_at_certificate(&mut work.group).await;
                     looks.certificate = Moment::now() + self.config().tls.reload_check;
                 }
                 Event::LookAtRoles => work.group.tell_watchdog().await,
@@ -283,9 +312,10 @@ impl Supervisor {
                     error!(role = role.name(), reason, "a role ended; all are started again");
                     self.restarts += 1;
                     std::mem::take(&mut work.group).finish(Duration::ZERO).await;
-                    let Some(again) = self.again(signals, &mut pause).await else { return false };
-                    *work = again;
-                    began = Instant::now();
+                    if let Some(again) = self.again(signals, &mut pause).await {
+                        *work = again;
+                        began = Instant::now();
+                    }
                 }
             }
         }
@@ -307,18 +337,23 @@ impl Supervisor {
         }
     }
 
-    /// Starts all roles and waits until they work.
-    async fn start(&mut self) -> Result<Work, Failure> {
-        let failed = |error: &dyn std::error::Error| {
-            Failure::at(Code::System, "cannot start the roles", error)
+    /// Starts all roles and waits until they work, or the program is told to stop.
+    async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
+        let waiting = Work::waiting(&self.setup, &self.control, &self.metrics)?;
+        self.begin(waiting, signals).await
+    }
+
+    /// Has roles begin that wait for it.
+    async fn begin(&mut self, waiting: Work, signals: &mut Signals) -> Result<Work, Failure> {
+        let Work { group, wishes } = waiting;
+        let begun = tokio::select! {
+            begun = group.begin() => begun,
+            () = signals.stop() => {
+                self.is_to_stop = true;
+                Err(stopped())
+            }
         };
-        let again = |error: std::io::Error| failed(&error);
-        let control: OwnedFd = self.control.try_clone().map_err(again)?.into();
-        let metrics = self.metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
-        let metrics = metrics.collect::<std::io::Result<_>>().map_err(again)?;
-        let started = Group::start(&self.setup, ControlSockets { control, metrics });
-        let (group, wishes) = started.map_err(|error| failed(&error))?;
-        let begun = match group.begin().await {
+        let begun = match begun {
             Ok(()) => self.pause_again(&group).await,
             failed => failed,
         };
@@ -328,11 +363,11 @@ impl Supervisor {
         }
         for (place, bound) in (0..).zip(&self.mail) {
             if let Some(socket) = &bound.socket {
-                group.listen(place, socket).map_err(again)?;
+                group.listen(place, socket).map_err(|error| unstarted(&error))?;
             }
         }
         if let Some(Local { socket, .. }) = &self.local {
-            group.listen(local::PLACE, socket).map_err(again)?;
+            group.listen(local::PLACE, socket).map_err(|error| unstarted(&error))?;
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();
@@ -344,67 +379,57 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(*pause) => {}
-                _ = signals.term.recv() => return None,
-                _ = signals.interrupt.recv() => return None,
+                () = signals.stop() => self.is_to_stop = true,
+            }
+            if self.is_to_stop {
+                return None;
             }
             *pause = (*pause * 2).min(PAUSE_LONGEST);
-            match self.start().await {
+            match self.start(signals).await {
                 Ok(started) => {
                     info!("all roles work again");
                     return Some(started);
                 }
+                Err(_) if self.is_to_stop => return None,
                 Err(failure) => error!(reason = failure.text(), "the roles cannot be started"),
             }
         }
     }
 
+    /// Goes on with other roles; what those before were asked for meanwhile is not forgotten.
+    fn take_over(&mut self, work: &mut Work, again: Work) {
+        let mut before = std::mem::replace(work, again);
+        self.waiting.extend(std::iter::from_fn(|| before.wishes.next_waiting()));
+    }
+
     fn config(&self) -> &Config {
         &self.opened.config
     }
+}
 
-    fn status(&self) -> String {
-        if self.restarts > 0 {
-            let text = format!("roles ended by themselves {} times", self.restarts);
-            self.health.set("roles", State::Warn, text);
-        }
-        let file = self.opened.file.as_ref();
-        let status = HostStatus {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime_s: self.begun.elapsed().as_secs(),
-            state: self.opened.state.clone(),
-            // Those who ask for it may stand elsewhere.
-            file: file.map(|file| std::path::absolute(file).unwrap_or(file.clone())),
-            listeners: self.listeners(),
-            sessions: 0,
-            relay: None,
-            blocked: Blocked::default(),
-            health: self.health.facts(),
-            roles: Vec::new(),
-            paused: self.paused.iter().copied().collect(),
+impl Work {
+    /// Starts a process for each role, which waits for the order to begin.
+    fn waiting(
+        setup: &Setup,
+        control: &UnixListener,
+        metrics: &[TcpListener],
+    ) -> Result<Self, Failure> {
+        let sockets = || {
+            let control = control.try_clone()?.into();
+            let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
+            Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
         };
-        serde_json::to_string(&status).unwrap_or_default()
+        let started = sockets().and_then(|sockets| Group::start(setup, sockets));
+        let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
+        Ok(Self { group, wishes })
     }
 }
 
-/// The signals that end the program, make it read its file again, or tell of a role that ended.
-struct Signals {
-    term: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    child: Signal,
+fn unstarted(error: &dyn std::error::Error) -> Failure {
+    Failure::at(Code::System, "cannot start the roles", error)
 }
 
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let take = |kind| {
-            signal(kind).map_err(|error| Failure::at(Code::System, "cannot take signals", &error))
-        };
-        Ok(Self {
-            term: take(SignalKind::terminate())?,
-            interrupt: take(SignalKind::interrupt())?,
-            hangup: take(SignalKind::hangup())?,
-            child: take(SignalKind::child())?,
-        })
-    }
+/// Why something was left undone.
+fn stopped() -> Failure {
+    Failure::new(Code::Unavailable, "the program was told to stop meanwhile")
 }

@@ -5,11 +5,11 @@ use std::net::TcpListener;
 use lamppost_config::{Config, Sendmail};
 use lamppost_console::Part;
 use lamppost_net::PemWatch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Supervisor;
 use super::anew::Next;
-use super::group::Group;
+use super::group::{ANSWERS_WITHIN, Group};
 use super::{Signals, Work};
 use crate::exit::Failure;
 use crate::run::listeners;
@@ -64,7 +64,7 @@ impl Supervisor {
         let setup = Setup::gather(&new).map_err(told)?;
         let changed = unlike(self.config(), &new.config).join(", ");
         let local = Local::again(self.local.as_ref(), &new).map_err(told)?;
-        let next = Next { opened: new, setup, mail, metrics, local };
+        let next = Next { opened: new, setup, mail, metrics, local, control: None };
         if are_all_new(self.config(), &next.opened.config) {
             self.begin_anew(work, signals, next).await.map_err(told)?;
         } else {
@@ -92,11 +92,11 @@ impl Supervisor {
             begun = work.group.replace_front(&setup, sockets, how).await;
         }
         if begun.is_err() {
-            Local::remove(local, self.local.as_ref());
-            // Whoever may connect to it is whom the old configuration names.
-            drop(Local::again(self.local.as_ref(), &self.opened));
+            self.forgo(local);
             return begun;
         }
+        // From here on the new one is in force, whatever becomes of the roles that run.
+        self.opened = opened;
         if is_front_new {
             let old = std::mem::replace(&mut self.local, local);
             Local::remove(old, self.local.as_ref());
@@ -104,8 +104,7 @@ impl Supervisor {
             self.await_addresses();
             self.front_begun_with = setup.clone();
         }
-        self.apply(&work.group, setup).await?;
-        self.opened = opened;
+        self.apply(&mut work.group, setup).await;
         Ok(())
     }
 
@@ -115,21 +114,28 @@ impl Supervisor {
     }
 
     /// Asks all roles whether they could work so, and has them do it when all could.
-    pub(super) async fn pass_on(&mut self, group: &Group, setup: Setup) -> Result<(), Failure> {
+    pub(super) async fn pass_on(&mut self, group: &mut Group, setup: Setup) -> Result<(), Failure> {
         self.check(group, &setup).await?;
-        self.apply(group, setup).await
+        self.apply(group, setup).await;
+        Ok(())
     }
 
     /// Asks all roles whether they could work so.
     async fn check(&self, group: &Group, setup: &Setup) -> Result<(), Failure> {
-        group.order_all(|role| Order::Check(Box::new(self.part(role, setup)))).await
+        let order = |role| Order::Check(Box::new(self.part(role, setup)));
+        group.order_all(order, ANSWERS_WITHIN).await
     }
 
-    /// Has all roles work so, as far as that can change while they run.
-    async fn apply(&mut self, group: &Group, setup: Setup) -> Result<(), Failure> {
-        group.order_all(|role| Order::Apply(Box::new(self.part(role, &setup)))).await?;
+    /// Has all roles work so, as far as that can change while they run. All could; where one did not live to
+    /// do it, all begin again, and so.
+    async fn apply(&mut self, group: &mut Group, setup: Setup) {
         self.setup = setup;
-        Ok(())
+        let order = |role| Order::Apply(Box::new(self.part(role, &self.setup)));
+        if let Err(failure) = group.order_all(order, ANSWERS_WITHIN).await {
+            let reason = failure.text();
+            warn!(reason, "a role did not take what is new; all are started again with it");
+            group.kill();
+        }
     }
 
     /// What a role is told that began with another setup.
@@ -155,7 +161,6 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[mail.greylist]", mail.greylist != others.greylist),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
-        ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.queue]", mail.queue != others.queue),
         ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.relay]", mail.relay != others.relay),

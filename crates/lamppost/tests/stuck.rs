@@ -1,0 +1,189 @@
+//! Roles, programs and files that hang or fail at the worst moment hold up neither the supervisor nor the
+//! end.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit};
+use support::{Server, Setup, Wire, is_stopped, signal, until};
+
+const ACCOUNT: &str = "demo@lamppost.test";
+
+/// Halts a role for good.
+fn hang(server: &Server, role: &str) {
+    let pid = server.role(role);
+    signal(pid, "STOP");
+    assert!(until(|| is_stopped(pid)));
+}
+
+/// A server that gives sessions and the queue little time to finish.
+fn hasty() -> Server {
+    let mut server = Server::with_accounts(&Setup::default(), None);
+    rewrite(&server, "[server]\n", "[server]\nstop-grace = \"1s\"\n");
+    server.launch();
+    server
+}
+
+/// Writes the server's file anew.
+fn rewrite(server: &Server, from: &str, to: &str) {
+    let text = std::fs::read_to_string(server.config()).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(server.config(), text.replace(from, to)).unwrap();
+}
+
+/// What a command complained of.
+fn complaint(server: &Server, arguments: &[&str]) -> String {
+    let failed = server.command(arguments);
+    assert!(!failed.status.success());
+    String::from_utf8_lossy(&failed.stderr).into_owned()
+}
+
+#[test]
+fn a_role_that_hangs_holds_up_neither_a_reload_nor_the_end() {
+    let mut server = hasty();
+    hang(&server, "policy");
+    rewrite(&server, "[mail.greylist]\n", "[mail.greylist]\ndelay = \"2m\"\n");
+    let told = complaint(&server, &["reload"]);
+    assert!(told.contains("the role `policy` does not answer"), "{told}");
+    assert!(told.contains("The old configuration stays in force."), "{told}");
+    assert!(server.must(&["status"]).contains("listening"));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_queue_that_hangs_is_told() {
+    let mut server = hasty();
+    hang(&server, "queue");
+    let told = complaint(&server, &["status"]);
+    assert!(told.contains("the queue does not answer"), "{told}");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_front_that_hangs_is_told_and_all_goes_on_when_it_is_gone() {
+    let server = Server::start(&Setup::default());
+    let first = server.role("front");
+    rewrite(&server, "greeting-delay = \"0s\"\n", "greeting-delay = \"0s\"\nerrors-max = 11\n");
+    hang(&server, "front");
+    let told = complaint(&server, &["reload"]);
+    assert!(told.contains("the role `front` does not answer"), "{told}");
+    signal(first, "KILL");
+    assert!(until(|| server.role("front") != first));
+    assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    server.must(&["reload"]);
+}
+
+#[test]
+fn the_program_ends_while_a_role_takes_for_ever_to_begin() {
+    let mut server = Server::with_accounts(&Setup::default(), None);
+    server.begin();
+    hang(&server, "queue");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn the_program_ends_while_a_reload_finds_no_way_forth_and_none_back() {
+    let mut server = Server::start(&Setup::default());
+    let log = server.state().join("spool/log");
+    std::fs::rename(&log, server.state().join("spool/elsewhere")).unwrap();
+    std::fs::write(&log, "in the way").unwrap();
+    rewrite(&server, "[mail.queue]\n", "[mail.queue]\nbatch-max = 7\n");
+    signal(server.pid(), "HUP");
+    assert!(until(|| server.log().contains("the roles cannot be started")), "{}", server.log());
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_program_that_hangs_takes_no_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("lamppost");
+    std::fs::copy(env!("CARGO_BIN_EXE_lamppost"), &program).unwrap();
+    let mut server = Server::with_accounts(&Setup::default(), None);
+    server.launch_under(Command::new(&program));
+    let hangs = folder.path().join("new");
+    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&hangs, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&hangs, &program).unwrap();
+    let told = complaint(&server, &["upgrade"]);
+    assert!(told.contains("does not end within"), "{told}");
+    assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn mail_is_taken_while_an_upgrade_waits_for_who_asks_for_nothing() {
+    let server = Server::start(&Setup::default());
+    let silent = UnixStream::connect(server.state().join("control.sock")).unwrap();
+    // Connections are taken in turn: the one before this has been.
+    server.must(&["status"]);
+    let before = server.role("front");
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| server.must(&["upgrade"]));
+        assert!(until(|| server.log().contains("the program is begun anew")));
+        let delivered = Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx");
+        assert!(delivered.starts_with("250"), "{delivered}");
+        assert_eq!(server.role("front"), before);
+        drop(silent);
+        assert!(upgrade.join().unwrap().contains("is at work."));
+    });
+}
+
+#[test]
+fn two_reloads_at_once_are_both_answered() {
+    let server = Server::start(&Setup::default());
+    let mut session = Wire::greeted(server.mx);
+    session.begin_content(ACCOUNT);
+    rewrite(&server, "[mail.queue]\n", "[mail.queue]\nbatch-max = 7\n");
+    std::thread::scope(|scope| {
+        let reloads = [(); 2].map(|()| scope.spawn(|| server.must(&["reload"])));
+        assert!(session.ask("Subject: x\r\n\r\nx\r\n.\r\n").starts_with("250"));
+        drop(session);
+        for reload in reloads {
+            let told = reload.join().unwrap();
+            assert!(told.contains("is in force"), "{told}");
+        }
+    });
+    server.delivered(ACCOUNT, 1);
+}
+
+/// The client reads the new file too, and would ask nobody.
+#[test]
+fn the_control_socket_moves_with_the_file() {
+    let mut server = Server::start(&Setup::default());
+    let [old, new] = ["control.sock", "other.sock"].map(|name| server.state().join(name));
+    let line = format!("[server]\ncontrol-socket = \"{}\"\n", new.display());
+    rewrite(&server, "[server]\n", &line);
+    signal(server.pid(), "HUP");
+    let answers = |path: &Path| UnixStream::connect(path).is_ok();
+    assert!(until(|| answers(&new) && !old.exists()), "{}", server.log());
+    assert!(server.must(&["status"]).contains("listening"));
+    assert_eq!(std::fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(server.stop(), Some(0));
+    assert!(!new.exists());
+}
+
+#[test]
+fn roles_work_on_while_the_system_has_no_room_for_others() {
+    let server = Server::start(&Setup::default());
+    let first = server.role("queue");
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    let room = |current| {
+        let limit = Rlimit { current, ..rustix::process::getrlimit(Resource::Nofile) };
+        rustix::process::prlimit(pid, Resource::Nofile, limit).unwrap()
+    };
+    // What it has open already, and a little more.
+    let before = room(Some(27));
+    rewrite(&server, "[mail.queue]\n", "[mail.queue]\nbatch-max = 7\n");
+    let told = complaint(&server, &["reload"]);
+    assert!(told.contains("cannot start the roles"), "{told}");
+    assert_eq!(server.role("queue"), first);
+    assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    room(before.current);
+    server.must(&["reload"]);
+    assert_ne!(server.role("queue"), first);
+}
