@@ -6,7 +6,7 @@
 //!
 //! On a socket each message is a frame: its length and its number as little-endian `u32` and `u64`,
 //! then the value in postcard's format. Answers carry the number of their question and come in any
-//! order.
+//! order; the largest length, without a value, says that there is none.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,11 +19,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::error;
 
 /// Questions that may wait for a busy role before askers wait in turn.
 const WAITING_MAX: usize = 1024;
 /// The largest frame: a piece of content with its envelope.
 const FRAME_MAX: u32 = 16 * 1024 * 1024;
+/// The length of a frame that says that a question has no answer.
+const NO_ANSWER: u32 = u32::MAX;
+/// Bytes of a frame before its value.
+const HEAD: usize = 12;
 /// The bytes of all questions that one link has under way; more are not read. A role that was taken over must
 /// not fill the memory of another.
 const UNDER_WAY_MAX: u32 = 4 * FRAME_MAX;
@@ -120,9 +125,10 @@ where
     // this side waits with a question.
     let reading = async {
         let mut from = BufReader::with_capacity(BATCH_BYTES, from);
-        while let Some((number, answer)) = read_frame(&mut from).await? {
+        while let Some((number, answer, _)) = read_frame(&mut from).await? {
             let reply = waiting.lock().remove(&number);
-            if let Some(reply) = reply {
+            // Without an answer the asker learns that there is none.
+            if let (Some(reply), Some(answer)) = (reply, answer) {
                 reply.send(answer);
             }
         }
@@ -135,7 +141,9 @@ where
             while let Some((question, reply)) = next {
                 number += 1;
                 waiting.lock().insert(number, reply);
-                push_frame(&mut frames, number, &question)?;
+                if !push_frame(&mut frames, number, &question)? {
+                    waiting.lock().remove(&number);
+                }
                 next = if frames.len() < BATCH_BYTES { inbox.next_waiting() } else { None };
             }
             to.write_all(&frames).await?;
@@ -165,7 +173,9 @@ where
     let room = Arc::new(Semaphore::new(UNDER_WAY_MAX as usize));
     let reading = async {
         let mut from = BufReader::with_capacity(BATCH_BYTES, from);
-        while let Some((number, question, length)) = read_frame_of(&mut from).await? {
+        while let Some((number, question, length)) = read_frame(&mut from).await? {
+            let question =
+                question.ok_or_else(|| io::Error::other("a frame without a question"))?;
             // It is in memory already, but nothing comes behind it before there is room.
             let share = room.clone().acquire_many_owned(length.max(QUESTION_MIN)).await;
             let share = share.map_err(io::Error::other)?;
@@ -195,9 +205,12 @@ where
                 answered = under_way.next(), if !under_way.is_empty() => answered,
             };
             while let Some((number, answer)) = answered {
-                // A role that is gone gives no answer; the asker learns it when the socket closes.
-                if let Ok(answer) = answer {
-                    push_frame(&mut frames, number, &answer)?;
+                let is_told = match answer {
+                    Ok(answer) => push_frame(&mut frames, number, &answer)?,
+                    Err(Gone) => false,
+                };
+                if !is_told {
+                    push_head(&mut frames, NO_ANSWER, number);
                 }
                 let has_room = frames.len() < BATCH_BYTES;
                 answered = if has_room { under_way.next().now_or_never().flatten() } else { None };
@@ -219,41 +232,47 @@ where
     }
 }
 
-fn push_frame<V: Serialize>(frames: &mut Vec<u8>, number: u64, value: &V) -> io::Result<()> {
+/// Adds a frame; tells whether it could be, or is larger than one may be.
+fn push_frame<V: Serialize>(frames: &mut Vec<u8>, number: u64, value: &V) -> io::Result<bool> {
     let at = frames.len();
-    let mut grown = std::mem::take(frames);
-    grown.extend_from_slice(&[0; 4]);
-    grown.extend_from_slice(&number.to_le_bytes());
+    push_head(frames, 0, number);
+    let grown = std::mem::take(frames);
     *frames = postcard::to_extend(value, grown).map_err(io::Error::other)?;
-    let length = u32::try_from(frames.len() - at - 12)
-        .ok()
-        .filter(|&length| length <= FRAME_MAX)
-        .ok_or_else(|| io::Error::other("a message is larger than a frame may be"))?;
+    let bytes = frames.len() - at - HEAD;
+    let length = u32::try_from(bytes).ok().filter(|&length| length <= FRAME_MAX);
+    let Some(length) = length else {
+        error!(bytes, "a message between roles is larger than one may be");
+        frames.truncate(at);
+        return Ok(false);
+    };
     frames[at..at + 4].copy_from_slice(&length.to_le_bytes());
-    Ok(())
+    Ok(true)
 }
 
+fn push_head(frames: &mut Vec<u8>, length: u32, number: u64) {
+    frames.extend_from_slice(&length.to_le_bytes());
+    frames.extend_from_slice(&number.to_le_bytes());
+}
+
+/// The next frame: its number, its value unless it says that there is none, and its length. Nothing at the
+/// end of the stream.
 async fn read_frame<V: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
-) -> io::Result<Option<(u64, V)>> {
-    Ok(read_frame_of(from).await?.map(|(number, value, _)| (number, value)))
-}
-
-/// The next frame and its length; nothing at the end of the stream.
-async fn read_frame_of<V: DeserializeOwned>(
-    from: &mut (impl AsyncRead + Unpin),
-) -> io::Result<Option<(u64, V, u32)>> {
+) -> io::Result<Option<(u64, Option<V>, u32)>> {
     let length = match from.read_u32_le().await {
-        Ok(length) if length <= FRAME_MAX => length,
+        Ok(length) if length <= FRAME_MAX || length == NO_ANSWER => length,
         Ok(_) => return Err(io::Error::other("a frame is larger than it may be")),
         Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     };
     let number = from.read_u64_le().await?;
+    if length == NO_ANSWER {
+        return Ok(Some((number, None, 0)));
+    }
     let mut frame = vec![0; length as usize];
     from.read_exact(&mut frame).await?;
     let value = postcard::from_bytes(&frame).map_err(io::Error::other)?;
-    Ok(Some((number, value, length)))
+    Ok(Some((number, Some(value), length)))
 }
 
 #[cfg(test)]
@@ -293,6 +312,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_socket_tells_that_there_is_no_answer_and_goes_on() {
+        let (port, asked) = link::<u32, Vec<u8>>();
+        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (far_port, mut far_inbox) = link::<u32, Vec<u8>>();
+        tokio::spawn(carry_questions(asked, here));
+        tokio::spawn(carry_answers(far_port, there));
+        tokio::spawn(async move {
+            while let Some((length, reply)) = far_inbox.next().await {
+                if length != 0 {
+                    reply.send(vec![1; length as usize]);
+                }
+            }
+        });
+        assert_eq!(port.ask(0).await, Err(Gone));
+        assert_eq!(port.ask(FRAME_MAX + 1).await, Err(Gone));
+        assert_eq!(port.ask(2).await, Ok(vec![1; 2]));
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_to_be_asked_has_no_answer_and_hurts_no_other() {
+        let (port, asked) = link::<Vec<u8>, usize>();
+        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (far_port, mut far_inbox) = link::<Vec<u8>, usize>();
+        tokio::spawn(carry_questions(asked, here));
+        tokio::spawn(carry_answers(far_port, there));
+        tokio::spawn(async move {
+            while let Some((bytes, reply)) = far_inbox.next().await {
+                reply.send(bytes.len());
+            }
+        });
+        assert_eq!(port.ask(vec![0; FRAME_MAX as usize]).await, Err(Gone));
+        assert_eq!(port.ask(vec![0; 3]).await, Ok(3));
+    }
+
+    #[tokio::test]
     async fn questions_that_all_wait_for_each_other_are_answered() {
         let (port, asked) = link::<(u32, Vec<u8>), Vec<u8>>();
         // Far smaller than what is under way: both sides wait for the other again and again.
@@ -319,7 +373,7 @@ mod tests {
         tokio::spawn(carry_answers(far_port, there));
         let (_answers, mut to) = here.into_split();
         let mut frame = Vec::new();
-        push_frame(&mut frame, 1, &vec![0_u8; 4 * 1024 * 1024]).unwrap();
+        assert!(push_frame(&mut frame, 1, &vec![0_u8; 4 * 1024 * 1024]).unwrap());
         let sent = Arc::new(Mutex::new(0));
         let counted = sent.clone();
         tokio::spawn(async move {

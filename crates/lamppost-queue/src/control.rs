@@ -15,6 +15,8 @@ use crate::spool::Spool;
 
 /// Messages on a page of a listing.
 const PAGE_MAX: u32 = 1000;
+/// Recipients on a page, after which it ends: an answer has a bounded size.
+const RECIPIENTS_MAX: usize = 5000;
 /// Messages that are looked at for a page; a page may be empty before the end.
 const LOOK_MAX: usize = 20_000;
 /// Messages that are looked at under one lock.
@@ -102,7 +104,7 @@ pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
 /// A page of the messages that are meant. Long queues are looked at in pieces, so that nobody waits
 /// for the lock.
 fn list(spool: &Spool, mut after: Option<QueueId>, limit: u32, filter: &Filter) -> Listing {
-    let mut messages = Vec::new();
+    let (mut messages, mut recipients) = (Vec::new(), 0);
     for _ in 0..LOOK_MAX / CHUNK {
         let mut last = None;
         let mut ids = Vec::new();
@@ -117,10 +119,12 @@ fn list(spool: &Spool, mut after: Option<QueueId>, limit: u32, filter: &Filter) 
         }
         let Some(last) = last else { return Listing { messages, next: None } };
         for id in ids {
-            if messages.len() >= limit as usize {
+            if messages.len() >= limit as usize || recipients >= RECIPIENTS_MAX {
                 return Listing { messages, next: after };
             }
-            messages.extend(meant(spool, id, filter));
+            let meant = meant(spool, id, filter);
+            recipients += meant.as_ref().map_or(0, |message| message.recipients.len());
+            messages.extend(meant);
             after = Some(id);
         }
         after = Some(last);
