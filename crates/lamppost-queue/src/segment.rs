@@ -77,7 +77,11 @@ pub(crate) fn read_head(bytes: &[u8]) -> Head {
     // A letter that is damaged is no other version's.
     let is_whole = |copy: &[u8]| copy[32..] == crc32c::crc32c(&copy[..32]).to_le_bytes();
     let newer = |copy: &[u8]| is_whole(copy) && is_like(copy, |letter| letter > SEGMENT_MAGIC[7]);
-    let older = |copy: &[u8]| is_like(copy, |letter| letter < SEGMENT_MAGIC[7]);
+    let older = |copy: &[u8]| {
+        // The first had no checksum here.
+        is_like(copy, |letter| letter == b'1')
+            || is_whole(copy) && is_like(copy, |letter| letter < SEGMENT_MAGIC[7])
+    };
     match good {
         Some(header) => Head::Ours(header),
         None if copies.into_iter().flatten().any(newer) => Head::Newer,

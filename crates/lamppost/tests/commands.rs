@@ -451,7 +451,7 @@ fn what_everybody_may_open_is_warned_of() {
     };
     let open = check(0o755);
     assert!(open.contains("everybody on this machine may open"), "{open}");
-    assert!(open.contains("may enter the state folder"), "{open}");
+    assert!(open.contains("may look into the state folder"), "{open}");
     // An address of a network for documents, which nobody has.
     assert!(open.contains("this machine does not have 192.0.2.99"), "{open}");
     let closed = check(0o700);

@@ -99,7 +99,7 @@ fn open_secrets_and_broken_files_are_found() {
     std::fs::write(server.state().join("policy/greylist.db"), nonsense).unwrap();
     std::fs::write(server.state().join("tls/certificate.pem"), "nor a certificate").unwrap();
     let output = doctor(&server);
-    says(&output, "warn", "everybody on this machine may enter the state folder");
+    says(&output, "warn", "everybody on this machine may look into the state folder");
     says(&output, "fail", "greylist.db");
     says(&output, "warn", "is not there, or cannot be read");
     // What nobody else may enter hides what is in it.

@@ -3,9 +3,12 @@
 
 mod support;
 
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use lamppost_load::{Load, Running};
 use support::{Server, Setup, Wire, free_addresses, until};
@@ -33,13 +36,32 @@ fn all_came(server: &Server, running: Running) {
     server.delivered(ACCOUNT, usize::try_from(SESSIONS).unwrap());
 }
 
+/// Changes the file again and again while the load runs; `change` gives its text, an address, and whether
+/// somebody answers there then. Returns how often.
+fn reload_meanwhile(
+    server: &Server,
+    running: &Running,
+    change: impl Fn(u64) -> (String, SocketAddr, bool),
+) -> u64 {
+    let mut reloads = 0;
+    while running.acknowledged() < SESSIONS * 9 / 10 {
+        reloads += 1;
+        let (text, address, answers) = change(reloads);
+        std::fs::write(server.config(), text).unwrap();
+        let told = server.must(&["reload"]);
+        assert!(told.contains("is in force"), "{told}");
+        assert_eq!(TcpStream::connect(address).is_ok(), answers);
+    }
+    reloads
+}
+
 /// Writes the server's file anew.
 fn rewrite(server: &Server, change: impl FnOnce(String) -> String) {
     let text = std::fs::read_to_string(server.config()).unwrap();
     std::fs::write(server.config(), change(text)).unwrap();
 }
 
-fn with_listener(text: &str, address: std::net::SocketAddr) -> String {
+fn with_listener(text: &str, address: SocketAddr) -> String {
     format!("{text}\n[[mail.listen]]\naddress = [\"{address}\"]\nkind = \"mx\"\ntls = \"off\"\n")
 }
 
@@ -49,20 +71,15 @@ fn no_session_is_lost_when_listeners_and_limits_change_again_and_again() {
     let begun = std::fs::read_to_string(server.config()).unwrap();
     let [another] = free_addresses();
     let running = load(&server);
-    let mut reloads = 0_u64;
-    while running.acknowledged() < SESSIONS * 9 / 10 {
-        reloads += 1;
+    let reloads = reload_meanwhile(&server, &running, |reloads| {
         let limited = begun.replace(
             "greeting-delay = \"0s\"",
             &format!("greeting-delay = \"0s\"\nerrors-max = {}", 10 + reloads),
         );
-        let text =
-            if reloads.is_multiple_of(2) { limited } else { with_listener(&limited, another) };
-        std::fs::write(server.config(), text).unwrap();
-        let told = server.must(&["reload"]);
-        assert!(told.contains("is in force"), "{told}");
-        assert_eq!(TcpStream::connect(another).is_ok(), !reloads.is_multiple_of(2));
-    }
+        let has_another = !reloads.is_multiple_of(2);
+        let text = if has_another { with_listener(&limited, another) } else { limited };
+        (text, another, has_another)
+    });
     assert!(reloads >= 3, "only {reloads} reloads while the load ran");
     all_came(&server, running);
 }
@@ -74,18 +91,14 @@ fn no_session_is_lost_when_all_roles_begin_anew() {
     let begun = std::fs::read_to_string(server.config()).unwrap();
     let [another] = free_addresses();
     let running = load(&server);
-    let mut reloads = 0_u32;
-    while running.acknowledged() < SESSIONS * 9 / 10 {
-        reloads += 1;
-        let metrics = if reloads.is_multiple_of(2) { server.metrics } else { another };
+    let reloads = reload_meanwhile(&server, &running, |reloads| {
+        let has_another = !reloads.is_multiple_of(2);
+        let metrics = if has_another { another } else { server.metrics };
         let text = begun
             .replace(&server.metrics.to_string(), &metrics.to_string())
             .replace("[mail.queue]\n", &format!("[mail.queue]\nbatch-max = {}\n", 100 + reloads));
-        std::fs::write(server.config(), text).unwrap();
-        let told = server.must(&["reload"]);
-        assert!(told.contains("is in force"), "{told}");
-        assert_eq!(TcpStream::connect(another).is_ok(), metrics == another);
-    }
+        (text, another, has_another)
+    });
     assert!(reloads >= 2, "only {reloads} reloads while the load ran");
     all_came(&server, running);
 }
@@ -116,6 +129,10 @@ fn no_session_is_lost_when_the_program_is_replaced() {
     let refused = server.command(&["upgrade"]);
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && told.contains("this machine is too old"), "{told}");
+    put(b"#!/bin/sh\necho another program\n");
+    let refused = server.command(&["upgrade"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("is no Lamppost"), "{told}");
     assert_eq!(roles(), before);
     put(&bytes);
     let mut upgrades = 0;
@@ -180,4 +197,28 @@ fn a_file_that_cannot_be_in_force_changes_nothing() {
     assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
     std::fs::write(server.config(), begun).unwrap();
     server.must(&["reload"]);
+}
+
+/// What is in the old one would stay behind.
+#[test]
+fn the_state_stays_where_it_is() {
+    let server = Server::with_accounts(&Setup::default(), None);
+    let named = |state: &Path| format!("[server]\nstate = \"{}\"\n", state.display());
+    rewrite(&server, |text| text.replace("[server]\n", &named(&server.state())));
+    let mut program = support::lamppost();
+    program.arg("--config").arg(server.config()).arg("run").stdout(Stdio::piped());
+    let mut program = program.spawn().unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("ready"))));
+    let other = server.state().join("other");
+    rewrite(&server, |text| text.replace(&named(&server.state()), &named(&other)));
+    // Asked on the socket that it has: the file leads elsewhere.
+    let mut asked = UnixStream::connect(server.state().join("control.sock")).unwrap();
+    asked.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut told = String::new();
+    asked.read_to_string(&mut told).unwrap();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(told.starts_with("HTTP/1.1 422 ") && told.contains("cannot become"), "{told}");
+    assert!(!other.exists());
 }

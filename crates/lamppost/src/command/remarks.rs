@@ -98,12 +98,13 @@ pub(super) fn state_folder(opened: &Opened) -> Option<Remark> {
     })
 }
 
-/// A state folder into which everybody may look.
+/// A state folder into which everybody may look. To pass through is allowed to all where each role has a user
+/// of its own, or local users hand in mail; what is in it is each role's alone.
 fn open_state(state: &Path) -> Option<Remark> {
     let mode = std::fs::metadata(state).ok()?.permissions().mode();
     let state = state.display();
-    (mode & 0o007 != 0).then(|| {
-        let what = format!("everybody on this machine may enter the state folder {state}");
+    (mode & 0o006 != 0).then(|| {
+        let what = format!("everybody on this machine may look into the state folder {state}");
         Remark::warning("server.state", what, format!("`chmod 700 {state}`"))
     })
 }

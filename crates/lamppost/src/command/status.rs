@@ -231,16 +231,21 @@ pub(crate) async fn upgrade(place: &Place) -> Result<(), Failure> {
     out::print(&format!("{}\n", done["done"].as_str().unwrap_or_default()))?;
     let begun = Instant::now();
     loop {
-        let now = client.get::<Shown>("/v1/status").await;
-        if let Ok(now) = &now
-            && !now.host.roles.is_empty()
-            && now.host.roles.iter().all(|role| !before.host.roles.contains(role))
-        {
-            return out::print(&format!("lamppost {} is at work.\n", now.host.version));
-        }
-        if begun.elapsed() > PATIENCE {
-            let what = "the new program does not answer";
-            return Err(Failure::new(Code::Unavailable, what).cure("look into its log"));
+        let left = PATIENCE.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, client.get::<Shown>("/v1/status")).await {
+            Ok(Ok(now))
+                if !now.host.roles.is_empty()
+                    && now.host.roles.iter().all(|role| !before.host.roles.contains(role)) =>
+            {
+                return out::print(&format!("lamppost {} is at work.\n", now.host.version));
+            }
+            // The socket stays open from one program to the next.
+            Ok(Err(error @ ClientError::NotRunning { .. })) => return Err(unanswered(&error)),
+            Ok(_) => {}
+            Err(_) => {
+                let what = "the new program does not answer";
+                return Err(Failure::new(Code::Unavailable, what).cure("look into its log"));
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -102,12 +102,6 @@ impl Setup {
         }
     }
 
-    /// As this one, in the place of the other, which stays while the program runs.
-    pub(super) fn in_state_of(self, begun: &Self) -> Self {
-        let (state, state_named_by) = (begun.state.clone(), begun.state_named_by.clone());
-        Self { state, state_named_by, ..self }
-    }
-
     /// The configuration in force, whose texts were found right before they were sent here.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         let Some((file, text)) = &self.file else { return Ok(Config::demo()) };

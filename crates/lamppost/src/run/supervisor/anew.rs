@@ -123,8 +123,6 @@ impl Supervisor {
     /// Makes what other roles would need, while those that there are work on.
     fn prepare(&self, next: Next) -> Result<Next, (Failure, Option<Local>)> {
         let made = || {
-            next.opened.make_state()?;
-            state_files::gather_databases(&next.opened.state)?;
             make_folders(&next.opened)?;
             next.setup.users.own(&next.opened.config, &next.opened.state)?;
             other_control(&self.opened, &next.opened)

@@ -11,7 +11,8 @@ use super::Supervisor;
 use super::anew::Next;
 use super::group::{ANSWERS_WITHIN, Group};
 use super::{Signals, Work};
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
+use crate::place::Opened;
 use crate::run::listeners;
 use crate::run::local::Local;
 use crate::run::orders::Order;
@@ -28,7 +29,7 @@ impl Supervisor {
     ) -> Result<String, String> {
         let done = self.try_reload(work, signals).await;
         if let Err(reason) = &done {
-            error!(reason, "the configuration file is wrong; the old one stays in force");
+            error!(reason, "the configuration is not read again; the old one stays in force");
         }
         done
     }
@@ -59,6 +60,9 @@ impl Supervisor {
             if text.starts_with("error") { text.to_owned() } else { format!("error: {text}") }
         };
         let new = self.place.open().map_err(told)?;
+        if new.state != self.opened.state {
+            return Err(told(other_state(&new)));
+        }
         new.check_files().map_err(told)?;
         let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
         let setup = Setup::gather(&new).map_err(told)?;
@@ -83,7 +87,6 @@ impl Supervisor {
     /// Has the roles that run take what is new, and a new front begin if it must.
     async fn go_on_with(&mut self, work: &mut Work, next: Next) -> Result<(), Failure> {
         let Next { opened, setup, mail, local, .. } = next;
-        let setup = setup.in_state_of(&self.setup);
         let is_front_new = is_front_new(self.config(), &opened.config);
         let mut begun = self.check(&work.group, &setup).await;
         if is_front_new && begun.is_ok() {
@@ -143,6 +146,19 @@ impl Supervisor {
         let begun = if role == Role::Front { &self.front_begun_with } else { &self.begun_with };
         role.part(&setup.clone().after(begun))
     }
+}
+
+/// The queue and the accounts would stay behind.
+fn other_state(new: &Opened) -> Failure {
+    let place = new.place_of("server.state").map(|place| format!(" ({place})")).unwrap_or_default();
+    Failure::new(
+        Code::Config,
+        format!(
+            "the state folder cannot become {}{place} while the program runs: what is in the old one \
+             would stay there\n  help: stop it, move the folder, and start it again",
+            new.state.display()
+        ),
+    )
 }
 
 /// The sections that differ.

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Supervisor;
+use super::{Supervisor, group};
 
 /// How long a program may take to tell of itself. One that hangs must not make this one hang.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +19,13 @@ impl Supervisor {
     /// Whether the program's file could take the place of what runs; tells what it says of itself.
     pub(super) async fn try_successor(&self) -> Result<String, String> {
         let version = self.tried(&["--version".as_ref()]).await?;
+        // Anything may end well when it is asked for its version.
+        if !version.starts_with(concat!(env!("CARGO_PKG_NAME"), " ")) {
+            let program = self.program.display();
+            return Err(format!(
+                "error: {program} is no Lamppost: as its version it tells `{version}`"
+            ));
+        }
         if let Some(file) = &self.opened.file {
             self.tried(&["--config".as_ref(), file.as_ref(), "check".as_ref()]).await?;
         }
@@ -35,7 +42,10 @@ impl Supervisor {
         command.stderr(complaints.try_clone().map_err(failed)?);
         match ended(command).await.map_err(failed)? {
             Some(status) if status.success() => Ok(told(&mut out)),
-            Some(_) => Err(format!("error: {program} cannot begin:\n{}", told(&mut complaints))),
+            Some(status) => {
+                let (how, complaints) = (group::told(status), told(&mut complaints));
+                Err(format!("error: {program} cannot begin: {how}\n{complaints}"))
+            }
             None => {
                 let seconds = PATIENCE.as_secs();
                 Err(format!("error: {program} does not end within {seconds} s of its first try"))
