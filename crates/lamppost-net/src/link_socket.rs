@@ -1,7 +1,7 @@
 //! The socket of a link between processes, which lets a role sleep while its peer reads.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,8 +20,19 @@ use tokio::net::unix::pipe;
 #[derive(Debug)]
 pub struct LinkSocket {
     reading: pipe::Receiver,
-    /// The same socket again, while it is full.
-    writing: Option<pipe::Sender>,
+    writing: Writing,
+}
+
+/// The same socket again, by a descriptor of its own: one that were made when it is needed could be the one
+/// that the process may not have any more.
+#[derive(Debug)]
+enum Writing {
+    /// The socket takes what is sent, as far as is known.
+    Free(OwnedFd),
+    /// It is full.
+    Full(pipe::Sender),
+    /// Watching it failed.
+    Broken,
 }
 
 impl LinkSocket {
@@ -32,8 +43,9 @@ impl LinkSocket {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let socket = UnixStream::from(socket);
         socket.set_nonblocking(true)?;
+        let writing = Writing::Free(socket.try_clone()?.into());
         let reading = pipe::Receiver::from_owned_fd_unchecked(socket.into())?;
-        Ok(Self { reading, writing: None })
+        Ok(Self { reading, writing })
     }
 }
 
@@ -53,20 +65,22 @@ impl AsyncWrite for LinkSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut writing = match self.writing.take() {
-            Some(writing) => writing,
-            None => match send(&self.reading, bytes, SendFlags::NOSIGNAL) {
-                Err(Errno::AGAIN) => {
-                    let again = self.reading.as_fd().try_clone_to_owned()?;
-                    pipe::Sender::from_owned_fd_unchecked(again)?
+        let mut full = match std::mem::replace(&mut self.writing, Writing::Broken) {
+            Writing::Full(full) => full,
+            Writing::Free(free) => match send(&free, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::AGAIN) => pipe::Sender::from_owned_fd_unchecked(free)?,
+                sent => {
+                    self.writing = Writing::Free(free);
+                    return Poll::Ready(sent.map_err(io::Error::from));
                 }
-                sent => return Poll::Ready(sent.map_err(io::Error::from)),
             },
+            Writing::Broken => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         };
-        let written = Pin::new(&mut writing).poll_write(context, bytes);
-        if written.is_pending() {
-            self.writing = Some(writing);
-        }
+        let written = Pin::new(&mut full).poll_write(context, bytes);
+        self.writing = match written {
+            Poll::Pending => Writing::Full(full),
+            Poll::Ready(_) => Writing::Free(full.into_nonblocking_fd()?),
+        };
         written
     }
 
@@ -125,12 +139,12 @@ mod tests {
     async fn it_waits_to_write_only_while_the_socket_is_full() {
         let (mut here, mut there) = pair();
         here.write_all(b"little").await.unwrap();
-        assert!(here.writing.is_none());
+        assert!(matches!(here.writing, Writing::Free(_)));
         let much = vec![0; 1_000_000];
         let full = tokio::select! {
             biased;
             written = here.write_all(&much) => panic!("{written:?}"),
-            () = std::future::ready(()) => here.writing.is_some(),
+            () = std::future::ready(()) => matches!(here.writing, Writing::Full(_)),
         };
         assert!(full);
         let mut came = vec![0; 64 * 1024];
@@ -139,6 +153,6 @@ mod tests {
             () = reading => panic!("the other end is open"),
             written = here.write_all(b"little") => written.unwrap(),
         }
-        assert!(here.writing.is_none());
+        assert!(matches!(here.writing, Writing::Free(_)));
     }
 }

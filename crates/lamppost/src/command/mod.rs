@@ -148,6 +148,8 @@ fn unanswered(error: &ClientError) -> Failure {
         ClientError::Forbidden { .. } => Failure::of(Code::Permission, error)
             .cure("run this as root or as that user, with sudo for example"),
         ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
+        ClientError::Silent { .. } => Failure::of(Code::Unavailable, error)
+            .cure("look into its log; `lamppost doctor` looks at the rest"),
         ClientError::BrokenOff(_) => Failure::of(Code::Unavailable, error)
             .cure("it may have done what was asked: look before you ask again"),
         ClientError::Broken(_) => Failure::of(Code::Software, error),

@@ -24,6 +24,7 @@ use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::links::Links;
 pub(super) use self::power::folders;
@@ -154,6 +155,13 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     };
     // It lasts until the last word of this function's end.
     let log = Arc::new(start_log(&config, lines, outcomes)?);
+    // All roles lack the same.
+    if role == Role::Control && (force.landlock.is_none() || !force.seccomp) {
+        warn!(
+            missing = force.missing.join("; "),
+            "the roles are restricted less than they could be"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(role.workers())
         .enable_all()
