@@ -1,7 +1,7 @@
 //! Whom the roles become when root starts the program.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::Path;
 
 use lamppost_config::Config;
@@ -9,6 +9,7 @@ use lamppost_sandbox::User;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 use super::role::{Role, folders};
 use crate::exit::{Code, Failure};
@@ -50,18 +51,45 @@ impl Users {
         }
     }
 
+    /// The group whose members may use the control socket: the service's, and never that of somebody who
+    /// tries the program out.
+    pub(super) fn control_group(&self) -> Option<u32> {
+        let group = lamppost_net::group_id(SERVICE)?;
+        let is_service = match self {
+            Self::Each(_) => true,
+            Self::Owner(_) => false,
+            Self::Same => {
+                state_files::name(rustix::process::geteuid().as_raw()) == SERVICE
+                    && rustix::process::getegid().as_raw() == group
+            }
+        };
+        is_service.then_some(group)
+    }
+
     /// Gives each role the folders that it writes, with all that is in them, as far as they lie in the
-    /// state. Those elsewhere, such as homes, are the administrator's matter.
+    /// state, or belong to the one user as whom all roles run where root starts none. Others elsewhere,
+    /// such as homes, are the administrator's matter.
     pub(super) fn own(&self, config: &Config, state: &Path) -> Result<(), Failure> {
         let Self::Each(_) = self else { return Ok(()) };
         let owned = || {
             // Nobody but root changes the folder itself; the roles pass through it.
             chown(state, Some(0), Some(0))?;
             std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o711))?;
+            let one_user = state_files::user_named(SERVICE);
             for role in Role::ALL {
                 let Some(user) = self.of(role) else { continue };
                 for folder in folders(role, config, state) {
-                    if folder.starts_with(state) && folder != state {
+                    // There may be millions of files in Maildirs. Commands of root make files in the folders
+                    // of roles, but in no Maildir.
+                    let is_done =
+                        role == Role::Delivery && folder.symlink_metadata()?.uid() == user.uid;
+                    if folder.starts_with(state) && folder != state && !is_done {
+                        give(&folder, user)?;
+                    }
+                    let folder = folder.canonicalize()?;
+                    let owner = folder.metadata()?.uid();
+                    if one_user.is_some_and(|one| one.uid == owner) {
+                        info!(folder = %folder.display(), role = role.name(), "a folder of the one user becomes the role's");
                         give(&folder, user)?;
                     }
                 }
@@ -75,12 +103,16 @@ impl Users {
     }
 }
 
+/// The user as whom all roles run where root starts none, and the group of those who rule the service.
+const SERVICE: &str = "lamppost";
+
 /// The user of a role.
-pub(super) fn user_name(role: Role) -> String {
+pub(crate) fn user_name(role: Role) -> String {
     format!("lamppost-{}", role.name())
 }
 
-/// Gives a folder and all that is in it to a user.
+/// Gives a folder and all that is in it to a user, the folder itself last: whose that is tells whether all
+/// was done.
 ///
 /// Roles may be at work in it, and one that was taken over could put a link in the place of a folder between
 /// two looks at it: nothing is followed, and all is named from the folder that was opened.
@@ -93,8 +125,8 @@ fn give(folder: &Path, user: User) -> std::io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    rustix::fs::fchown(&opened, Some(uid), Some(gid))?;
-    give_within(opened.as_fd(), user)
+    give_within(opened.as_fd(), user)?;
+    Ok(rustix::fs::fchown(&opened, Some(uid), Some(gid))?)
 }
 
 fn give_within(folder: BorrowedFd<'_>, user: User) -> std::io::Result<()> {
@@ -132,7 +164,7 @@ fn gone(error: Errno) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
