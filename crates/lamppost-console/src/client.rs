@@ -39,7 +39,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is another user's.
-    #[error("only root and the user that lamppost runs as may use {socket}")]
+    #[error("this user may not use {socket}")]
     Forbidden {
         /// The control socket.
         socket: PathBuf,

@@ -187,7 +187,7 @@ fn printed<'a>(result: &'a str, mark: &str) -> &'a str {
 const DELIVERED: &str = "250 250 250 354 250 221 1";
 const ROLES: [&str; 5] = ["control", "delivery", "front", "policy", "queue"];
 
-/// The five processes, each as a user: without capabilities, with no_new_privs and seccomp's filters.
+/// The five processes, each as a user: without capabilities, with `no_new_privs` and seccomp's filters.
 fn running(user: impl Fn(&str) -> String) -> String {
     let lines = ROLES.map(|role| format!("lamppost role {role} {} 0 1 2", user(role)));
     lines.join("\n")

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::Value;
+use support::mounted::skipped;
 use support::{Server, Setup, Wire, until};
 
 const ROLES: [&str; 5] = ["front", "policy", "queue", "delivery", "control"];
@@ -209,8 +210,8 @@ fn as_root_the_roles_are_the_user_whose_the_state_is() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// Starts a server that sees users of the roles, by a list of users of its own.
-fn start_with_users(setup: &Setup, state: &Path, folder: &Path) -> Server {
+/// What runs a program that sees users of the roles, by lists of its own.
+fn with_users(folder: &Path) -> std::process::Command {
     let mut users = std::fs::read_to_string("/etc/passwd").unwrap();
     for (number, role) in ROLES.iter().enumerate() {
         let uid = FIRST_UID + u32::try_from(number).unwrap();
@@ -223,13 +224,17 @@ fn start_with_users(setup: &Setup, state: &Path, folder: &Path) -> Server {
     std::fs::create_dir(&lists).unwrap();
     std::fs::write(lists.join("passwd"), users).unwrap();
     std::fs::write(lists.join("group"), groups).unwrap();
-    let mut server = Server::prepare(setup, Some(state.to_owned()));
     let mut command = std::process::Command::new("unshare");
     let script = "for list in \"$0\"/*; do mount --bind \"$list\" \"/etc/${list##*/}\" || exit; done; \
                   exec \"$@\"";
     command.args(["--mount", "--propagation", "private", "--", "sh", "-c", script]);
     command.arg(lists).arg(support::lamppost().get_program());
-    server.launch_under(command);
+    command
+}
+
+fn start_with_users(setup: &Setup, state: &Path, folder: &Path) -> Server {
+    let mut server = Server::prepare(setup, Some(state.to_owned()));
+    server.launch_under(with_users(folder));
     server
 }
 
@@ -242,7 +247,7 @@ const GROUP: u32 = 64_010;
 fn place_for_users() -> Option<tempfile::TempDir> {
     let namespaces = || std::process::Command::new("unshare").args(["--mount", "true"]).status();
     if !rustix::process::geteuid().is_root() || !namespaces().is_ok_and(|status| status.success()) {
-        println!("NOT TESTED: only root can become another user, and show a process other users");
+        skipped("only root can become another user, and show a process other users");
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -312,6 +317,7 @@ fn as_root_maildirs_elsewhere_that_one_user_had_become_the_roles() {
     let mail = format!("maildir = \"{}/{{domain}}/{{local}}/Maildir\"", linked.display());
     let setup = Setup { mail, ..Setup::default() };
     let mut server = start_with_users(&setup, &folder.path().join("state"), folder.path());
+    server.must(&["account", "add", ACCOUNT, "--generate"]);
     let mut wire = Wire::greeted(server.mx);
     assert!(wire.deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
     let new = disk.join("lamppost.test/demo/Maildir/new");
@@ -326,4 +332,21 @@ fn as_root_maildirs_elsewhere_that_one_user_had_become_the_roles() {
     }
     assert_eq!(others.metadata().unwrap().uid(), 0, "what a link leads to is somebody else's");
     assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_state_that_the_users_of_the_roles_cannot_reach_is_told() {
+    let Some(folder) = place_for_users() else { return };
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut server = Server::prepare(&Setup::default(), Some(closed.join("state")));
+    server.begin_under(with_users(folder.path()));
+    assert_eq!(server.wait(), Some(70));
+    let said = server.log();
+    let expected = format!(
+        "help: {} lets no other users pass, and this role is one of its own",
+        closed.display()
+    );
+    assert!(said.contains(&expected), "{said}");
 }

@@ -154,7 +154,10 @@ fn unanswered(error: &ClientError) -> Failure {
             "start it with `lamppost run`; name the same --state or --config if it runs with one",
         ),
         ClientError::Forbidden { .. } => Failure::of(Code::Permission, error)
-            .cure("run this as root or as that user, with sudo for example"),
+            .cure(
+                "run this as root or as the user that lamppost runs as, with sudo for example; members of \
+                 the socket's group may use it where it has one",
+            ),
         ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
         ClientError::BrokenOff(_) => Failure::of(Code::Unavailable, error)
             .cure("it may have done what was asked: look before you ask again"),

@@ -74,7 +74,7 @@ impl Setup {
             Some(path) => Trust::read(path)
                 .map_err(|error| Failure::at(Code::Config, "mail.relay.ca", &error)),
         });
-        let users = Users::choose(state);
+        let users = Users::choose(state, file.is_none());
         Ok(Self {
             file: file.clone().map(|file| (file, text.clone())),
             newer: None,

@@ -27,13 +27,14 @@ pub(super) enum Users {
 }
 
 impl Users {
-    /// A user for each role where this machine has all of them.
-    pub(super) fn choose(state: &Path) -> Self {
+    /// A user for each role where this machine has all of them; not for the demo, whose state is in root's
+    /// home, where none of them gets.
+    pub(super) fn choose(state: &Path, is_demo: bool) -> Self {
         if !rustix::process::geteuid().is_root() {
             return Self::Same;
         }
         let named = Role::ALL.map(|role| state_files::user_named(&user_name(role)));
-        if let [Some(a), Some(b), Some(c), Some(d), Some(e)] = named {
+        if let ([Some(a), Some(b), Some(c), Some(d), Some(e)], false) = (named, is_demo) {
             return Self::Each([a, b, c, d, e]);
         }
         state_files::other_owner(state).map_or(Self::Same, Self::Owner)
@@ -79,11 +80,7 @@ impl Users {
             for role in Role::ALL {
                 let Some(user) = self.of(role) else { continue };
                 for folder in folders(role, config, state) {
-                    // There may be millions of files in Maildirs. Commands of root make files in the folders
-                    // of roles, but in no Maildir.
-                    let is_done =
-                        role == Role::Delivery && folder.symlink_metadata()?.uid() == user.uid;
-                    if folder.starts_with(state) && folder != state && !is_done {
+                    if folder.starts_with(state) && folder != state {
                         give(&folder, user)?;
                     }
                     let folder = folder.canonicalize()?;
@@ -111,8 +108,7 @@ pub(crate) fn user_name(role: Role) -> String {
     format!("lamppost-{}", role.name())
 }
 
-/// Gives a folder and all that is in it to a user, the folder itself last: whose that is tells whether all
-/// was done.
+/// Gives a folder and all that is in it to a user.
 ///
 /// Roles may be at work in it, and one that was taken over could put a link in the place of a folder between
 /// two looks at it: nothing is followed, and all is named from the folder that was opened.
@@ -124,11 +120,13 @@ fn give(folder: &Path, user: User) -> std::io::Result<()> {
         Err(Errno::LOOP | Errno::NOTDIR) => return lchown(folder, Some(user.uid), Some(user.gid)),
         Err(error) => return Err(error.into()),
     };
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     give_within(opened.as_fd(), user)?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     Ok(rustix::fs::fchown(&opened, Some(uid), Some(gid))?)
 }
 
+/// Gives all that is in a folder. A folder is given after what is in it: whose it is tells that this was
+/// done, also when the program ended in between.
 fn give_within(folder: BorrowedFd<'_>, user: User) -> std::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     for entry in Dir::read_from(folder)? {
@@ -142,16 +140,19 @@ fn give_within(folder: BorrowedFd<'_>, user: User) -> std::io::Result<()> {
             Err(Errno::NOENT) => continue,
             found => found?,
         };
-        if (found.st_uid, found.st_gid) != (user.uid, user.gid) {
-            let given = chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-            given.or_else(gone)?;
-        }
-        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+        let is_its = (found.st_uid, found.st_gid) == (user.uid, user.gid);
+        // The mail of a Maildir may be millions of files.
+        let is_done = is_its && matches!(name.to_bytes(), b"new" | b"cur");
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory && !is_done {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(folder, name, flags, Mode::empty()) {
                 Ok(within) => give_within(within.as_fd(), user)?,
                 Err(error) => gone(error)?,
             }
+        }
+        if !is_its {
+            let given = chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            given.or_else(gone)?;
         }
     }
     Ok(())
@@ -194,6 +195,17 @@ mod tests {
         }
         for name in ["others", "others/file"] {
             assert_eq!(owner(name), (0, 0), "{name}");
+        }
+        // What was put into a Maildir that is the user's already stays as it is; another Maildir is given.
+        for name in ["given/new", "given/deep/cur"] {
+            std::fs::create_dir(path(name)).unwrap();
+            std::fs::write(path(name).join("mail"), "").unwrap();
+        }
+        chown(path("given/new"), Some(12_345), Some(12_346)).unwrap();
+        give(&path("given"), User { uid: 12_345, gid: 12_346 }).unwrap();
+        assert_eq!(owner("given/new/mail"), (0, 0));
+        for name in ["given/deep/cur", "given/deep/cur/mail"] {
+            assert_eq!(owner(name), (12_345, 12_346), "{name}");
         }
     }
 }
