@@ -281,6 +281,13 @@ fn under_systemd(debian: &Debian) {
         printed("credentials"),
         "restart 0\nwithout 1\nwith 0\nreload 0\n1\nfiles 0\nback 0"
     );
+    assert_eq!(
+        printed("elsewhere"),
+        format!(
+            "restart 0\n{DELIVERED}\n\
+             lamppost-delivery /home/mail/lamppost.test\nlamppost-delivery /home/mail/old"
+        )
+    );
     without_root(&printed);
     assert_eq!(
         printed("refused"),

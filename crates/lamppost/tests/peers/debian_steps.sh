@@ -181,6 +181,26 @@ systemctl daemon-reload
 systemctl restart lamppost
 echo "back $?"
 
+mark elsewhere
+# Maildirs of an earlier version, below /home.
+install --directory --owner lamppost --group lamppost --mode 0700 /home/mail /home/mail/old
+mkdir /etc/systemd/system/lamppost.service.d
+printf '[Service]\nProtectHome=no\nReadWritePaths=/home/mail\n' > /etc/systemd/system/lamppost.service.d/mail.conf
+sed -i 's|^#maildir = .*|maildir = "/home/mail/{domain}/{local}/Maildir"|' $file
+systemctl daemon-reload
+systemctl restart lamppost
+echo "restart $?"
+own=$new
+new=/home/mail/lamppost.test/you/Maildir/new
+deliver elsewhere
+new=$own
+stat --format '%U %n' /home/mail/*
+rm -r /etc/systemd/system/lamppost.service.d
+cp --preserve=all /root/good.toml $file
+systemctl daemon-reload
+systemctl reset-failed lamppost
+systemctl restart lamppost
+
 mark without root
 # As the guide says.
 examples=/usr/share/doc/lamppost/examples
