@@ -43,7 +43,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is another user's.
-    #[error("only root and the user that lamppost runs as may use {socket}")]
+    #[error("this user may not use {socket}")]
     Forbidden {
         /// The control socket.
         socket: PathBuf,
@@ -335,7 +335,8 @@ mod tests {
         });
         let path = folder.join("control.sock");
         let socket = ControlSocket::from_std(ControlSocket::bind(&path).unwrap()).unwrap();
-        let settings = ControlSettings { outcomes: folder.to_owned(), request_size_max: 4096 };
+        let outcomes = folder.to_owned();
+        let settings = ControlSettings { outcomes, request_size_max: 4096, has_group: false };
         let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
         tokio::spawn(control.serve(socket, std::future::pending()));
         Client::new(&path)

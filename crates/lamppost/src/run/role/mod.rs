@@ -147,8 +147,17 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     }
     let lines = lines_to(&config)?;
     // Before the first thread: what comes later has no more power than this one.
-    let force =
-        restrict(&power::of(role, &config, &setup.state)).map_err(|error| failed(&error))?;
+    let force = restrict(&power::of(role, &config, &setup.state)).map_err(|error| {
+        let failure = failed(&error);
+        match power::barrier(&error) {
+            Some(folder) => failure.cure(format!(
+                "{} lets no other users pass, and this role is one of its own: name folders elsewhere, such \
+                 as below /var/lib, or `chmod o+x {0}`",
+                folder.display()
+            )),
+            None => failure,
+        }
+    })?;
     let outcomes = match role {
         Role::Control => OutcomesTo::Folder(setup.state.join("log"), super::kept(&config)),
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
