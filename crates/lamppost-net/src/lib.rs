@@ -1,5 +1,6 @@
 //! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
 
+mod accept;
 mod certificate;
 mod clock;
 pub mod demo_ca;
@@ -17,6 +18,7 @@ mod system_users;
 mod tls;
 mod tls_client;
 
+pub use accept::accept_next;
 pub use certificate::CertificateFacts;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;

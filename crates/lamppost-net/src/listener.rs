@@ -2,17 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tracing::error;
+
+use crate::accept::accept_next;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// How long to wait when the process has no file descriptor left for a connection.
-pub(crate) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -79,26 +77,9 @@ impl Listener {
         self.address
     }
 
-    /// The next connection.
-    ///
-    /// Connections that break before they are accepted are skipped. When the process has no file
-    /// descriptor left, accepting pauses and says so instead of spinning.
+    /// The next connection, as [`accept_next`] takes it.
     pub async fn accept(&self) -> (TcpStream, SocketAddr) {
-        let mut exhausted = false;
-        loop {
-            match self.inner.accept().await {
-                Ok(accepted) => return accepted,
-                Err(error) if is_exhaustion(&error) => {
-                    if !exhausted {
-                        exhausted = true;
-                        error!(listener = %self.address, reason = %error, "accepting pauses");
-                    }
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-                // The connection that was to be accepted is gone (accept(2), error handling).
-                Err(_) => {}
-            }
-        }
+        accept_next(self.address, || self.inner.accept()).await
     }
 }
 
@@ -134,11 +115,6 @@ impl BindCause {
             _ => Self::Other(error),
         }
     }
-}
-
-pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Who listens on the port, for people; as much as /proc lets this user see.
