@@ -1,5 +1,6 @@
 //! The front: accepts connections and drives SMTP sessions on them.
 
+mod client;
 mod completion;
 mod connection;
 mod content;
@@ -24,7 +25,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
-use self::connection::{Client, Connection};
+use self::client::Client;
+use self::connection::Connection;
 
 pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 
