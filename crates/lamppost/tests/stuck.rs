@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit};
 use support::{Server, Setup, Wire, is_stopped, signal, until};
@@ -79,6 +80,15 @@ fn a_role_that_hangs_is_named_by_the_status() {
     }
 }
 
+#[test]
+fn a_control_role_that_hangs_is_told() {
+    let mut server = hasty();
+    hang(&server, "control");
+    let told = complaint(&server, &["status"]);
+    assert!(told.contains("its control role says nothing for "), "{told}");
+    assert_eq!(server.stop(), Some(0));
+}
+
 /// The processes of a role that are there now.
 fn processes(server: &Server, role: &str) -> Vec<u32> {
     let line =
@@ -98,37 +108,34 @@ fn what_a_reload_waits_for_is_told_while_it_waits() {
         serde_json::from_str::<serde_json::Value>(&status).unwrap()
     };
     let is_in = |phase: &str| until(|| status()["host"]["phase"] == phase);
-    std::thread::scope(|scope| {
-        let reload = scope.spawn(|| server.command(&["reload"]));
-        assert!(is_in("ending-sessions"));
-        let now = status();
-        assert!(now["host"]["phase-left-s"].as_u64().unwrap() <= 30, "{now}");
-        assert_eq!(now["host"]["listeners"].as_array().unwrap().len(), 4);
-        let told = server.must(&["status"]);
-        assert!(told.contains("have ended (1 session, for "), "{told}");
-        // The next roles wait already; one of them will take its time.
-        let next = || processes(&server, "queue").into_iter().find(|pid| *pid != first);
-        assert!(until(|| next().is_some()));
-        let next = next().unwrap();
-        signal(next, "STOP");
-        assert!(until(|| is_stopped(next)));
-        assert!(session.ask("QUIT\r\n").starts_with("221"));
-        drop(session);
-        assert!(is_in("beginning"));
-        let now = status();
-        assert!(now["queue"].is_null() && now["host"]["phase-left-s"].is_null(), "{now}");
-        assert_eq!(now["host"]["listeners"].as_array().unwrap().len(), 4);
-        let told = server.must(&["status"]);
-        assert!(told.contains("now       all roles begin") && told.contains("listening"), "{told}");
-        signal(next, "CONT");
-        let done = reload.join().unwrap();
-        let waited = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "{waited}");
-        assert!(
-            ["new connections wait until", "all roles begin"].iter().any(|it| waited.contains(it)),
-            "{waited}"
-        );
-    });
+    let mut reload = support::lamppost();
+    reload.arg("--config").arg(server.config()).arg("--state").arg(server.state()).arg("reload");
+    let mut reload = reload.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(reload.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.is_ok_and(|line| line.contains("new connections wait until"))));
+    assert!(is_in("ending-sessions"));
+    let now = status();
+    assert!(now["host"]["phase-left-s"].as_u64().unwrap() <= 30, "{now}");
+    assert_eq!(now["host"]["listeners"].as_array().unwrap().len(), 4);
+    let told = server.must(&["status"]);
+    assert!(told.contains("have ended (1 session, for "), "{told}");
+    // The next roles wait already; one of them will take its time.
+    let next = || processes(&server, "queue").into_iter().find(|pid| *pid != first);
+    assert!(until(|| next().is_some()));
+    let next = next().unwrap();
+    signal(next, "STOP");
+    assert!(until(|| is_stopped(next)));
+    assert!(session.ask("QUIT\r\n").starts_with("221"));
+    drop(session);
+    assert!(is_in("beginning"));
+    let now = status();
+    assert!(now["queue"].is_null() && now["host"]["phase-left-s"].is_null(), "{now}");
+    assert_eq!(now["host"]["listeners"].as_array().unwrap().len(), 4);
+    let told = server.must(&["status"]);
+    assert!(told.contains("now       all roles begin") && told.contains("listening"), "{told}");
+    assert!(said.any(|line| line.is_ok_and(|line| line.contains("all roles begin"))));
+    signal(next, "CONT");
+    assert!(reload.wait().unwrap().success());
     assert_eq!(status()["host"]["phase"], "at-work");
     assert!(!server.must(&["status"]).contains("now  "));
 }

@@ -56,7 +56,9 @@ fn way_to_socket(opened: &Opened) -> Option<Remark> {
         "`chmod a+x {shown}` lets all pass and nobody look into it; or name a `socket` elsewhere in \
          [mail.sendmail], or set `enabled = false` there"
     );
-    Some(Remark::warning("mail.sendmail.socket", what, cure))
+    let is_named = opened.config.mail.sendmail.socket.is_some();
+    let key = if is_named { "mail.sendmail.socket" } else { "server.state" };
+    Some(Remark::warning(key, what, cure))
 }
 
 /// The secrets and the state that are not kept from others.
