@@ -158,14 +158,16 @@ fn check_domain(opened: &Opened, address: &Address) -> Result<(), Failure> {
     if let Some(file) = &opened.file {
         let mut domains = opened.config.mail.domains.clone();
         domains.push(domain.clone());
+        let list = domains.iter().map(|domain| format!("\"{domain}\"")).collect::<Vec<_>>();
+        let list = list.join(", ");
         let (what, cure) = match opened.place_of("mail.domains") {
             Some(place) => (
                 format!("{domain} is not in `domains` ({place})"),
-                format!("add it to the list: `domains = {domains:?}`"),
+                format!("add it to the list: `domains = [{list}]`"),
             ),
             None => (
                 format!("{domain} is not served: {} has no `domains` in [mail]", file.display()),
-                format!("add the list to [mail]: `domains = {domains:?}`"),
+                format!("add the list to [mail]: `domains = [{list}]`"),
             ),
         };
         return Err(Failure::new(Code::Data, what).cure(cure));
