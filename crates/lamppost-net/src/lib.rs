@@ -26,7 +26,7 @@ pub use handover::{Given, NotGiven, give, receive_descriptor, send_descriptor};
 pub use limits::{Permit, SessionLimits, TooMany};
 pub use linger::close_gracefully;
 pub use link_socket::LinkSocket;
-pub use listener::{BindCause, BindError, Listener, bind_socket};
+pub use listener::{BindCause, BindError, Listener, bind_socket, holder, is_held};
 pub use local::{LocalBindError, LocalListener, SocketAccess};
 pub use network::Network;
 pub use system_users::{group_id, is_user, user_name};
