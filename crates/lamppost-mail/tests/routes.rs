@@ -36,6 +36,7 @@ async fn policy(elsewhere: Elsewhere) -> Asked {
     let settings = PolicySettings {
         hostname: "mail.lamppost.test".into(),
         domains: vec!["lamppost.test".into()],
+        user_domains: Vec::new(),
         postmaster: Some(address("demo@lamppost.test")),
         when_store_fails: StoreFailure::Defer,
         elsewhere,

@@ -160,6 +160,7 @@ impl Program {
             pid: std::process::id(),
             force: self.force.clone(),
         };
+        let mut owners = Vec::new();
         for (role, answer) in self.ask_all(|| Inspect::Condition).await {
             let Inspected::Condition(condition) = answer else { continue };
             // What another process tells is no reason to fail.
@@ -171,8 +172,10 @@ impl Program {
             status.health.extend(condition.health);
             let name = role.name().into();
             status.roles.push(RoleStatus { name, pid: condition.pid, force: condition.force });
+            owners.extend(condition.owners);
         }
         status.roles.push(own);
+        status.roles.extend(owners);
         status
     }
 }

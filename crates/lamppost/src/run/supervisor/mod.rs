@@ -6,6 +6,7 @@ mod banner;
 mod certificate;
 mod front;
 mod group;
+mod owners;
 mod pause;
 mod reload;
 mod signals;
@@ -31,6 +32,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::owners::Owners;
 use self::signals::Signals;
 use self::sockets::control_socket;
 use self::store::Store;
@@ -75,6 +77,7 @@ struct Supervisor {
     /// The file of the program, which may be another by now.
     program: PathBuf,
     store: Store,
+    owners: Owners,
     /// What an administrator has paused.
     paused: BTreeSet<Part>,
     /// Where lines go; nowhere when the program becomes another.
@@ -167,7 +170,10 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         None => demo::welcome(password.as_ref(), &opened),
         Some(_) => String::new(),
     };
+    let owners = Owners::default();
+    owners.watch().map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
     let supervisor = Supervisor {
+        owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
         begun_with: setup.clone(),
@@ -327,6 +333,7 @@ impl Supervisor {
         info!(grace_s = grace.as_secs(), "stopping");
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         let left = group.finish(grace).await;
+        self.owners.end().await;
         if left > 0 {
             warn!(left, "sessions cut short");
         }
@@ -339,7 +346,7 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let waiting = Work::waiting(&self.setup, &self.control, &self.metrics)?;
+        let waiting = Work::waiting(&self.setup, &self.owners, (&self.control, &self.metrics))?;
         self.begin(waiting, signals).await
     }
 
@@ -411,15 +418,15 @@ impl Work {
     /// Starts a process for each role, which waits for the order to begin.
     fn waiting(
         setup: &Setup,
-        control: &UnixListener,
-        metrics: &[TcpListener],
+        owners: &Owners,
+        (control, metrics): (&UnixListener, &[TcpListener]),
     ) -> Result<Self, Failure> {
         let sockets = || {
             let control = control.try_clone()?.into();
             let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
             Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
         };
-        let started = sockets().and_then(|sockets| Group::start(setup, sockets));
+        let started = sockets().and_then(|sockets| Group::start(setup, owners, sockets));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
         Ok(Self { group, wishes })
     }

@@ -1,0 +1,209 @@
+//! Mail for users of this machine: each gets it by a process of its own, which runs as that user.
+//!
+//! This role may not become anybody. It asks the supervisor for a process by the number of a user, hands it
+//! what is for that user, and passes on what came of it. A process that ends in between is started again: both
+//! steps of a delivery may be repeated.
+
+mod pool;
+mod process;
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lamppost_net::link::Port;
+use lamppost_roles::{
+    ContentAnswer, ContentRequest, DeliveryRequest, Outcome, OwnerAnswer, OwnerRequest, Reason,
+    SystemUser, UserMailbox, UserName,
+};
+use lamppost_smtp::{Address, Status};
+use lamppost_telemetry::{Health, State};
+use parking_lot::Mutex;
+use tracing::{error, info, warn};
+
+use self::pool::Pool;
+use self::process::Fault;
+use crate::mailboxes::deferred;
+
+/// The name of this in the program's health.
+const COMPONENT: &str = "system-users";
+/// How often a request is made when the process that has it ends: one that made the Maildir ends once, and
+/// one may be killed besides.
+const TRIES: usize = 3;
+/// Letters of a reason that a process gives, which its user may have had a hand in.
+const REASON_MAX: usize = 500;
+
+/// What delivery is told of users of this machine.
+#[derive(Clone, Debug)]
+pub struct OwnersSettings {
+    /// The domains whose mailboxes lie in homes.
+    pub domains: Vec<String>,
+    /// Processes at once.
+    pub processes_max: usize,
+    /// How long one waits for more mail.
+    pub idle: Duration,
+    /// How long one may take to answer.
+    pub patience: Duration,
+    /// Where it is told which do not.
+    pub health: Health,
+}
+
+/// A process of a user, for administrators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerProcess {
+    /// The user's name.
+    pub user: String,
+    /// The process.
+    pub pid: u32,
+    /// What it gave up, in JSON's text.
+    pub restricted: String,
+}
+
+/// Those whose homes hold mailboxes; clones are the same.
+#[derive(Clone)]
+pub struct Owners {
+    pool: Arc<Pool>,
+    /// Users whose processes do not answer.
+    silent: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl std::fmt::Debug for Owners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Owners").field(self.pool.settings()).finish()
+    }
+}
+
+impl Owners {
+    /// Begins without any process.
+    pub fn new(
+        settings: OwnersSettings,
+        supervisor: Port<OwnerRequest, OwnerAnswer>,
+        content: Port<ContentRequest, ContentAnswer>,
+    ) -> Self {
+        Self { pool: Pool::new(settings, supervisor, content), silent: Arc::default() }
+    }
+
+    /// Takes a descriptor that the supervisor sent, by its number.
+    pub fn arrived(&self, number: u32, descriptor: OwnedFd) {
+        self.pool.arrived(number, descriptor);
+    }
+
+    /// The processes that there are.
+    pub fn processes(&self) -> Vec<OwnerProcess> {
+        self.pool.processes()
+    }
+
+    /// Whether a mailbox lies in a home.
+    pub(crate) fn is_theirs(&self, mailbox: &Address) -> bool {
+        let domain = mailbox.domain();
+        self.pool.settings().domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain))
+    }
+
+    /// Has requests carried out, each for one mailbox and so many entries; all at once.
+    pub(crate) async fn deliver(
+        &self,
+        requests: Vec<(Address, usize, DeliveryRequest)>,
+    ) -> Vec<Vec<Outcome>> {
+        join_all(requests.into_iter().map(|(mailbox, entries, request)| async move {
+            let outcomes = self.deliver_to(&mailbox, &request).await;
+            match outcomes {
+                Ok(outcomes) if outcomes.len() == entries => outcomes,
+                Ok(_) => vec![deferred("the process of the user answers something else"); entries],
+                Err(outcome) => vec![outcome; entries],
+            }
+        }))
+        .await
+    }
+
+    async fn deliver_to(
+        &self,
+        mailbox: &Address,
+        request: &DeliveryRequest,
+    ) -> Result<Vec<Outcome>, Outcome> {
+        let (owner, name) = self.owner(mailbox).await?;
+        for _ in 0..TRIES {
+            let busy = self.pool.process(owner, name.as_str()).await?;
+            let delivered = busy.process.deliver(request, self.pool.settings().patience).await;
+            match delivered {
+                Ok(outcomes) => {
+                    // What troubles it, such as a Maildir that was moved, may be no trouble for another.
+                    if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
+                        self.pool.forget(&busy.process).await;
+                    }
+                    self.answers(name.as_str());
+                    return Ok(outcomes.into_iter().map(plain).collect());
+                }
+                Err(fault) => {
+                    self.pool.forget(&busy.process).await;
+                    if matches!(fault, Fault::Silent) {
+                        return Err(self.is_silent(name.as_str()));
+                    }
+                    warn!(user = name.as_str(), pid = busy.process.pid, "a user's process ended");
+                }
+            }
+        }
+        Err(deferred("the process of the user ended before it had delivered"))
+    }
+
+    /// The user whose mailbox it is.
+    async fn owner(&self, mailbox: &Address) -> Result<(SystemUser, UserName), Outcome> {
+        let unknown = || {
+            let text = format!("there is no user {} any more who gets mail", mailbox.local());
+            Outcome::Failed(Reason::own(Status::NO_MAILBOX, text))
+        };
+        let name = UserName::of(mailbox.local()).ok_or_else(unknown)?;
+        match self.pool.supervisor().ask(OwnerRequest::Mailbox(name)).await {
+            Ok(OwnerAnswer::Mailbox(UserMailbox::Here(owner))) => Ok((owner, name)),
+            Ok(OwnerAnswer::Mailbox(UserMailbox::Unknown)) => Err(unknown()),
+            Ok(OwnerAnswer::Mailbox(UserMailbox::Away(reason))) => Err(deferred(reason)),
+            Ok(_) => Err(deferred("the supervisor does not tell who that is")),
+            Err(gone) => Err(deferred(gone.to_string())),
+        }
+    }
+
+    fn is_silent(&self, user: &str) -> Outcome {
+        let mut silent = self.silent.lock();
+        if silent.insert(user.to_owned()) {
+            error!(user, "the process of a user does not answer; its mail waits");
+            self.tell(&silent);
+        }
+        deferred("the process of the user does not answer: is the disk of the home there?")
+    }
+
+    fn answers(&self, user: &str) {
+        let mut silent = self.silent.lock();
+        if silent.remove(user) {
+            info!(user, "the process of a user answers again");
+            self.tell(&silent);
+        }
+    }
+
+    fn tell(&self, silent: &BTreeSet<String>) {
+        let health = &self.pool.settings().health;
+        let Some(first) = silent.first() else {
+            health.set(COMPONENT, State::Ok, "the processes of all users answer");
+            return;
+        };
+        let others = match silent.len() {
+            1 => String::new(),
+            count => format!(" and {} others", count - 1),
+        };
+        let text = format!("the process of {first}{others} does not answer: is its disk there?");
+        health.set(COMPONENT, State::Fail, text);
+    }
+}
+
+/// An outcome without what could deceive people: its words come from a process of the user.
+fn plain(outcome: Outcome) -> Outcome {
+    let own = |reason: Reason| {
+        let text = reason.text.chars().filter(|letter| !letter.is_control()).take(REASON_MAX);
+        Reason::own(reason.status, text.collect::<String>())
+    };
+    match outcome {
+        Outcome::Done => Outcome::Done,
+        Outcome::Deferred(reason) => Outcome::Deferred(own(reason)),
+        Outcome::Failed(reason) => Outcome::Failed(own(reason)),
+    }
+}
