@@ -322,13 +322,16 @@ fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
                         killed += u32::from(rustix::process::kill_process(pid, kill).is_ok());
                     }
                 }
-                std::thread::park_timeout(std::time::Duration::from_millis(7));
+                // Now before a process has begun, now in the middle, now after its work.
+                let pause = 5 + killed * 13 % 70;
+                std::thread::park_timeout(std::time::Duration::from_millis(pause.into()));
             }
             killed
         });
         let have_some = || files(&machine.maildir("alice").join("new")).len() > MESSAGES / 3;
-        assert!(until(have_some), "{}", server.log());
+        let came = until(have_some);
         is_over.store(true, Ordering::Relaxed);
+        assert!(came, "{}", server.log());
         killed = killer.join().unwrap();
     });
     assert!(killed > 5, "{killed}");
