@@ -207,3 +207,163 @@ fn plain(outcome: Outcome) -> Outcome {
         Outcome::Failed(reason) => Outcome::Failed(own(reason)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use lamppost_net::link::{Inbox, carry_answers, carry_questions, link};
+    use lamppost_roles::{Content, DeliveryAnswer, DeliveryJob, OwnerQuestion, QueueId};
+
+    use super::*;
+    use crate::trace::tests::job;
+
+    /// The ends of a process that a test plays.
+    type Played =
+        (Inbox<DeliveryRequest, DeliveryAnswer>, Port<OwnerQuestion, ContentAnswer>);
+
+    /// Users whose processes are what `play` does.
+    fn owners(processes_max: usize, play: impl Fn(u32, Played) + Send + 'static) -> Owners {
+        let (supervisor, mut asked) = link();
+        let (content, mut contents) = link::<ContentRequest, ContentAnswer>();
+        tokio::spawn(async move {
+            while let Some((ContentRequest { id, .. }, reply)) = contents.next().await {
+                reply.send(ContentAnswer::Piece(id.to_string().into()));
+            }
+        });
+        let settings = OwnersSettings {
+            domains: vec!["users.test".into()],
+            processes_max,
+            idle: Duration::from_secs(30),
+            patience: Duration::from_secs(1),
+            health: Health::default(),
+        };
+        let owners = Owners::new(settings, supervisor, content);
+        let arrives = owners.clone();
+        tokio::spawn(async move {
+            let mut number = 0;
+            while let Some((question, reply)) = asked.next().await {
+                reply.send(match question {
+                    OwnerRequest::Mailbox(name) => {
+                        let uid = name.as_str().trim_start_matches('u').parse().unwrap();
+                        OwnerAnswer::Mailbox(UserMailbox::Here(SystemUser { uid, listed: 1 }))
+                    }
+                    OwnerRequest::Process(uid) => {
+                        let (work, far_work) = UnixStream::pair().unwrap();
+                        let (questions, far_questions) = UnixStream::pair().unwrap();
+                        number += 2;
+                        arrives.arrived(number, work.into());
+                        arrives.arrived(number + 1, questions.into());
+                        let (port, inbox) = link();
+                        let (asking, asks) = link();
+                        let stream = |one: UnixStream| {
+                            one.set_nonblocking(true).unwrap();
+                            tokio::net::UnixStream::from_std(one).unwrap()
+                        };
+                        tokio::spawn(carry_answers(port, stream(far_work)));
+                        tokio::spawn(carry_questions(asks, stream(far_questions)));
+                        play(uid, (inbox, asking));
+                        OwnerAnswer::Started { pid: uid, work: number, questions: number + 1 }
+                    }
+                });
+            }
+        });
+        owners
+    }
+
+    fn large(id: u64) -> DeliveryJob {
+        let mut large = DeliveryJob { content: Content::Aside { length: 9 }, ..job(id, b"") };
+        large.placement.mailbox = "u7@users.test".parse().unwrap();
+        large
+    }
+
+    fn prepare(jobs: Vec<DeliveryJob>) -> Vec<(Address, usize, DeliveryRequest)> {
+        let mailbox = jobs[0].placement.mailbox.clone();
+        vec![(mailbox, jobs.len(), DeliveryRequest::Prepare(jobs))]
+    }
+
+    #[tokio::test]
+    async fn a_process_reads_its_users_mail_and_nobody_elses() {
+        let owners = owners(1, |_, (mut inbox, asking)| {
+            tokio::spawn(async move {
+                let mut last = None;
+                while let Some((request, reply)) = inbox.next().await {
+                    let DeliveryRequest::Prepare(jobs) = request else { continue };
+                    let own = jobs[0].placement.id;
+                    let mut texts = Vec::new();
+                    for id in [Some(own), Some(QueueId(own.0 + 1)), last].into_iter().flatten() {
+                        let request = ContentRequest { id, offset: 0, length_max: 9 };
+                        let answer = asking.ask(OwnerQuestion::Content(request)).await.unwrap();
+                        texts.push(format!("{answer:?}"));
+                    }
+                    last = Some(own);
+                    let told = Reason::own(Status::SYSTEM, texts.join("\n\x1b[2J"));
+                    reply.send(DeliveryAnswer(vec![Outcome::Deferred(told)]));
+                }
+            });
+        });
+        for id in [1, 5] {
+            let outcomes = owners.deliver(prepare(vec![large(id)])).await;
+            let [Outcome::Deferred(reason)] = &outcomes[0][..] else { panic!("{outcomes:?}") };
+            let own = format!("Piece(b\"{}\")", QueueId(id));
+            assert!(reason.text.starts_with(&own), "{reason}");
+            let refused = reason.text.matches("the message is not for this user").count();
+            // It is another process by then, which knows of no other message.
+            assert_eq!(refused, 1, "{reason}");
+            assert!(!reason.text.contains(char::is_control), "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_is_started_again_a_few_times() {
+        let started = Arc::new(Mutex::new(Vec::new()));
+        let count = started.clone();
+        let owners = owners(1, move |uid, (mut inbox, _)| {
+            let mut started = count.lock();
+            started.push(uid);
+            let ends = uid == 8 || started.len() < 3;
+            tokio::spawn(async move {
+                while let Some((_, reply)) = inbox.next().await {
+                    if ends {
+                        return;
+                    }
+                    reply.send(DeliveryAnswer(vec![Outcome::Done]));
+                }
+            });
+        });
+        assert_eq!(owners.deliver(prepare(vec![large(1)])).await, [[Outcome::Done]]);
+        assert_eq!(*started.lock(), [7, 7, 7]);
+        // There is room for one process, which another user has: it has nothing to do and ends.
+        let mut other = large(2);
+        other.placement.mailbox = "u8@users.test".parse().unwrap();
+        let outcomes = owners.deliver(prepare(vec![other])).await;
+        assert!(matches!(&outcomes[0][0], Outcome::Deferred(reason) if reason.text.contains("ended")));
+        assert_eq!(*started.lock(), [7, 7, 7, 8, 8, 8]);
+    }
+
+    #[tokio::test]
+    async fn what_a_process_answers_too_much_or_not_at_all_is_no_delivery() {
+        let owners = owners(4, |uid, (mut inbox, _)| {
+            tokio::spawn(async move {
+                let mut held = Vec::new();
+                while let Some((_, reply)) = inbox.next().await {
+                    match uid {
+                        7 => reply.send(DeliveryAnswer(vec![Outcome::Done; 2])),
+                        _ => held.push(reply),
+                    }
+                }
+            });
+        });
+        let mut silent = large(2);
+        silent.placement.mailbox = "u8@users.test".parse().unwrap();
+        let requests = [prepare(vec![large(1)]), prepare(vec![silent])].concat();
+        let outcomes = owners.deliver(requests).await;
+        let is = |outcome: &Outcome, words: &str| {
+            assert!(matches!(outcome, Outcome::Deferred(reason) if reason.text.contains(words)));
+        };
+        is(&outcomes[0][0], "answers something else");
+        is(&outcomes[1][0], "does not answer");
+        let facts = owners.pool.settings().health.facts();
+        assert!(facts[0].text.contains("the process of u8 does not answer"), "{facts:?}");
+    }
+}

@@ -187,9 +187,7 @@ impl Owners {
         if list.state != Some(state) {
             let mut users = Users::default();
             for user in listed_users()? {
-                let name = user.name.to_lowercase();
-                users.by_uid.entry(user.uid).or_insert_with(|| name.clone());
-                users.by_name.entry(name).or_insert(user);
+                users.add(user);
             }
             *list = List { state: Some(state), users: Arc::new(users) };
         }
@@ -234,6 +232,12 @@ fn silent(user: &ListedUser) -> Home {
 }
 
 impl Users {
+    fn add(&mut self, user: ListedUser) {
+        let name = user.name.to_lowercase();
+        self.by_uid.entry(user.uid).or_insert_with(|| name.clone());
+        self.by_name.entry(name).or_insert(user);
+    }
+
     fn of_name(&self, name: &str) -> Option<&ListedUser> {
         let user = self.by_name.get(name)?;
         // Several names of one number have one mailbox: that of the first.
@@ -241,7 +245,8 @@ impl Users {
     }
 
     fn of_uid(&self, uid: u32) -> Option<&ListedUser> {
-        self.by_name.get(self.by_uid.get(&uid)?)
+        // A name that differs in case alone is the other's.
+        self.by_name.get(self.by_uid.get(&uid)?).filter(|user| user.uid == uid)
     }
 }
 
@@ -335,4 +340,83 @@ fn becomes(user: &ListedUser) -> Result<Option<User>, String> {
     }
     let name = &user.name;
     Err(format!("only root can write into the home of {name}, and this program runs as another user"))
+}
+
+#[cfg(test)]
+mod tests {
+    use lamppost_config::Config;
+
+    use super::*;
+    use crate::run::setup::NamedBy;
+    use crate::run::users::Users as RoleUsers;
+
+    fn service(lines: &str) -> Service {
+        let text = format!("[mail.system-users]\n{lines}\n");
+        let setup = Setup {
+            file: Some(("lamppost.toml".into(), text)),
+            newer: None,
+            state: "/nonexistent".into(),
+            state_named_by: NamedBy::Nobody,
+            users: RoleUsers::Same,
+            hostname: "mail.lamppost.test".into(),
+            submit_socket: None,
+            pem: None,
+            relay_password: None,
+            relay_trust: None,
+        };
+        let users: Config = setup.config().unwrap();
+        let (handed, _) = UnixStream::pair().unwrap();
+        Service { owners: Owners::default(), users: users.mail.system_users, setup, handed }
+    }
+
+    #[track_caller]
+    fn name(text: &str) -> UserName {
+        UserName::of(text).unwrap()
+    }
+
+    /// Whoever got into delivery may ask for anybody.
+    #[tokio::test]
+    async fn no_process_becomes_root_a_daemon_or_somebody_whom_nobody_lists() {
+        const ON: &str = "domains = [\"users.test\"]";
+        let all = format!("{ON}\nuid-min = 1\nexcept = [\"nobody\"]");
+        for (lines, uids) in [
+            (all.as_str(), &[0, u32::MAX, u32::MAX - 1, 65_534][..]),
+            (ON, &[0, 1, 2, 33, 999]),
+            ("domains = []\nuid-min = 1\nexcept = []", &[0, 1, 65_534]),
+        ] {
+            let service = service(lines);
+            for &uid in uids {
+                let refused = service.process(uid).await.unwrap_err();
+                assert!(refused.contains("gets mail here"), "{uid}: {refused}");
+                assert!(service.owners.processes.lock().is_empty());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn root_and_daemons_get_no_mail() {
+        let service = service("domains = [\"users.test\"]");
+        for user in ["root", "daemon", "nobody", "no-such-user"] {
+            assert_eq!(service.mailbox(name(user)).await, UserMailbox::Unknown, "{user}");
+        }
+    }
+
+    #[test]
+    fn the_first_name_of_a_number_is_the_user() {
+        let user = |name: &str, uid| ListedUser {
+            name: name.into(),
+            uid,
+            gid: uid,
+            home: format!("/home/{name}").into(),
+        };
+        let mut users = Users::default();
+        for one in [user("Alice", 1000), user("ftp", 1000), user("alice", 1001), user("bob", 1002)] {
+            users.add(one);
+        }
+        let uid = |name: &str| users.of_name(name).map(|user| user.uid);
+        assert_eq!((uid("alice"), uid("ftp"), uid("bob")), (Some(1000), None, Some(1002)));
+        assert_eq!(users.of_uid(1000).unwrap().name, "Alice");
+        // Its name is another user's, who would get its mail.
+        assert_eq!(users.of_uid(1001), None);
+    }
 }
