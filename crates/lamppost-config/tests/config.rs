@@ -479,7 +479,11 @@ fn an_unknown_section_is_called_one() {
 #[test]
 fn mailboxes_of_users_are_checked() {
     for (text, what, cure) in [
-        ("domains = [\"example.org\"]", "`example.org` is in `domains` of [mail] too", "one of the two"),
+        (
+            "domains = [\"example.org\"]",
+            "`example.org` is in `domains` of [mail] too",
+            "one of the two",
+        ),
         ("maildir = \"../Maildir\"", "no folder in a home", "without `..`"),
         ("maildir = \"/var/mail\"", "no folder in a home", "seen from the home"),
         ("maildir = \"\"", "no folder in a home", "such as"),

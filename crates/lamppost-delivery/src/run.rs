@@ -66,7 +66,6 @@ pub async fn run(
                     let publish = async |own| mailboxes.publish(own).await;
                     spread(placements, owners.as_ref(), publish, &metrics).await
                 }
-                DeliveryRequest::Answer => Vec::new(),
                 DeliveryRequest::Relay(jobs) => relay.deliver(jobs, content, &metrics).await,
             };
             reply.send(DeliveryAnswer(outcomes));
@@ -124,9 +123,10 @@ async fn spread<E: Entry>(
     let mut rest = (Vec::new(), Vec::new());
     let mut homes: HashMap<Address, (Vec<usize>, Vec<E>)> = HashMap::new();
     for (place, entry) in entries.into_iter().enumerate() {
-        let (places, some) = match owners.is_theirs(entry.mailbox()) {
-            true => homes.entry(entry.mailbox().clone()).or_default(),
-            false => &mut rest,
+        let (places, some) = if owners.is_theirs(entry.mailbox()) {
+            homes.entry(entry.mailbox().clone()).or_default()
+        } else {
+            &mut rest
         };
         places.push(place);
         some.push(entry);

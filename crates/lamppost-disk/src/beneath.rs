@@ -221,7 +221,8 @@ mod tests {
     fn a_pipe_in_the_place_of_a_file_makes_nobody_wait() {
         let (_around, disk, home) = beneath();
         let pipe = home.join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+            .unwrap();
         assert!(disk.create(&pipe).is_err());
         // Even one that somebody reads is no file.
         let _reader = open(&pipe, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();

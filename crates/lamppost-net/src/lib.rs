@@ -25,8 +25,6 @@ pub use linger::close_gracefully;
 pub use listener::{BindCause, BindError, Listener, bind_socket};
 pub use local::{LocalBindError, LocalListener, SocketAccess};
 pub use network::Network;
-pub use system_users::{
-    ListedUser, group_id, is_user, listed_users, user_name, users_changed,
-};
+pub use system_users::{ListedUser, group_id, is_user, listed_users, user_name, users_changed};
 pub use tls::{HandshakeError, KeyPair, Pem, PemWatch, ServerTls, TlsError};
 pub use tls_client::{ClientTls, ClientTlsError, Trust};

@@ -23,8 +23,6 @@ pub enum DeliveryRequest {
     /// Hand these messages to the host that takes all mail for elsewhere. The answer has an outcome
     /// for each recipient of each message, in order.
     Relay(Vec<RelayJob>),
-    /// Answer, if you can. Delivery asks it of the process of a user.
-    Answer,
 }
 
 /// One message for one recipient.

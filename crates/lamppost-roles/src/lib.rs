@@ -30,6 +30,6 @@ pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter};
 pub use queue_id::{QueueId, QueueIdError};
 pub use users::{
-    OwnerAnswer, OwnerQuestion, OwnerRequest, SystemUser, UserAnswer, UserMailbox, UserName,
-    UserRequest,
+    OwnerAnswer, OwnerQuestion, OwnerRequest, OwnerWork, SystemUser, UserAnswer, UserMailbox,
+    UserName, UserRequest,
 };

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{ContentRequest, DeliveryRequest};
+
 /// The longest name of a user, in bytes (`useradd(8)`).
 const NAME_MAX: usize = 32;
 
@@ -97,13 +99,22 @@ pub enum OwnerAnswer {
     Refused(String),
 }
 
+/// What delivery asks of the process of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerWork {
+    /// Answer, if you can: nothing for nothing.
+    Answer,
+    /// Deliver what is for the user.
+    Deliver(DeliveryRequest),
+}
+
 /// What the process of a user asks of delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OwnerQuestion {
     /// Nothing: it tells, in JSON's text, what it gave up (`lamppost_sandbox::InForce`).
     Restricted(String),
     /// A piece of a message that it delivers.
-    Content(crate::ContentRequest),
+    Content(ContentRequest),
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lamppost_config::SystemUsers;
 use lamppost_net::ListedUser;
@@ -74,6 +74,21 @@ pub(crate) fn look(user: &ListedUser) -> Home {
     }
 }
 
+/// A folder above a home that its user may not pass through, as far as its mode tells (access lists may allow more).
+pub(crate) fn closed_above(user: &ListedUser) -> Option<PathBuf> {
+    let is_closed = |folder: &&Path| {
+        folder.metadata().is_ok_and(|found| {
+            let passes = match () {
+                () if found.uid() == user.uid => 0o100,
+                () if found.gid() == user.gid => 0o010,
+                () => 0o001,
+            };
+            found.mode() & passes == 0
+        })
+    };
+    user.home.ancestors().skip(1).find(is_closed).map(Path::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -108,7 +123,21 @@ mod tests {
             _ => assert_eq!(look(&other), Home::Nowhere),
         }
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o775)).unwrap();
-        assert!(unfit(look(&alice)).ends_with(&format!("`chmod go-w {}`", folder.path().display())));
+        assert!(
+            unfit(look(&alice)).ends_with(&format!("`chmod go-w {}`", folder.path().display()))
+        );
+    }
+
+    #[test]
+    fn a_folder_that_keeps_a_user_from_its_home_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let alice = ListedUser { uid: 64_101, gid: 64_101, ..user(&folder.path().join("a/alice")) };
+        std::fs::create_dir_all(&alice.home).unwrap();
+        assert_eq!(closed_above(&alice).as_deref(), Some(folder.path()));
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        std::fs::set_permissions(folder.path().join("a"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+        assert_eq!(closed_above(&alice), None);
     }
 
     #[test]

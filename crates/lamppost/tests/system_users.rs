@@ -1,6 +1,12 @@
 //! Mail for users of this machine, each with a home of its own: whose it is, what it is, and what a user who
 //! means ill can do.
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking, and says what it could not test"
+)]
 
 mod support;
 
@@ -35,7 +41,9 @@ impl Machine {
         let namespaces = Command::new("unshare").args(["--mount", "true"]).status();
         let has_them = namespaces.is_ok_and(|status| status.success());
         if !rustix::process::geteuid().is_root() || !has_them {
-            println!("NOT TESTED: only root can become another user, and show a process other users");
+            println!(
+                "NOT TESTED: only root can become another user, and show a process other users"
+            );
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -77,7 +85,7 @@ impl Machine {
 
     fn prepare(&self, users: &str, queue: &'static str) -> Server {
         let mail = format!("[mail.system-users]\ndomains = [\"users.test\"]\n{users}");
-        let setup = Setup { mail, queue, ..Setup::default() };
+        let setup = Setup { queue, mail, ..Setup::default() };
         Server::with_accounts(&setup, Some(self.folder.path().join("state")))
     }
 
@@ -168,7 +176,8 @@ fn mail_lies_in_the_home_and_is_the_users() {
     assert!(text.starts_with(head) && text.ends_with("\nSubject: x\n\nfor her\n"), "{text}");
     let text = std::fs::read_to_string(&found[1]).unwrap();
     assert!(text.ends_with(&(large.replace("\r\n", "\n") + "\n")), "{}", text.len());
-    for path in [&machine.maildir("alice"), &machine.maildir("alice").join("tmp"), &found[0], &found[1]]
+    for path in
+        [&machine.maildir("alice"), &machine.maildir("alice").join("tmp"), &found[0], &found[1]]
     {
         let found = path.metadata().unwrap();
         let expected = if found.is_dir() { 0o40700 } else { 0o100_600 };
@@ -303,7 +312,8 @@ fn folders_that_become_links_and_folders_again_lose_and_leak_nothing() {
 fn a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing() {
     const MESSAGES: usize = 300;
     let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
-    let mut server = machine.start("", "retry-first = \"1s\"\nretry-max = \"1s\"\ndelivery-lag = \"1ms\"");
+    let mut server =
+        machine.start("", "retry-first = \"1s\"\nretry-max = \"1s\"\ndelivery-lag = \"1ms\"");
     let is_over = AtomicBool::new(false);
     let mut killed = 0;
     std::thread::scope(|scope| {
@@ -392,7 +402,8 @@ fn as_many_processes_as_may_be_serve_more_users() {
         assert!(wire.ask(content).starts_with("250"));
         let users = || {
             let processes = server.processes().into_iter();
-            let lines = processes.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")));
+            let lines =
+                processes.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")));
             lines.filter(|line| line.as_ref().is_ok_and(|line| line.contains("user\0"))).count()
         };
         assert!(users() <= 2);
@@ -475,9 +486,14 @@ fn who_is_not_root_serves_its_own_home_alone() {
     }
     let uid = ALICE.1.to_string();
     let become_her = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
-    let checked = machine.command(&become_her).args(["--config".as_ref(), server.config().as_os_str()])
-        .args(["--state".as_ref(), server.state().as_os_str(), "check".as_ref()]).output().unwrap();
-    let told = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+    let checked = machine
+        .command(&become_her)
+        .args(["--config".as_ref(), server.config().as_os_str()])
+        .args(["--state".as_ref(), server.state().as_os_str(), "check".as_ref()])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&checked.stderr).into_owned()
+        + &String::from_utf8_lossy(&checked.stdout);
     assert!(told.contains("only root can write into homes of others"), "{told}");
     server.launch_under(machine.command(&become_her));
     send(&server, "alice@users.test", 0..2);

@@ -32,7 +32,8 @@ impl SystemUsers {
         let domains =
             from.read("domains", |value| reader::entries(value, reader::domain), findings);
         for domain in domains.value.iter().filter(|domain| accounts.contains(domain)) {
-            let what = format!("`{domain}` is in `domains` of [mail] too: its mailboxes are either");
+            let what =
+                format!("`{domain}` is in `domains` of [mail] too: its mailboxes are either");
             let cure = "name it in one of the two";
             findings.push(domains.span.clone(), what, Some(cure.into()));
         }

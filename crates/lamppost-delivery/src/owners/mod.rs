@@ -213,14 +213,13 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use lamppost_net::link::{Inbox, carry_answers, carry_questions, link};
-    use lamppost_roles::{Content, DeliveryAnswer, DeliveryJob, OwnerQuestion, QueueId};
+    use lamppost_roles::{Content, DeliveryAnswer, DeliveryJob, OwnerQuestion, OwnerWork, QueueId};
 
     use super::*;
     use crate::trace::tests::job;
 
     /// The ends of a process that a test plays.
-    type Played =
-        (Inbox<DeliveryRequest, DeliveryAnswer>, Port<OwnerQuestion, ContentAnswer>);
+    type Played = (Inbox<OwnerWork, DeliveryAnswer>, Port<OwnerQuestion, ContentAnswer>);
 
     /// Users whose processes are what `play` does.
     fn owners(processes_max: usize, play: impl Fn(u32, Played) + Send + 'static) -> Owners {
@@ -288,7 +287,9 @@ mod tests {
             tokio::spawn(async move {
                 let mut last = None;
                 while let Some((request, reply)) = inbox.next().await {
-                    let DeliveryRequest::Prepare(jobs) = request else { continue };
+                    let OwnerWork::Deliver(DeliveryRequest::Prepare(jobs)) = request else {
+                        continue;
+                    };
                     let own = jobs[0].placement.id;
                     let mut texts = Vec::new();
                     for id in [Some(own), Some(QueueId(own.0 + 1)), last].into_iter().flatten() {
@@ -337,7 +338,9 @@ mod tests {
         let mut other = large(2);
         other.placement.mailbox = "u8@users.test".parse().unwrap();
         let outcomes = owners.deliver(prepare(vec![other])).await;
-        assert!(matches!(&outcomes[0][0], Outcome::Deferred(reason) if reason.text.contains("ended")));
+        assert!(
+            matches!(&outcomes[0][0], Outcome::Deferred(reason) if reason.text.contains("ended"))
+        );
         assert_eq!(*started.lock(), [7, 7, 7, 8, 8, 8]);
     }
 

@@ -85,11 +85,7 @@ impl Pool {
     }
 
     /// The process of a user, which is started when there is none.
-    pub(super) async fn process(
-        &self,
-        owner: SystemUser,
-        name: &str,
-    ) -> Result<Busy<'_>, Outcome> {
+    pub(super) async fn process(&self, owner: SystemUser, name: &str) -> Result<Busy<'_>, Outcome> {
         let place = self.places.lock().entry(owner.uid).or_default().clone();
         let mut place = place.lock().await;
         let process = match &*place {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_roles::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome,
-    OwnerQuestion, QueueId, SystemUser,
+    OwnerQuestion, OwnerWork, QueueId, SystemUser,
 };
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
@@ -28,12 +28,11 @@ pub(super) struct Process {
     pub(super) owner: SystemUser,
     pub(super) name: String,
     pub(super) pid: u32,
-    port: Port<DeliveryRequest, DeliveryAnswer>,
+    port: Port<OwnerWork, DeliveryAnswer>,
     told: Arc<Told>,
     course: Mutex<Course>,
-    /// What carries its links; it ends with this.
-    _carrying: JoinSet<()>,
-    _room: OwnedSemaphorePermit,
+    /// What carries its links, and its room among the processes; both end with this.
+    _kept: (JoinSet<()>, OwnedSemaphorePermit),
 }
 
 /// What is known between the two links of a process.
@@ -82,8 +81,8 @@ impl Process {
         carrying.spawn(async move { drop(carry_answers(far, questions).await) });
         carrying.spawn(answer(inbox, told.clone(), content));
         let course = Mutex::new(Course { requests: 0, idle_since: Instant::now() });
-        let _carrying = carrying;
-        Ok(Self { owner, name, pid, port, told, course, _carrying, _room: room })
+        let kept = (carrying, room);
+        Ok(Self { owner, name, pid, port, told, course, _kept: kept })
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -120,7 +119,7 @@ impl Process {
         patience: Duration,
     ) -> Result<Vec<Outcome>, Fault> {
         let _shown = self.told.show(request);
-        let mut asking = std::pin::pin!(self.port.ask(request.clone()));
+        let mut asking = std::pin::pin!(self.port.ask(OwnerWork::Deliver(request.clone())));
         for _ in 0..PATIENCES_MAX {
             tokio::select! {
                 biased;
@@ -129,7 +128,7 @@ impl Process {
                 }
                 () = sleep(patience) => {}
             }
-            match timeout(patience, self.port.ask(DeliveryRequest::Answer)).await {
+            match timeout(patience, self.port.ask(OwnerWork::Answer)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(Gone)) => return Err(Fault::Gone),
                 Err(_) => return Err(Fault::Silent),

@@ -158,14 +158,15 @@ fn homes_of_users(config: &Config) -> Vec<Remark> {
     if users.domains.is_empty() {
         return Vec::new();
     }
-    let warning = |what: String, cure: String| {
-        Remark::warning("mail.system-users.domains", what, cure)
-    };
+    let warning =
+        |what: String, cure: String| Remark::warning("mail.system-users.domains", what, cure);
     let mut remarks = Vec::new();
     let own = rustix::process::geteuid();
     if !own.is_root() {
         let me = state_files::name(own.as_raw());
-        let what = format!("only root can write into homes of others: started by {me}, it serves {me} alone");
+        let what = format!(
+            "only root can write into homes of others: started by {me}, it serves {me} alone"
+        );
         remarks.push(warning(what, "start `lamppost run` as root".into()));
     }
     let listed = lamppost_net::listed_users().unwrap_or_default();
@@ -178,13 +179,21 @@ fn homes_of_users(config: &Config) -> Vec<Remark> {
         .iter()
         .filter_map(|user| match homes::look(user) {
             Home::Unfit { what, cure } => Some((what, cure)),
-            Home::Fit | Home::Nowhere => None,
+            Home::Nowhere => None,
+            Home::Fit => homes::closed_above(user).map(|folder| {
+                let (name, folder) = (&user.name, folder.display());
+                let what = format!("{name} may not pass through {folder} to its home");
+                (what, format!("`chmod o+x {folder}`"))
+            }),
         })
         .collect();
     let more = unfit.len().saturating_sub(NAMED_MAX);
-    remarks.extend(unfit.into_iter().take(NAMED_MAX).map(|(what, cure)| {
-        warning(format!("{what}: mail for it waits"), cure)
-    }));
+    remarks.extend(
+        unfit
+            .into_iter()
+            .take(NAMED_MAX)
+            .map(|(what, cure)| warning(format!("{what}: mail for it waits"), cure)),
+    );
     if more > 0 {
         let what = format!("{more} more homes take no mail now");
         remarks.push(warning(what, "see to those above, and check again".into()));

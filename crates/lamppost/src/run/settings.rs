@@ -131,7 +131,11 @@ pub(super) fn owners(config: &Config, health: &Health) -> Option<OwnersSettings>
 }
 
 /// What the process of a user is told: whose mail it is was decided by others.
-pub(super) fn owner(config: &Config, hostname: &str, maildir: &Path) -> lamppost_delivery::Settings {
+pub(super) fn owner(
+    config: &Config,
+    hostname: &str,
+    maildir: &Path,
+) -> lamppost_delivery::Settings {
     /// Files that one process writes at once.
     const WRITERS_MAX: usize = 8;
     lamppost_delivery::Settings {

@@ -38,7 +38,8 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     start.inspected(move |mut condition| {
         condition.relay = told.standing().map(relay::status);
         condition.health = facts.facts();
-        condition.owners = known.iter().flat_map(Owners::processes).map(status).collect();
+        condition.owners =
+            known.iter().flat_map(Owners::processes).map(|one| status(&one)).collect();
         condition
     })?;
     let (config, setup) = (&start.config, &start.setup);
@@ -52,7 +53,7 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
 }
 
 /// The process of a user, as it is shown.
-fn status(process: OwnerProcess) -> RoleStatus {
+fn status(process: &OwnerProcess) -> RoleStatus {
     let force = serde_json::from_str(&process.restricted).unwrap_or_else(|_| InForce {
         no_new_privs: false,
         landlock: None,

@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::links::Links;
 pub(super) use self::power::folders;
-pub(super) use self::user::OwnerSetup;
 pub(crate) use self::probe::probe;
+pub(super) use self::user::OwnerSetup;
 use super::defect;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;

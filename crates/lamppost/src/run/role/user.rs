@@ -16,7 +16,8 @@ use lamppost_disk::{Beneath, Blocking};
 use lamppost_net::Given;
 use lamppost_net::link::{Inbox, Port, link};
 use lamppost_roles::{
-    ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome, OwnerQuestion, Reason,
+    ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome, OwnerQuestion,
+    OwnerWork, Reason,
 };
 use lamppost_sandbox::{InForce, User, restrict};
 use lamppost_smtp::Status;
@@ -65,7 +66,8 @@ pub(super) fn run() -> Result<(), Failure> {
     let with_supervisor = || set_parent_process_death_signal(Some(Signal::KILL));
     with_supervisor().map_err(|error| failed(&error))?;
     let mut given = Given::take().map_err(|error| failed(&error))?;
-    let (setup, owner): (Setup, OwnerSetup) = (told(&mut given, "setup")?, told(&mut given, "owner")?);
+    let (setup, owner): (Setup, OwnerSetup) =
+        (told(&mut given, "setup")?, told(&mut given, "owner")?);
     let config = setup.config()?;
     limit(&config.mail.system_users).map_err(|error| failed(&error))?;
     if let Some(user) = owner.user {
@@ -94,7 +96,9 @@ pub(super) fn run() -> Result<(), Failure> {
         let mut links = Links::new(given);
         let questions = links.one("questions").map_err(|error| failed(&error))?;
         let questions = port_to("questions", questions).map_err(|error| failed(&error))?;
-        let inbox = links.inbox("work").map_err(|error| failed(&error))?;
+        let work = links.inbox("work").map_err(|error| failed(&error))?;
+        let (deliveries, inbox) = link();
+        tokio::spawn(sort_out(work, deliveries));
         tell(&questions, &force);
         let told = settings::owner(&config, &setup.hostname, &maildir);
         serve(found, told, inbox, questions).await;
@@ -153,6 +157,26 @@ fn tell(questions: &Port<OwnerQuestion, ContentAnswer>, force: &InForce) {
     tokio::spawn(async move { drop(questions.ask(OwnerQuestion::Restricted(text)).await) });
 }
 
+/// Answers at once what is no work.
+async fn sort_out(
+    mut work: Inbox<OwnerWork, DeliveryAnswer>,
+    deliveries: Port<DeliveryRequest, DeliveryAnswer>,
+) {
+    while let Some((work, reply)) = work.next().await {
+        let OwnerWork::Deliver(request) = work else {
+            reply.send(DeliveryAnswer(Vec::new()));
+            continue;
+        };
+        let deliveries = deliveries.clone();
+        tokio::spawn(async move {
+            // Without an answer there is none.
+            if let Ok(answer) = deliveries.ask(request).await {
+                reply.send(answer);
+            }
+        });
+    }
+}
+
 /// Delivers until nobody asks any more.
 async fn serve(
     found: Found,
@@ -208,7 +232,7 @@ fn put_off(request: &DeliveryRequest, reason: &str) -> DeliveryAnswer {
     let entries = match request {
         DeliveryRequest::Prepare(jobs) => jobs.len(),
         DeliveryRequest::Publish(placements) => placements.len(),
-        DeliveryRequest::Relay(_) | DeliveryRequest::Answer => 0,
+        DeliveryRequest::Relay(jobs) => jobs.iter().map(|job| job.recipients.len()).sum(),
     };
     DeliveryAnswer(vec![Outcome::Deferred(Reason::own(Status::SYSTEM, reason)); entries])
 }

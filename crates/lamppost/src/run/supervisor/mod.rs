@@ -171,7 +171,9 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         Some(_) => String::new(),
     };
     let owners = Owners::default();
-    owners.watch().map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
+    owners
+        .watch()
+        .map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
     let supervisor = Supervisor {
         owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),

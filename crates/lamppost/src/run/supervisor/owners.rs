@@ -88,7 +88,8 @@ pub(super) struct Asked {
 impl Owners {
     /// Answers the roles of a group until they are gone.
     pub(super) fn serve(&self, setup: &Setup, asked: Asked) -> io::Result<()> {
-        let config = setup.config().map_err(|failure| io::Error::other(failure.text().to_owned()))?;
+        let config =
+            setup.config().map_err(|failure| io::Error::other(failure.text().to_owned()))?;
         let Asked { mut users, mut owners, handed } = asked;
         // Delivery must not make the supervisor wait by not taking what it is sent.
         handed.set_nonblocking(true)?;
@@ -149,9 +150,10 @@ impl Owners {
     fn reap(&self) {
         self.processes.lock().retain(|uid, child| {
             let Ok(Some(status)) = child.try_wait() else { return true };
-            match status.success() {
-                true => debug!(uid, "the process of a user has ended"),
-                false => warn!(uid, reason = told(status), "the process of a user ended"),
+            if status.success() {
+                debug!(uid, "the process of a user has ended");
+            } else {
+                warn!(uid, reason = told(status), "the process of a user ended");
             }
             false
         });
@@ -162,7 +164,7 @@ impl Owners {
         for child in self.processes.lock().values_mut() {
             drop(child.kill());
         }
-        self.wait_until(|processes| processes.is_empty()).await;
+        self.wait_until(HashMap::is_empty).await;
     }
 
     /// Waits a moment until processes have ended; tells whether they have.
@@ -278,7 +280,8 @@ impl Service {
     /// Starts a process as a user, if that one may have any.
     async fn process(&self, uid: u32) -> Result<OwnerAnswer, String> {
         let listed = self.owners.listed();
-        let listed = listed.map_err(|error| format!("the list of users cannot be read: {error}"))?;
+        let listed =
+            listed.map_err(|error| format!("the list of users cannot be read: {error}"))?;
         let user = listed.of_uid(uid).filter(|user| homes::is_served(user, &self.users));
         let user = user.ok_or_else(|| format!("no user of the number {uid} gets mail here"))?;
         let user_to_become = becomes(user)?;
@@ -288,13 +291,16 @@ impl Service {
         }
         if !self.owners.wait_until(|processes| !processes.contains_key(&uid)).await {
             let name = &user.name;
-            return Err(format!("a process of {name} does not end: is the disk of the home there?"));
+            return Err(format!(
+                "a process of {name} does not end: is the disk of the home there?"
+            ));
         }
         let most = self.users.processes_max;
         if !self.owners.wait_until(|processes| processes.len() < most).await {
             return Err("processes-max in [mail.system-users] processes are at work".into());
         }
-        self.start(user, user_to_become).map_err(|error| format!("no process can be started: {error}"))
+        self.start(user, user_to_become)
+            .map_err(|error| format!("no process can be started: {error}"))
     }
 
     fn start(&self, user: &ListedUser, user_to_become: Option<User>) -> io::Result<OwnerAnswer> {
@@ -339,7 +345,9 @@ fn becomes(user: &ListedUser) -> Result<Option<User>, String> {
         return Ok(None);
     }
     let name = &user.name;
-    Err(format!("only root can write into the home of {name}, and this program runs as another user"))
+    Err(format!(
+        "only root can write into the home of {name}, and this program runs as another user"
+    ))
 }
 
 #[cfg(test)]
@@ -410,7 +418,8 @@ mod tests {
             home: format!("/home/{name}").into(),
         };
         let mut users = Users::default();
-        for one in [user("Alice", 1000), user("ftp", 1000), user("alice", 1001), user("bob", 1002)] {
+        for one in [user("Alice", 1000), user("ftp", 1000), user("alice", 1001), user("bob", 1002)]
+        {
             users.add(one);
         }
         let uid = |name: &str| users.of_name(name).map(|user| user.uid);
