@@ -133,6 +133,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let alice = ListedUser { uid: 64_101, gid: 64_101, ..user(&folder.path().join("a/alice")) };
         std::fs::create_dir_all(&alice.home).unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(closed_above(&alice).as_deref(), Some(folder.path()));
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         std::fs::set_permissions(folder.path().join("a"), std::fs::Permissions::from_mode(0o755))

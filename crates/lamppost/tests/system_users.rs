@@ -100,6 +100,16 @@ impl Machine {
         command
     }
 
+    /// What `check` says where it sees these users.
+    fn check(&self, server: &Server, behind: &[&str]) -> String {
+        let mut command = self.command(behind);
+        command.args(["--config".as_ref(), server.config().as_os_str()]);
+        command.args(["--state".as_ref(), server.state().as_os_str(), "check".as_ref()]);
+        let output = command.output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&told).into_owned()
+    }
+
     /// What came to a user, once there is as much as expected.
     #[track_caller]
     fn delivered(&self, server: &Server, name: &str, count: usize) -> Vec<PathBuf> {
@@ -228,6 +238,17 @@ fn only_a_user_with_a_home_of_its_own_gets_mail() {
     mode(&machine.home("alice"), 0o770);
     check("alice", "450 4.2.1 ");
     assert!(server.log().contains("chmod go-w"), "{}", server.log());
+    mode(&machine.folder.path().join("home"), 0o700);
+    let told = machine.check(&server, &[]);
+    for words in ["of cyd cannot be looked at", "mount its file system", "chmod go-w"] {
+        assert!(told.contains(words), "{told}");
+    }
+    mode(&machine.home("alice"), 0o700);
+    let told = machine.check(&server, &[]);
+    let closed =
+        format!("alice may not pass through {}/home to its home", machine.folder.path().display());
+    assert!(told.contains(&closed) && told.contains("chmod o+x"), "{told}");
+    mode(&machine.folder.path().join("home"), 0o755);
     mode(&machine.home("alice"), 0o700);
     check("alice", "250 ");
     // A user who comes later is known at once.
@@ -486,14 +507,7 @@ fn who_is_not_root_serves_its_own_home_alone() {
     }
     let uid = ALICE.1.to_string();
     let become_her = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
-    let checked = machine
-        .command(&become_her)
-        .args(["--config".as_ref(), server.config().as_os_str()])
-        .args(["--state".as_ref(), server.state().as_os_str(), "check".as_ref()])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&checked.stderr).into_owned()
-        + &String::from_utf8_lossy(&checked.stdout);
+    let told = machine.check(&server, &become_her);
     assert!(told.contains("only root can write into homes of others"), "{told}");
     server.launch_under(machine.command(&become_her));
     send(&server, "alice@users.test", 0..2);
