@@ -47,6 +47,8 @@ pub struct ControlSettings {
     pub outcomes: PathBuf,
     /// Bytes of a request: of its body, or of an import's first line.
     pub request_size_max: usize,
+    /// Whether the file of the socket says by its group who may connect.
+    pub has_group: bool,
 }
 
 impl Control {
@@ -71,6 +73,7 @@ impl Control {
         socket: ControlSocket,
         until: impl Future<Output = ()> + Send + 'static,
     ) {
+        let door = Door::new(socket, self.settings.has_group);
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/queue", get(list))
@@ -90,7 +93,7 @@ impl Control {
             .layer(DefaultBodyLimit::max(self.request_size_max()))
             .with_state(self);
         let service = router.into_make_service_with_connect_info::<Asker>();
-        drop(axum::serve(Door::new(socket), service).with_graceful_shutdown(until).await);
+        drop(axum::serve(door, service).with_graceful_shutdown(until).await);
     }
 
     pub(crate) async fn ask(&self, request: ControlRequest) -> Result<ControlAnswer, Failed> {

@@ -1,7 +1,7 @@
 //! The control API and the metrics endpoint.
 //!
 //! One UNIX socket is the way in for administrators (docs/reference/control-api.md): whoever may
-//! open it, and runs as the same user or as root, may ask and change.
+//! open it, and runs as the same user or as root or is in its group, may ask and change.
 
 mod api;
 mod bounded;

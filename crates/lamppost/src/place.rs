@@ -12,7 +12,7 @@ use crate::exit::{Code, Failure};
 use crate::{named_files, state_files};
 
 /// The file of an installed system.
-const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
+pub(crate) const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
 
 /// The state of an installed system.
 const SYSTEM_STATE: &str = "/var/lib/lamppost";

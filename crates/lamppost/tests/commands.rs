@@ -48,6 +48,8 @@ fn help_lists_the_commands() {
           upgrade  Have the program's file, which a newer one may have replaced, take the place of what runs
           backup   Write all state into one file, while the program runs or not; or check such a file
           restore  Make a state folder out of a backup, of a program that does not run
+          setup    Prepare this machine, as root: make the users, the state folder and a first configuration
+                   file
           compat   Put small programs under names of old, such as sendmail, into a folder
           help     Print this message or the help of the given subcommand(s)
 

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lamppost_net::{ServerTls, close_gracefully};
-use lamppost_roles::{
-    Envelope, IntakeRequest, Origin, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
-};
+use lamppost_roles::{Envelope, Origin, PolicyAnswer, PolicyRequest, Submitter, Timestamp};
 use lamppost_smtp::{
     Action, Address, Answer, Greeting, Interrupt, Kind, Question, Refusal, Reply, ReversePath,
     Secret, Session,
@@ -18,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::Front;
 use super::completion::Completion;
-use super::content::{self, Inflow, Unstored};
+use super::content::{Inflow, Unstored};
 use super::lost::Lost;
 use super::stream::Stream;
 use super::transaction::Transaction;
@@ -335,8 +333,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                 _ => return self.refuse_message(Refusal::Unavailable),
             }
         }
-        match content::ask(&self.front.ends.intake, IntakeRequest::Room { size }).await {
-            Ok(_) => Answer::Yes,
+        match self.front.room.ask(&self.inflow(), size).await {
+            Ok(()) => Answer::Yes,
             Err(refusal) => self.refuse_message(refusal),
         }
     }

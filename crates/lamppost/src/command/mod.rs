@@ -13,6 +13,7 @@ mod progress;
 mod queue;
 mod remarks;
 mod security;
+mod setup;
 mod status;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -95,6 +96,12 @@ enum Command {
     /// alone; with --force it is put aside. What was in the queue is held, since the original may have
     /// delivered it since: look at it with `queue`, then `queue release` or `queue delete`.
     Restore(backup::Restore),
+    /// Prepare this machine, as root: make the users, the state folder and a first configuration file
+    ///
+    /// What is there stays as it is, so that this can be repeated; where the Debian package is installed
+    /// nothing is left to do. The users are `lamppost` and one for each role; systemd-sysusers makes them,
+    /// or useradd where there is none.
+    Setup(setup::Setup),
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
@@ -123,6 +130,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
         Command::Restore(restore) => restore.execute(&place),
         Command::Doctor(doctor) => doctor.execute(&place),
+        Command::Setup(setup) => setup.execute(&place),
         Command::Compat(command) => command.execute(&place),
     }
 }
@@ -146,8 +154,13 @@ fn unanswered(error: &ClientError) -> Failure {
             "start it with `lamppost run`; name the same --state or --config if it runs with one",
         ),
         ClientError::Forbidden { .. } => Failure::of(Code::Permission, error)
-            .cure("run this as root or as that user, with sudo for example"),
+            .cure(
+                "run this as root or as the user that lamppost runs as, with sudo for example; members of \
+                 the socket's group may use it where it has one",
+            ),
         ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
+        ClientError::Silent { .. } => Failure::of(Code::Unavailable, error)
+            .cure("look into its log; `lamppost doctor` looks at the rest"),
         ClientError::BrokenOff(_) => Failure::of(Code::Unavailable, error)
             .cure("it may have done what was asked: look before you ask again"),
         ClientError::Broken(_) => Failure::of(Code::Software, error),

@@ -25,6 +25,8 @@ use crate::state_files::{database_failure, folder_failure};
 
 pub(crate) use self::role::{Role, probe as probe_role, run as run_role};
 pub(crate) use self::supervisor::run;
+#[cfg(test)]
+pub(crate) use self::users::user_name;
 
 /// Finds the way for lines of the log.
 fn lines_to(config: &Config) -> Result<LinesTo, Failure> {

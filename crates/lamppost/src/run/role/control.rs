@@ -110,6 +110,7 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
         outcomes: start.setup.state.join("log"),
         request_size_max: usize::try_from(start.config.server.request_size_max.0)
             .unwrap_or(usize::MAX),
+        has_group: start.setup.control_group.is_some(),
     };
     let control = Control::new(queue, imports, Arc::new(program), settings);
     answering.spawn(control.serve(socket, retired.clone().cancelled_owned()));

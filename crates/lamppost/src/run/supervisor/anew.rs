@@ -23,7 +23,6 @@ use crate::run::listeners::Bound;
 use crate::run::local::Local;
 use crate::run::role::Role;
 use crate::run::setup::Setup;
-use crate::state_files;
 
 /// How long requests to the control socket may go on when its process is replaced.
 const REQUESTS_GO_ON: Duration = Duration::from_secs(60);
@@ -52,14 +51,14 @@ fn keep_ports() {
 }
 
 /// Where a control socket is made.
-fn other_control(old: &Opened, new: &Opened) -> Result<Option<UnixListener>, Failure> {
+fn other_control(
+    old: &Opened,
+    (new, setup): (&Opened, &Setup),
+) -> Result<Option<UnixListener>, Failure> {
     if new.control_socket == old.control_socket {
         return Ok(None);
     }
-    let socket = control_socket(new)?;
-    state_files::hand_over(&new.state, &new.control_socket)
-        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
-    Ok(Some(socket))
+    control_socket(new, setup, None).map(Some)
 }
 
 impl Supervisor {
@@ -125,7 +124,7 @@ impl Supervisor {
         let made = || {
             make_folders(&next.opened)?;
             next.setup.users.own(&next.opened.config, &next.opened.state)?;
-            other_control(&self.opened, &next.opened)
+            other_control(&self.opened, (&next.opened, &next.setup))
         };
         match made() {
             Ok(control) => Ok(Next { control, ..next }),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
-use lamppost_net::{give, send_descriptor};
+use lamppost_net::{LinkSocket, give, send_descriptor};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
@@ -371,11 +371,6 @@ pub(super) fn memory(setup: &impl serde::Serialize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn stream(socket: UnixStream) -> io::Result<tokio::net::UnixStream> {
-    socket.set_nonblocking(true)?;
-    tokio::net::UnixStream::from_std(socket)
-}
-
 /// The end of a link by which the supervisor asks.
 pub(super) fn asking<Q, A>(socket: UnixStream) -> io::Result<Port<Q, A>>
 where
@@ -383,7 +378,7 @@ where
     A: serde::de::DeserializeOwned + Send + 'static,
 {
     let (port, inbox) = link();
-    let carrying = carry_questions(inbox, stream(socket)?);
+    let carrying = carry_questions(inbox, LinkSocket::new(socket.into())?);
     // It ends with the role, whose end is seen by its process.
     tokio::spawn(async move { drop(carrying.await) });
     Ok(port)
@@ -396,7 +391,7 @@ where
     A: serde::Serialize + Send + 'static,
 {
     let (port, inbox) = link();
-    let carrying = carry_answers(port, stream(socket)?);
+    let carrying = carry_answers(port, LinkSocket::new(socket.into())?);
     tokio::spawn(async move { drop(carrying.await) });
     Ok(inbox)
 }

@@ -152,14 +152,10 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     };
     make_folders(&opened)?;
     setup.users.own(&opened.config, &opened.state)?;
-    let control = match held.unix(&opened.control_socket) {
-        Some(socket) => socket,
-        None => control_socket(&opened)?,
-    };
+    let control = held.unix(&opened.control_socket);
+    let control = control_socket(&opened, &setup, control)?;
     held.warn_of_unnamed(&mail, &metrics);
     let local = Local::bind(&opened, |path| held.unix(path))?;
-    state_files::hand_over(&opened.state, &opened.control_socket)
-        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
     // Nor is what it knows: who got into a role of the same user must not find it in its memory.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
