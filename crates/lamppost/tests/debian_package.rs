@@ -288,6 +288,12 @@ fn under_systemd(debian: &Debian) {
              lamppost-delivery /home/mail/lamppost.test\nlamppost-delivery /home/mail/old"
         )
     );
+    assert_eq!(
+        printed("homes"),
+        format!(
+            "restart 0\n{DELIVERED}\ndora:dora 700\ndora:dora 600\nlamppost role user dora 0 1 2\n1"
+        )
+    );
     without_root(&printed);
     assert_eq!(
         printed("refused"),

@@ -366,6 +366,7 @@ mod tests {
             state: "/nonexistent".into(),
             state_named_by: NamedBy::Nobody,
             users: RoleUsers::Same,
+            control_group: None,
             hostname: "mail.lamppost.test".into(),
             submit_socket: None,
             pem: None,
