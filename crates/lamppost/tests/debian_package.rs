@@ -145,7 +145,7 @@ fn is_exposed(debian: &Debian, unit: &str, tenths: u8) {
 
 fn upgrade(debian: &Debian) {
     let mut text = std::fs::read_to_string(debian.path(FILE)).unwrap();
-    text = text.replace("#domains = []", "domains = [\"lamppost.test\"]");
+    text = text.replacen("#domains = []", "domains = [\"lamppost.test\"]", 1);
     std::fs::write(debian.path(FILE), &text).unwrap();
     debian.run(&["chmod", "0600", "/etc/lamppost/lamppost.toml"]);
     debian.run(&["lamppost", "account", "add", "you@lamppost.test", "--generate"]);

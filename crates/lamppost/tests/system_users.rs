@@ -208,6 +208,15 @@ fn mail_lies_in_the_home_and_is_the_users() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process["pid"])).unwrap();
     assert!(status.contains(&format!("\nGroups:\t{} \n", ALICE.1)), "{status}");
     assert!(status.contains("\nCapBnd:\t0000000000000000\n"), "{status}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process["pid"])).unwrap();
+    let limits: Vec<Vec<_>> =
+        limits.lines().map(|line| line.split_whitespace().collect()).collect();
+    for limit in [
+        &["Max", "data", "size", "268435456", "268435456"],
+        &["Max", "open", "files", "128", "128"],
+    ] {
+        assert!(limits.iter().any(|line| line.starts_with(limit)), "{limit:?} {limits:?}");
+    }
     let delivery = std::fs::read_to_string(format!("/proc/{}/status", server.role("delivery")));
     assert!(delivery.unwrap().contains(&format!("\nUid:\t{}\t", FIRST_ROLE + 3)));
     // It ends when there is no more mail.

@@ -7,7 +7,7 @@
 mod pool;
 mod process;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use lamppost_roles::{
 use lamppost_smtp::{Address, Status};
 use lamppost_telemetry::{Health, State};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use self::pool::Pool;
@@ -32,6 +33,11 @@ const COMPONENT: &str = "system-users";
 /// How often a request is made when the process that has it ends: one that made the Maildir ends once, and
 /// one may be killed besides.
 const TRIES: usize = 3;
+/// How many times the patience with one a user is left alone whose process did not answer: whoever has it hang
+/// on purpose must not hold up each batch.
+const LEFT_ALONE: u32 = 3;
+/// How long it is told of a user for whom no other mail comes.
+const TOLD_FOR: Duration = Duration::from_secs(2 * 60 * 60);
 /// Letters of a reason that a process gives, which its user may have had a hand in.
 const REASON_MAX: usize = 500;
 
@@ -65,8 +71,8 @@ pub struct OwnerProcess {
 #[derive(Clone)]
 pub struct Owners {
     pool: Arc<Pool>,
-    /// Users whose processes do not answer.
-    silent: Arc<Mutex<BTreeSet<String>>>,
+    /// Users whose processes did not answer, and when that was last.
+    silent: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl std::fmt::Debug for Owners {
@@ -92,6 +98,13 @@ impl Owners {
 
     /// The processes that there are.
     pub fn processes(&self) -> Vec<OwnerProcess> {
+        let mut silent = self.silent.lock();
+        let before = silent.len();
+        silent.retain(|_, since| since.elapsed() < TOLD_FOR);
+        if silent.len() < before {
+            self.tell(&silent);
+        }
+        drop(silent);
         self.pool.processes()
     }
 
@@ -123,6 +136,7 @@ impl Owners {
         request: &DeliveryRequest,
     ) -> Result<Vec<Outcome>, Outcome> {
         let (owner, name) = self.owner(mailbox).await?;
+        self.is_left_alone(name.as_str())?;
         for _ in 0..TRIES {
             let busy = self.pool.process(owner, name.as_str()).await?;
             let delivered = busy.process.deliver(request, self.pool.settings().patience).await;
@@ -163,9 +177,19 @@ impl Owners {
         }
     }
 
+    fn is_left_alone(&self, user: &str) -> Result<(), Outcome> {
+        let patience = self.pool.settings().patience * LEFT_ALONE;
+        match self.silent.lock().get(user) {
+            Some(since) if since.elapsed() < patience => {
+                Err(deferred("the process of the user did not answer a moment ago"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn is_silent(&self, user: &str) -> Outcome {
         let mut silent = self.silent.lock();
-        if silent.insert(user.to_owned()) {
+        if silent.insert(user.to_owned(), Instant::now()).is_none() {
             error!(user, "the process of a user does not answer; its mail waits");
             self.tell(&silent);
         }
@@ -174,15 +198,15 @@ impl Owners {
 
     fn answers(&self, user: &str) {
         let mut silent = self.silent.lock();
-        if silent.remove(user) {
+        if silent.remove(user).is_some() {
             info!(user, "the process of a user answers again");
             self.tell(&silent);
         }
     }
 
-    fn tell(&self, silent: &BTreeSet<String>) {
+    fn tell(&self, silent: &BTreeMap<String, Instant>) {
         let health = &self.pool.settings().health;
-        let Some(first) = silent.first() else {
+        let Some((first, _)) = silent.first_key_value() else {
             health.set(COMPONENT, State::Ok, "the processes of all users answer");
             return;
         };
@@ -359,13 +383,16 @@ mod tests {
         });
         let mut silent = large(2);
         silent.placement.mailbox = "u8@users.test".parse().unwrap();
-        let requests = [prepare(vec![large(1)]), prepare(vec![silent])].concat();
+        let requests = [prepare(vec![large(1)]), prepare(vec![silent.clone()])].concat();
         let outcomes = owners.deliver(requests).await;
         let is = |outcome: &Outcome, words: &str| {
             assert!(matches!(outcome, Outcome::Deferred(reason) if reason.text.contains(words)));
         };
         is(&outcomes[0][0], "answers something else");
         is(&outcomes[1][0], "does not answer");
+        // Nobody waits for it again so soon.
+        let outcomes = owners.deliver(prepare(vec![silent])).await;
+        is(&outcomes[0][0], "did not answer a moment ago");
         let facts = owners.pool.settings().health.facts();
         assert!(facts[0].text.contains("the process of u8 does not answer"), "{facts:?}");
     }

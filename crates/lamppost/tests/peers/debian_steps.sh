@@ -44,7 +44,7 @@ systemctl is-active lamppost
 systemctl is-enabled lamppost
 
 mark powers
-sed -i 's/^#domains = .*/domains = ["lamppost.test"]/; /^\[mail.greylist\]/,/^#enabled/ s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
+sed -i '/^\[mail\]/,/^#domains/ s/^#domains = .*/domains = ["lamppost.test"]/; /^\[mail.greylist\]/,/^#enabled/ s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
 systemctl restart lamppost
 echo "restart $?"
 grep -E '^(Cap[PEBA]|NoNewPrivs|Seccomp:)' "/proc/$(main_pid)/status"
@@ -207,7 +207,7 @@ mark homes
 useradd --create-home --key HOME_MODE=0700 dora
 mkdir /etc/systemd/system/lamppost.service.d
 printf '[Service]\nProtectHome=no\nReadWritePaths=/home\n' > /etc/systemd/system/lamppost.service.d/homes.conf
-sed -i '/^\[mail.system-users\]/,/^domains/ s/^#domains = .*/domains = ["users.test"]/' $file
+sed -i '/^\[mail.system-users\]/,/^#domains/ s/^#domains = .*/domains = ["users.test"]/' $file
 systemctl daemon-reload
 systemctl restart lamppost
 echo "restart $?"
