@@ -14,6 +14,7 @@ mod envelope;
 mod intake;
 mod policy;
 mod queue_id;
+mod users;
 
 pub use control::{
     Attempt, Changes, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
@@ -28,3 +29,7 @@ pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestam
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter};
 pub use queue_id::{QueueId, QueueIdError};
+pub use users::{
+    OwnerAnswer, OwnerQuestion, OwnerRequest, OwnerWork, SystemUser, UserAnswer, UserMailbox,
+    UserName, UserRequest,
+};

@@ -25,6 +25,8 @@ pub enum Refusal {
     },
     /// The message went through too many hosts, or through this one before.
     Loop,
+    /// The mailbox is here and cannot take mail now.
+    MailboxAway,
     /// The recipient is elsewhere, and no way out is configured.
     NoWayOut {
         /// The domain that no mail can be sent to.
@@ -61,6 +63,7 @@ impl Refusal {
             Self::AuthFailed => "auth-failed",
             Self::Greylisted { .. } => "greylisted",
             Self::Loop => "loop",
+            Self::MailboxAway => "mailbox-away",
             Self::NoWayOut { .. } => "no-way-out",
             Self::QuotaExceeded { .. } => "quota-exceeded",
             Self::RelayDenied => "relay-denied",

@@ -8,6 +8,7 @@ use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
 use super::sendmail::Sendmail;
+use super::system_users::SystemUsers;
 use super::{
     DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, size, size_within, time, time_within,
 };
@@ -24,6 +25,7 @@ pub struct Mail {
     pub relay_to: Option<HostPort>,
     pub relay: Relay,
     pub sendmail: Sendmail,
+    pub system_users: SystemUsers,
     pub listen: Vec<Listen>,
     pub limits: Limits,
     pub auth: Auth,
@@ -127,6 +129,8 @@ impl Mail {
         let relay = Relay::read(section.section("relay", "mail.relay", findings), findings);
         let sendmail =
             Sendmail::read(section.section("sendmail", "mail.sendmail", findings), findings);
+        let users = section.section("system-users", "mail.system-users", findings);
+        let system_users = SystemUsers::read(users, &domains, findings);
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
         let greylist =
@@ -141,6 +145,7 @@ impl Mail {
             relay_to,
             relay,
             sendmail,
+            system_users,
             listen,
             limits,
             auth,

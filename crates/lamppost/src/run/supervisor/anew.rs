@@ -82,7 +82,7 @@ impl Supervisor {
         // As long as there cannot be other processes, those that there are work on.
         let control = next.control.as_ref().unwrap_or(&self.control);
         let sockets = (control, &next.metrics[..]);
-        let waiting = match Work::waiting(&next.setup, sockets, &self.board) {
+        let waiting = match Work::waiting(&next.setup, &self.owners, sockets, &self.board) {
             Ok(waiting) => waiting,
             Err(failure) => {
                 self.leave(next);
@@ -212,6 +212,7 @@ impl Supervisor {
             return None;
         }
         std::mem::take(group).finish(self.config().server.stop_grace).await;
+        self.owners.end().await;
         if signals.stop().now_or_never().is_some() {
             return None;
         }

@@ -6,6 +6,7 @@ mod banner;
 mod certificate;
 mod front;
 mod group;
+mod owners;
 mod pause;
 mod reload;
 mod signals;
@@ -31,6 +32,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::owners::Owners;
 use self::signals::Signals;
 use self::sockets::control_socket;
 use self::status::Board;
@@ -76,6 +78,7 @@ struct Supervisor {
     /// The file of the program, which may be another by now.
     program: PathBuf,
     store: Store,
+    owners: Owners,
     /// What an administrator has paused.
     paused: BTreeSet<Part>,
     /// Where lines go; nowhere when the program becomes another.
@@ -165,8 +168,13 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         Some(_) => String::new(),
     };
     let health = Health::default();
+    let owners = Owners::default();
+    owners
+        .watch()
+        .map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
     let supervisor = Supervisor {
         board: Board::new(health.clone()),
+        owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
         begun_with: setup.clone(),
@@ -327,6 +335,7 @@ impl Supervisor {
         info!(grace_s = grace.as_secs(), "stopping");
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         let left = group.finish(grace).await;
+        self.owners.end().await;
         if left > 0 {
             warn!(left, "sessions cut short");
         }
@@ -339,7 +348,8 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let waiting = Work::waiting(&self.setup, (&self.control, &self.metrics), &self.board)?;
+        let sockets = (&self.control, &self.metrics[..]);
+        let waiting = Work::waiting(&self.setup, &self.owners, sockets, &self.board)?;
         self.begin(waiting, signals).await
     }
 
@@ -415,6 +425,7 @@ impl Work {
     /// Starts a process for each role, which waits for the order to begin.
     fn waiting(
         setup: &Setup,
+        owners: &Owners,
         (control, metrics): (&UnixListener, &[TcpListener]),
         board: &Board,
     ) -> Result<Self, Failure> {
@@ -423,7 +434,7 @@ impl Work {
             let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
             Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
         };
-        let started = sockets().and_then(|sockets| Group::start(setup, sockets));
+        let started = sockets().and_then(|sockets| Group::start(setup, owners, sockets));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
         Ok(Self { group, wishes: board.answer(wishes) })
     }
