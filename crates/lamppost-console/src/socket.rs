@@ -127,7 +127,9 @@ impl Listener for Door {
     async fn accept(&mut self) -> (Placed<UnixStream>, SocketAddr) {
         let place = self.places.free().await;
         loop {
-            let (stream, address) = Listener::accept(&mut self.socket.inner).await;
+            let inner = &self.socket.inner;
+            let (stream, address) =
+                lamppost_net::accept_next("the control socket", || inner.accept()).await;
             let uid = stream.peer_cred().map(|credentials| credentials.uid());
             match uid {
                 Ok(uid) if self.is_open_to(uid) => {

@@ -1,5 +1,6 @@
 //! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
 
+mod accept;
 mod certificate;
 mod clock;
 pub mod demo_ca;
@@ -17,6 +18,7 @@ mod system_users;
 mod tls;
 mod tls_client;
 
+pub use accept::accept_next;
 pub use certificate::CertificateFacts;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
@@ -24,7 +26,7 @@ pub use handover::{Given, NotGiven, give, receive_descriptor, send_descriptor};
 pub use limits::{Permit, SessionLimits, TooMany};
 pub use linger::close_gracefully;
 pub use link_socket::LinkSocket;
-pub use listener::{BindCause, BindError, Listener, bind_socket};
+pub use listener::{BindCause, BindError, Listener, bind_socket, holder, is_held};
 pub use local::{LocalBindError, LocalListener, SocketAccess};
 pub use network::Network;
 pub use system_users::{ListedUser, group_id, is_user, listed_users, user_name, users_changed};

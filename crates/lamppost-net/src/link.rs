@@ -429,4 +429,44 @@ mod tests {
         drop(there);
         assert_eq!(port.ask(2).await, Err(Gone));
     }
+
+    /// Has these bytes come as questions; tells how many of them were asked.
+    async fn asked_by(bytes: &[u8]) -> (u32, io::Result<()>) {
+        let (port, mut inbox) = link::<(u32, Vec<u8>), u64>();
+        let counting = tokio::spawn(async move {
+            let mut count = 0;
+            while let Some((_, reply)) = inbox.next().await {
+                count += 1;
+                reply.send(7);
+            }
+            count
+        });
+        let ended = carry_answers(port, tokio::io::join(bytes, tokio::io::sink())).await;
+        (counting.await.unwrap(), ended)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_questions_or_end_the_link(
+            bytes: Vec<u8>,
+            questions: Vec<(u32, Vec<u8>)>,
+            cut: proptest::sample::Index,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut frames = Vec::new();
+            for question in &questions {
+                push_frame(&mut frames, 1, question).unwrap();
+            }
+            let whole = frames.len();
+            frames.extend_from_slice(&bytes);
+            runtime.block_on(async {
+                let (_, _ended) = asked_by(&bytes).await;
+                let (count, _ended) = asked_by(&frames).await;
+                assert!(count as usize <= questions.len() + bytes.len() / HEAD);
+                // Without the end of a frame it is no question.
+                let (count, _ended) = asked_by(&frames[..cut.index(whole + 1)]).await;
+                assert!(count as usize <= questions.len());
+            });
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod command;
 mod exit;
 mod homes;
+mod local_way;
 mod named_files;
 mod place;
 mod run;

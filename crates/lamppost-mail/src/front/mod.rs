@@ -1,5 +1,6 @@
 //! The front: accepts connections and drives SMTP sessions on them.
 
+mod client;
 mod completion;
 mod connection;
 mod content;
@@ -25,7 +26,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
-use self::connection::{Client, Connection};
+use self::client::Client;
+use self::connection::Connection;
 use self::room::Room;
 
 pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};

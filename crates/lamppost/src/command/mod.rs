@@ -11,7 +11,8 @@ pub(crate) mod out;
 mod pause;
 mod progress;
 mod queue;
-mod remarks;
+mod reload;
+pub(crate) mod remarks;
 mod security;
 mod setup;
 mod status;
@@ -52,6 +53,9 @@ enum Command {
     /// Look at the queue and change what is in it; alone, list it
     Queue(Box<queue::Queue>),
     /// Show what runs and how it is
+    ///
+    /// Ends with code 69 when the program does not run, or a part of it does not answer, which is told within
+    /// some seconds.
     Status(status::Status),
     /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
     ///
@@ -62,6 +66,9 @@ enum Command {
     /// Tell what became of a message or a session
     Log(log::Log),
     /// Make the running program read its configuration file again
+    ///
+    /// Ends once all of it is in force, or with all that is wrong: the old configuration stays in force then.
+    /// What `check` would warn of is told too, and what it waits for while it waits.
     Reload,
     /// Have new connections, or deliveries, wait until `resume`
     Pause(pause::Pause),
@@ -122,8 +129,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Log(log) => log.execute(&place),
         Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
         Command::Role { role, probe: false } => crate::run::run_role(role),
-        Command::Reload => wait(status::reload(&place)).flatten(),
-        Command::Upgrade => wait(status::upgrade(&place)).flatten(),
+        Command::Reload => wait(reload::reload(&place)).flatten(),
+        Command::Upgrade => wait(reload::upgrade(&place)).flatten(),
         Command::Pause(pause) => wait(pause.execute(&place)).flatten(),
         Command::Resume(resume) => wait(resume.execute(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
@@ -144,7 +151,7 @@ fn wait<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
 
 /// A way to ask the running program.
 fn client(place: &Place) -> Result<Client, Failure> {
-    Ok(Client::new(&place.open()?.control_socket))
+    Ok(Client::new(&place.reach()?.control_socket))
 }
 
 /// What to tell when the running program does not do what was asked.

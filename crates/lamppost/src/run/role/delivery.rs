@@ -60,7 +60,12 @@ fn status(process: &OwnerProcess) -> RoleStatus {
         seccomp: false,
         missing: vec![format!("the process of {} does not tell what it gave up", process.user)],
     });
-    RoleStatus { name: format!("user {}", process.user), pid: process.pid, force }
+    RoleStatus {
+        name: format!("user {}", process.user),
+        pid: process.pid,
+        answers: true,
+        force: Some(force),
+    }
 }
 
 /// Whether the relay could be reached as the configuration says.

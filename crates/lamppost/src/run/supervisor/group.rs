@@ -165,6 +165,12 @@ impl Group {
         }
     }
 
+    /// All processes, those that have retired too.
+    pub(super) fn processes(&self) -> impl Iterator<Item = (Role, u32)> {
+        let children = self.children.iter().map(|(role, child)| (*role, child.id()));
+        children.chain(self.retired.iter().map(|one| (one.role, one.child.id())))
+    }
+
     /// Kills all roles but those that have retired. They are started again when that is seen.
     pub(super) fn kill(&mut self) {
         for (_, child) in &mut self.children {

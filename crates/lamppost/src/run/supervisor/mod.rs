@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::Part;
+use lamppost_console::{Part, Phase};
 use lamppost_net::PemWatch;
 use lamppost_net::link::{Inbox, Reply};
 use lamppost_telemetry::{Guard, Health, OutcomesTo};
@@ -35,6 +35,7 @@ use self::group::{ControlSockets, Group, told};
 use self::owners::Owners;
 use self::signals::Signals;
 use self::sockets::control_socket;
+use self::status::Board;
 use self::store::Store;
 use super::listeners::{self, Bound, Held};
 use super::local::{self, Local};
@@ -72,7 +73,7 @@ struct Supervisor {
     local: Option<Local>,
     certificate: Option<PemWatch>,
     health: Health,
-    begun: Instant,
+    board: Board,
     restarts: u64,
     /// The file of the program, which may be another by now.
     program: PathBuf,
@@ -166,11 +167,13 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         None => demo::welcome(password.as_ref(), &opened),
         Some(_) => String::new(),
     };
+    let health = Health::default();
     let owners = Owners::default();
     owners
         .watch()
         .map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
     let supervisor = Supervisor {
+        board: Board::new(health.clone()),
         owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
@@ -182,8 +185,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         metrics,
         control,
         local,
-        health: Health::default(),
-        begun: Instant::now(),
+        health,
         restarts: 0,
         program,
         store: Store::of(&held.tcp()),
@@ -251,7 +253,7 @@ impl Supervisor {
             return Ok(());
         }
         let mut work = started?;
-        self.warn_of_certificate();
+        self.warn();
         out::print(&format!("{}{welcome}\nLamppost is ready.\n", self.banner()))?;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
         let is_to_upgrade = self.rule(&mut signals, &mut work).await;
@@ -278,6 +280,7 @@ impl Supervisor {
             if self.is_to_stop {
                 return false;
             }
+            self.post(&work.group);
             let event = match self.waiting.pop_front() {
                 Some((wish, reply)) => Event::Wish(wish, reply),
                 None => next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await,
@@ -287,12 +290,13 @@ impl Supervisor {
                 Event::Reload => drop(self.reload(work, signals).await),
                 Event::Wish(Wish::Reload, reply) => {
                     let done = self.reload_for(work, signals).await;
-                    reply.send(Granted::Done(done));
+                    reply.send(Granted::Reloaded(done));
                 }
                 Event::Wish(Wish::Pause(part, is_paused), reply) => {
                     reply.send(Granted::Done(self.pause(&work.group, part, is_paused).await));
                 }
-                Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
+                // The board has answered it.
+                Event::Wish(Wish::Status, _) => {}
                 Event::Wish(Wish::Upgrade, reply) => {
                     let successor = self.try_successor().await;
                     let is_good = successor.is_ok();
@@ -344,13 +348,16 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let waiting = Work::waiting(&self.setup, &self.owners, (&self.control, &self.metrics))?;
+        let sockets = (&self.control, &self.metrics[..]);
+        let waiting = Work::waiting(&self.setup, &self.owners, sockets, &self.board)?;
         self.begin(waiting, signals).await
     }
 
     /// Has roles begin that wait for it.
     async fn begin(&mut self, waiting: Work, signals: &mut Signals) -> Result<Work, Failure> {
         let Work { group, wishes } = waiting;
+        self.board.set_phase(Phase::Beginning, None);
+        self.post(&group);
         let begun = tokio::select! {
             begun = group.begin() => begun,
             () = signals.stop() => {
@@ -376,6 +383,8 @@ impl Supervisor {
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();
+        self.board.set_phase(Phase::AtWork, None);
+        self.post(&group);
         Ok(Work { group, wishes })
     }
 
@@ -418,6 +427,7 @@ impl Work {
         setup: &Setup,
         owners: &Owners,
         (control, metrics): (&UnixListener, &[TcpListener]),
+        board: &Board,
     ) -> Result<Self, Failure> {
         let sockets = || {
             let control = control.try_clone()?.into();
@@ -426,7 +436,7 @@ impl Work {
         };
         let started = sockets().and_then(|sockets| Group::start(setup, owners, sockets));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
-        Ok(Self { group, wishes })
+        Ok(Self { group, wishes: board.answer(wishes) })
     }
 }
 
