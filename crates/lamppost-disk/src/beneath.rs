@@ -1,19 +1,18 @@
 //! A folder that somebody else may change at any moment, and nothing outside of it.
 //!
 //! Whoever owns a folder can put a symbolic link in the place of anything in it between two looks. Every name
-//! is looked up by the kernel from the folder that was opened, and no link is followed on the way
-//! (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`).
+//! is looked up in the folder that was opened before it, and none may be a link (`O_NOFOLLOW`). openat2(2) would
+//! do that in one step; a unit with `RestrictSUIDSGID=` has none.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2, renameat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, fstat, mkdirat, open, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -44,24 +43,23 @@ impl Beneath {
     /// Opens a folder beneath, to name it and nothing else.
     ///
     /// # Errors
-    /// What the system says; `FilesystemLoop` for a symbolic link.
+    /// What the system says; `ELOOP` for a symbolic link.
     pub fn find(&self, path: &Path) -> io::Result<OwnedFd> {
-        self.at(path, OFlags::PATH | OFlags::DIRECTORY)
+        let within = path.strip_prefix(&self.path).map_err(|_| ErrorKind::InvalidInput)?;
+        let mut found = opened(&self.folder, OsStr::new("."), OFlags::PATH | OFlags::DIRECTORY)?;
+        for part in within.components() {
+            let Component::Normal(name) = part else { return Err(ErrorKind::InvalidInput.into()) };
+            found = opened(&found, name, OFlags::PATH | OFlags::DIRECTORY)?;
+        }
+        Ok(found)
     }
 
     fn at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let within = path.strip_prefix(&self.path).map_err(|_| ErrorKind::InvalidInput)?;
-        let within = if within.as_os_str().is_empty() { Path::new(".") } else { within };
-        let mode = if flags.contains(OFlags::CREATE) { 0o600 } else { 0 };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let (flags, mode) = (flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode));
-        loop {
-            match openat2(&self.folder, within, flags, mode, resolve) {
-                // Something above it was renamed meanwhile.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                opened => return Ok(opened?),
-            }
+        if path == self.path {
+            return Ok(opened(&self.folder, OsStr::new("."), flags)?);
         }
+        let (above, name) = self.above(path)?;
+        Ok(opened(&above, name, flags)?)
     }
 
     /// The folder that holds a path, and the path's name in it.
@@ -70,6 +68,27 @@ impl Beneath {
             return Err(ErrorKind::InvalidInput.into());
         };
         Ok((self.find(above)?, name))
+    }
+}
+
+/// Opens what has a name in a folder, unless that is a symbolic link.
+fn opened(folder: &OwnedFd, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = loop {
+        match openat(folder, name, flags, Mode::from_raw_mode(0o600)) {
+            Err(Errno::INTR) => {}
+            opened => break opened,
+        }
+    };
+    // A link that was to be named or to be a folder is not told as one by itself.
+    let is_link = |mode| FileType::from_raw_mode(mode) == FileType::Symlink;
+    match opened {
+        Ok(opened) if is_link(fstat(&opened)?.st_mode) => Err(Errno::LOOP),
+        Err(Errno::NOTDIR) => match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if is_link(found.st_mode) => Err(Errno::LOOP),
+            _ => Err(Errno::NOTDIR),
+        },
+        opened => opened,
     }
 }
 

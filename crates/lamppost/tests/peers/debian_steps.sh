@@ -187,7 +187,7 @@ mark elsewhere
 install --directory --owner lamppost --group lamppost --mode 0700 /home/mail /home/mail/old
 mkdir /etc/systemd/system/lamppost.service.d
 printf '[Service]\nProtectHome=no\nReadWritePaths=/home/mail\n' > /etc/systemd/system/lamppost.service.d/mail.conf
-sed -i 's|^#maildir = .*|maildir = "/home/mail/{domain}/{local}/Maildir"|' $file
+sed -i '/^\[mail\]/,/^#maildir/ s|^#maildir = .*|maildir = "/home/mail/{domain}/{local}/Maildir"|' $file
 systemctl daemon-reload
 systemctl restart lamppost
 echo "restart $?"
