@@ -15,7 +15,10 @@ mod remarks;
 mod security;
 mod status;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
@@ -98,12 +101,38 @@ enum Command {
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
+    /// Make the cdb of connection rules out of their text on standard input: `[-e] RULES.CDB RULES.TMP`
+    ///
+    /// It does what ucspi-tcp's program does: RULES.TMP is written, and becomes RULES.CDB once it is whole
+    /// and durable; the cdb is the same, byte for byte. The exit code is 100 for a line that is no rule and
+    /// 111 for a file that cannot be read or written; RULES.CDB stays as it was then. With -e the text may
+    /// hold networks and comments behind rules, and a wrong line is told with its place and a cure.
+    Tcprules(Words),
+    /// Tell what the cdb of connection rules says of a client: `[-e] RULES.CDB`
+    ///
+    /// It does what ucspi-tcp's program does: the client is $TCPREMOTEIP, $TCPREMOTEHOST and
+    /// $TCPREMOTEINFO. The exit code is 111 for a file that cannot be read or is no cdb. With -e networks
+    /// are looked up too, as the mail service does, and the file may be a text.
+    Tcprulescheck(Words),
+}
+
+/// What is passed on as it is.
+#[derive(Args, Debug)]
+struct Words {
+    /// What the program of this name takes
+    #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Does what the command line says.
-pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { place, command } = arguments;
-    match command {
+    let done = match command {
+        // They end with codes of their own.
+        Command::Tcprules(Words { words }) => return Ok(lamppost_compat::tcprules(&words)),
+        Command::Tcprulescheck(Words { words }) => {
+            return Ok(lamppost_compat::tcprulescheck(&words));
+        }
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),
@@ -124,7 +153,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Restore(restore) => restore.execute(&place),
         Command::Doctor(doctor) => doctor.execute(&place),
         Command::Compat(command) => command.execute(&place),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs a command that talks to the program or to the database.
