@@ -11,6 +11,7 @@
 mod control;
 mod delivery;
 mod envelope;
+mod file_stamp;
 mod intake;
 mod policy;
 mod queue_id;
@@ -25,6 +26,10 @@ pub use delivery::{
     Placement, Reason, RelayJob,
 };
 pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
+pub use file_stamp::FileStamp;
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
-pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter};
+pub use policy::{
+    Admission, PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, RulesAnswer, RulesRequest,
+    Submitter,
+};
 pub use queue_id::{QueueId, QueueIdError};

@@ -10,6 +10,8 @@ use crate::writer::{CdbWriter, TooLarge};
 pub struct Compiled {
     /// The cdb.
     pub cdb: Vec<u8>,
+    /// How many records it has.
+    pub records: usize,
     /// What was probably not meant so.
     pub remarks: Vec<Remark>,
 }
@@ -81,10 +83,6 @@ pub fn compile(text: &[u8], grammar: Grammar, size_max: u32) -> Result<Compiled,
         let line = line::trimmed(whole, grammar);
         let added = match line::read(line, grammar) {
             Ok(Line::Nothing) => Ok(()),
-            Ok(Line::NoRule) => {
-                remarks.push(Remark { line: number, what: "it has no colon and is passed over" });
-                Ok(())
-            }
             Ok(Line::Rule(rule)) => {
                 remarks.extend(remark(&rule).map(|what| Remark { line: number, what }));
                 add(&mut writer, &rule, grammar)
@@ -94,9 +92,10 @@ pub fn compile(text: &[u8], grammar: Grammar, size_max: u32) -> Result<Compiled,
         added.map_err(|(at, why)| unusable(number, line, at, why))?;
         remarks.truncate(REMARKS_MAX);
     }
+    let records = writer.records();
     let finished = writer.finish();
     let cdb = finished.map_err(|error| unusable(number, b"", 0, Why::TooLarge(error)))?;
-    Ok(Compiled { cdb, remarks })
+    Ok(Compiled { cdb, records, remarks })
 }
 
 fn unusable(line: usize, text: &[u8], at: usize, why: Why) -> Unusable {
@@ -179,6 +178,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_by_its_place() {
         let wrong = [
+            "1.2.3.4 allow",
             "1.2.3.4:alow",
             "1.2.3.4:ALLOW",
             "2001:db8::1",
@@ -198,6 +198,9 @@ mod tests {
             told.extend([line, "\n  ", &error.to_string(), "\n  ", &error.why.cure(), "\n"]);
         }
         insta::assert_snapshot!(told, @r#"
+        1.2.3.4 allow
+          line 2, column 1: a rule has a colon, with `allow` or `deny` behind it
+          write ADDRESS:allow or ADDRESS:deny, or begin a comment with #
         1.2.3.4:alow
           line 2, column 9: `allow` or `deny` must follow the colon, in small letters
           write ADDRESS:allow or ADDRESS:deny
@@ -236,16 +239,10 @@ mod tests {
 
     #[test]
     fn what_was_hardly_meant_so_is_remarked_on() {
-        let text = b"10.0.0.1 allow\n 10.0.0.2:deny\n10.0.0.3:deny\n";
+        let text = b"10.0.0.1:allow\n 10.0.0.2:deny\n10.0.0.3:deny\n";
         let Compiled { remarks, .. } = compile(text, Grammar::Extended, u32::MAX).unwrap();
         let told: Vec<_> = remarks.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            told,
-            [
-                "line 1: it has no colon and is passed over",
-                "line 2: its key has a blank, and no client matches it"
-            ]
-        );
+        assert_eq!(told, ["line 2: its key has a blank, and no client matches it"]);
     }
 
     #[test]

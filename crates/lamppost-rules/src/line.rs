@@ -11,7 +11,8 @@ pub enum Grammar {
     /// variant of ucspi-tcp; all else means the same to both.
     Exact,
     /// Beside that, networks (`192.0.2.0/24`, `2001:db8::/32`), comments behind rules, blanks before
-    /// comments, and lines that end in CR LF.
+    /// comments, and lines that end in CR LF. A line without a colon, which tcprules passes over in silence,
+    /// is wrong: whatever is no text of rules would be one otherwise.
     Extended,
 }
 
@@ -21,6 +22,9 @@ pub enum Wrong {
     /// Neither `allow` nor `deny` follows a colon.
     #[error("`allow` or `deny` must follow the colon, in small letters")]
     NoVerdict,
+    /// There is no colon.
+    #[error("a rule has a colon, with `allow` or `deny` behind it")]
+    NoColon,
     /// Something follows what was complete.
     #[error("the rule should end here, or go on with a comma and a variable")]
     Behind,
@@ -42,6 +46,9 @@ impl Wrong {
     /// What to do about it.
     pub fn cure(&self) -> String {
         match self {
+            Self::NoColon => {
+                "write ADDRESS:allow or ADDRESS:deny, or begin a comment with #".into()
+            }
             Self::NoVerdict => "write ADDRESS:allow or ADDRESS:deny".into(),
             Self::Behind => "remove the rest; a comment begins with ` #`".into(),
             Self::NoValue => "write NAME=\"VALUE\", without blanks around".into(),
@@ -55,10 +62,8 @@ impl Wrong {
 /// What a line holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'l> {
-    /// Nothing, or a comment.
+    /// Nothing, or what is passed over.
     Nothing,
-    /// Something that is no rule, which tcprules passes over in silence.
-    NoRule,
     /// A rule.
     Rule(Rule<'l>),
 }
@@ -98,7 +103,11 @@ pub(crate) fn read(line: &[u8], grammar: Grammar) -> Result<Line<'_>, Fault> {
         None | Some(b'#') => return Ok(Line::Nothing),
         Some(_) => {}
     }
-    let Some(colon) = colon(line) else { return Ok(Line::NoRule) };
+    let colon = match (colon(line), grammar) {
+        (Some(colon), _) => colon,
+        (None, Grammar::Exact) => return Ok(Line::Nothing),
+        (None, Grammar::Extended) => return Err((0, Wrong::NoColon)),
+    };
     let (key, mut at) = (&line[..colon], colon + 1);
     let mut record = Vec::new();
     let rest = &line[at..];

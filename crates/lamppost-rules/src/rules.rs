@@ -46,6 +46,9 @@ pub enum ReadError {
         /// Why it is no cdb.
         damaged: Damaged,
     },
+    /// It is a text without any rule, as one that was cut off.
+    #[error("line 1, column 1: there is no rule in it")]
+    Empty,
     /// A line of the text cannot be used.
     #[error("{0}")]
     Text(Unusable),
@@ -58,6 +61,7 @@ impl ReadError {
             Self::Neither { .. } => {
                 "name a text of rules, or have tcprules make the cdb again".into()
             }
+            Self::Empty => "write `:allow` for a rule that lets everybody connect".into(),
             Self::Text(unusable) => unusable.why.cure(),
         }
     }
@@ -65,7 +69,7 @@ impl ReadError {
 
 impl Rules {
     /// The largest file, and the largest cdb that a text may become.
-    pub const SIZE_MAX: u32 = 16 * 1024 * 1024;
+    pub const SIZE_MAX: u32 = 8 * 1024 * 1024;
 
     /// Reads what a file holds: a zero byte tells a cdb from text.
     ///
@@ -75,7 +79,10 @@ impl Rules {
         let begin = &bytes[..bytes.len().min(HEADER_BYTES)];
         let Some(zero) = begin.iter().position(|&byte| byte == 0) else {
             let compiled = compile(&bytes, Grammar::Extended, Self::SIZE_MAX);
-            let Compiled { cdb, remarks } = compiled.map_err(ReadError::Text)?;
+            let Compiled { cdb, records, remarks } = compiled.map_err(ReadError::Text)?;
+            if records == 0 {
+                return Err(ReadError::Empty);
+            }
             return Ok(Self { cdb, form: Form::Text, remarks });
         };
         let checked = Cdb::new(&bytes).check();
@@ -170,8 +177,8 @@ mod tests {
         );
         check("2001:db8:1::1", None, r#"Some("2001:db8::/32") true [("A", "b")]"#);
         check("2001:db9::1", None, r#"Some("") false [("RBLSMTPD", "-no")]"#);
-        let none = Rules::read(Vec::new()).unwrap();
-        assert_eq!(told(&none, "192.0.2.1", None), "None false []");
+        let few = Rules::read(b"10.:deny\n".to_vec()).unwrap();
+        assert_eq!(told(&few, "192.0.2.1", None), "None false []");
     }
 
     #[test]
@@ -181,6 +188,11 @@ mod tests {
             error.to_string(),
             "line 1, column 8: it is no text, and it is no whole cdb: what should be at byte 1179403647 is not there"
         );
+        for empty in ["", "\n\n", "# 10.:allow\n"] {
+            assert_eq!(Rules::read(empty.into()).unwrap_err(), ReadError::Empty);
+        }
+        let error = Rules::read(vec![0xff; 4096]).unwrap_err();
+        assert!(error.to_string().starts_with("line 1, column 1: a rule has a colon"), "{error}");
         let error = Rules::read(b"127.:allow\nno way:out\n".to_vec()).unwrap_err();
         assert!(error.to_string().starts_with("line 2, column 8: "), "{error}");
     }
@@ -204,6 +216,7 @@ mod tests {
                     let line = text.lines().nth(wrong.line - 1).unwrap();
                     prop_assert!(wrong.column <= line.chars().count() + 1);
                 }
+                Err(ReadError::Empty) => {}
                 Err(ReadError::Neither { .. }) => prop_assert!(false),
             }
         }

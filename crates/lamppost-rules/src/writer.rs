@@ -43,6 +43,11 @@ impl CdbWriter {
         Ok(())
     }
 
+    /// How many records there are.
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
+
     /// The whole cdb.
     ///
     /// # Errors

@@ -374,8 +374,9 @@ fn with_e_more_is_understood_and_told() {
     assert_eq!(told, expected);
     assert_eq!(std::fs::read(folder.path().join("cdb")).unwrap(), before);
     let (code, told) = make("10.0.0.1 allow\n");
-    assert_eq!(
-        (code, told.as_str()),
-        (Some(0), "tcprules: warning: line 1: it has no colon and is passed over\n")
-    );
+    assert_eq!(code, Some(100));
+    assert!(told.starts_with("tcprules: fatal: line 1, column 1: a rule has a colon"), "{told}");
+    let (code, told) = make(" 10.:allow\n");
+    let expected = "tcprules: warning: line 1: its key has a blank, and no client matches it\n";
+    assert_eq!((code, told.as_str()), (Some(0), expected));
 }

@@ -14,6 +14,7 @@ use lamppost_net::{give, send_descriptor};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
+use super::rules::RulesFile;
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Order, Report, Wish};
 use crate::run::role::Role;
@@ -79,6 +80,7 @@ impl Group {
     pub(super) fn start(
         setup: &Setup,
         control: ControlSockets,
+        rules: &RulesFile,
     ) -> io::Result<(Self, Inbox<Wish, Granted>)> {
         let mut gifts = Gifts::default();
         for (asking, answering, name) in LINKS {
@@ -117,6 +119,9 @@ impl Group {
         let (ours, theirs) = UnixStream::pair()?;
         gifts.add(Role::Policy, "users", theirs);
         tokio::spawn(name_users(answering(ours)?));
+        let (ours, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Policy, "rules", theirs);
+        tokio::spawn(rules.clone().answer(answering(ours)?));
         let children = spawn_all(gifts)?;
         Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }

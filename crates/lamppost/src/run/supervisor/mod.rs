@@ -8,6 +8,7 @@ mod front;
 mod group;
 mod pause;
 mod reload;
+mod rules;
 mod signals;
 mod sockets;
 mod status;
@@ -31,6 +32,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
 use self::store::Store;
@@ -69,6 +71,7 @@ struct Supervisor {
     control: UnixListener,
     local: Option<Local>,
     certificate: Option<PemWatch>,
+    rules: RulesFile,
     health: Health,
     begun: Instant,
     restarts: u64,
@@ -167,9 +170,12 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         None => demo::welcome(password.as_ref(), &opened),
         Some(_) => String::new(),
     };
+    let rules = RulesFile::default();
+    rules.set(opened.config.mail.rules.file.as_deref());
     let supervisor = Supervisor {
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
+        rules,
         begun_with: setup.clone(),
         front_begun_with: setup.clone(),
         setup,
@@ -339,7 +345,7 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let waiting = Work::waiting(&self.setup, &self.control, &self.metrics)?;
+        let waiting = self.waiting(&self.setup, &self.control, &self.metrics)?;
         self.begin(waiting, signals).await
     }
 
@@ -402,26 +408,25 @@ impl Supervisor {
         self.waiting.extend(std::iter::from_fn(|| before.wishes.next_waiting()));
     }
 
-    fn config(&self) -> &Config {
-        &self.opened.config
-    }
-}
-
-impl Work {
     /// Starts a process for each role, which waits for the order to begin.
     fn waiting(
+        &self,
         setup: &Setup,
         control: &UnixListener,
         metrics: &[TcpListener],
-    ) -> Result<Self, Failure> {
+    ) -> Result<Work, Failure> {
         let sockets = || {
             let control = control.try_clone()?.into();
             let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
             Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
         };
-        let started = sockets().and_then(|sockets| Group::start(setup, sockets));
+        let started = sockets().and_then(|sockets| Group::start(setup, sockets, &self.rules));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
-        Ok(Self { group, wishes })
+        Ok(Work { group, wishes })
+    }
+
+    fn config(&self) -> &Config {
+        &self.opened.config
     }
 }
 
