@@ -53,6 +53,8 @@ fn help_lists_the_commands() {
           tcprules       Make the cdb of connection rules out of their text on standard input: `[-e]
                          RULES.CDB RULES.TMP`
           tcprulescheck  Tell what the cdb of connection rules says of a client: `[-e] RULES.CDB`
+          tcpserver      Have a program serve each connection that the rules allow: `[OPTIONS] HOST PORT
+                         PROGRAM [ARGUMENT …]`
           help           Print this message or the help of the given subcommand(s)
 
         Options:
@@ -86,6 +88,7 @@ fn each_command_has_help() {
         "doctor",
         "tcprules",
         "tcprulescheck",
+        "tcpserver",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }

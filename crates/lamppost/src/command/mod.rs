@@ -114,6 +114,13 @@ enum Command {
     /// $TCPREMOTEINFO. The exit code is 111 for a file that cannot be read or is no cdb. With -e networks
     /// are looked up too, as the mail service does, and the file may be a text.
     Tcprulescheck(Words),
+    /// Have a program serve each connection that the rules allow: `[OPTIONS] HOST PORT PROGRAM [ARGUMENT …]`
+    ///
+    /// It does what ucspi-tcp's program does, with its options, environment, lines and exit codes; HOST may
+    /// be an IPv6 address. No process is begun before a connection is allowed. `-C N` takes N connections
+    /// at once from one address (IPv6: from one /64), and a rule may say another number in MAXCONNIP;
+    /// `-T N` waits N seconds for a name, 5 by default.
+    Tcpserver(Words),
 }
 
 /// What is passed on as it is.
@@ -133,6 +140,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Tcprulescheck(Words { words }) => {
             return Ok(lamppost_compat::tcprulescheck(&words));
         }
+        Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),
