@@ -12,7 +12,6 @@ use crate::machine::root;
 const FLOORS: [&[&str]; 4] = [
     &[
         "lamppost-backup",
-        "lamppost-compat",
         "lamppost-config",
         "lamppost-net",
         "lamppost-sandbox",
@@ -21,8 +20,21 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-load",
         "lamppost-telemetry",
     ],
-    &["lamppost-sim", "lamppost-smtp", "lamppost-roles", "lamppost-greylist", "lamppost-accounts"],
-    &["lamppost-mail", "lamppost-queue", "lamppost-delivery", "lamppost-console"],
+    &[
+        "lamppost-sim",
+        "lamppost-smtp",
+        "lamppost-roles",
+        "lamppost-greylist",
+        "lamppost-accounts",
+        "lamppost-rules",
+    ],
+    &[
+        "lamppost-mail",
+        "lamppost-queue",
+        "lamppost-delivery",
+        "lamppost-console",
+        "lamppost-compat",
+    ],
     &["lamppost"],
 ];
 /// Ideas may build on other ideas, services never on other services.

@@ -12,7 +12,7 @@ mod unit;
 
 pub use config::{
     Auth, Config, Durability, Greylist, HostPort, Kind, Level, Limits, Listen, LoadError, Log,
-    LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Secret, Sendmail, Server,
+    LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Rules, Secret, Sendmail, Server,
     StoreFailure, SystemUsers, Tls, TlsMode, WhenAbsent, read_file,
 };
 pub use problem::{Problem, Problems, Severity};

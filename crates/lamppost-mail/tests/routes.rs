@@ -87,6 +87,8 @@ impl Asked {
             sender: ReversePath::Mailbox(address("demo@lamppost.test")),
             recipient: address(to),
             account: account.map(address),
+            relay: false,
+            greylisting: None,
         };
         self.front.ask(question).await.unwrap()
     }

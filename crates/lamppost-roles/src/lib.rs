@@ -11,6 +11,7 @@
 mod control;
 mod delivery;
 mod envelope;
+mod file_stamp;
 mod intake;
 mod policy;
 mod queue_id;
@@ -26,8 +27,12 @@ pub use delivery::{
     Placement, Reason, RelayJob,
 };
 pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestamp};
+pub use file_stamp::FileStamp;
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
-pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter};
+pub use policy::{
+    Admission, PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, RulesAnswer, RulesRequest,
+    Submitter,
+};
 pub use queue_id::{QueueId, QueueIdError};
 pub use users::{
     OwnerAnswer, OwnerQuestion, OwnerRequest, OwnerWork, SystemUser, UserAnswer, UserMailbox,

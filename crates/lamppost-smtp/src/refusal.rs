@@ -52,6 +52,13 @@ pub enum Refusal {
     Unavailable,
     /// The domain is ours, the mailbox does not exist.
     UnknownMailbox,
+    /// The rules of connections say that mail of this client is not wanted, and in which words.
+    Unwanted {
+        /// The words: printable ASCII in one line.
+        text: String,
+        /// Whether it need not come again.
+        for_good: bool,
+    },
 }
 
 impl Refusal {
@@ -72,6 +79,7 @@ impl Refusal {
             Self::SpoolFailed => "spool-failed",
             Self::Unavailable => "unavailable",
             Self::UnknownMailbox => "unknown-mailbox",
+            Self::Unwanted { .. } => "unwanted",
         }
     }
 }

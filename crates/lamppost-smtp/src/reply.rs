@@ -70,6 +70,7 @@ pub(crate) enum Say<'a> {
     TooManyRecipients(usize),
     TooManySessions,
     TooSlow,
+    Unavailable,
     Unsupported,
     Vrfy,
 }
@@ -130,6 +131,7 @@ impl From<Say<'_>> for Reply {
             Say::TooManyRecipients(max) => reply(452, "4.5.3", format!("a message may have {max} recipient{}: send it again to the others", if max == 1 { "" } else { "s" })),
             Say::TooManySessions => reply(421, "4.7.0", "too many sessions: come back later"),
             Say::TooSlow => reply(421, "4.4.2", "the message comes too slowly"),
+            Say::Unavailable => reply(421, "4.3.0", "a part of the server does not answer: come back later"),
             Say::Unsupported => reply(502, "5.5.1", "the command is not offered here"),
             Say::Vrfy => reply(252, "2.1.5", "say RCPT and see"),
         }
@@ -173,6 +175,8 @@ impl From<&Refusal> for Reply {
             Refusal::SpoolFailed => reply(451, "4.3.0", "the message could not be stored: try again later"),
             Refusal::Unavailable => reply(451, "4.3.0", "a part of the server does not answer: try again later"),
             Refusal::UnknownMailbox => reply(550, "5.1.1", "no such mailbox here"),
+            Refusal::Unwanted { text, for_good: true } => reply(553, "5.7.1", text.clone()),
+            Refusal::Unwanted { text, for_good: false } => reply(451, "4.7.1", text.clone()),
         }
     }
 }
@@ -247,6 +251,8 @@ mod tests {
             Refusal::SpoolFailed,
             Refusal::Unavailable,
             Refusal::UnknownMailbox,
+            Refusal::Unwanted { text: "no mail from you".into(), for_good: true },
+            Refusal::Unwanted { text: "not now".into(), for_good: false },
         ];
         let table: String = refusals.iter().map(|refusal| rendered(&refusal.into())).collect();
         insta::assert_snapshot!(table.replace('\r', ""), @r"
@@ -264,6 +270,8 @@ mod tests {
         451 4.3.0 the message could not be stored: try again later
         451 4.3.0 a part of the server does not answer: try again later
         550 5.1.1 no such mailbox here
+        553 5.7.1 no mail from you
+        451 4.7.1 not now
         ");
     }
 

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     match command::execute(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }

@@ -20,7 +20,7 @@ use crate::unit::ByteSize;
 
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
-pub use mail::{Durability, Greylist, Mail, Queue, StoreFailure};
+pub use mail::{Durability, Greylist, Mail, Queue, Rules, StoreFailure};
 pub use relay::{HostPort, Relay, RelayTls};
 pub use sendmail::Sendmail;
 pub use system_users::SystemUsers;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lamppost_net::ServerTls;
+use lamppost_roles::Admission;
 use lamppost_smtp::{Kind, Session};
 
 /// Who is at the other end, and how to talk to it.
@@ -15,6 +16,8 @@ pub(super) struct Client<'a, S> {
     pub(super) tls: Option<&'a ServerTls>,
     /// The user of this machine, if the system told one.
     pub(super) user: Option<u32>,
+    /// What is so for it by the rules of connections.
+    pub(super) admission: Admission,
 }
 
 impl<S> Client<'_, S> {

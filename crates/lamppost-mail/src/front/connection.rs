@@ -1,14 +1,17 @@
 //! One client's connection: carries bytes between the socket and the session, and the session's
 //! questions to policy and the queue.
 
+mod recipient;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lamppost_net::{ServerTls, close_gracefully};
-use lamppost_roles::{Envelope, Origin, Peer, PolicyAnswer, PolicyRequest, Submitter, Timestamp};
+use lamppost_roles::{
+    Admission, Envelope, Origin, Peer, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
+};
 use lamppost_smtp::{
-    Action, Address, Answer, Greeting, Interrupt, Kind, Question, Refusal, Reply, ReversePath,
-    Secret, Session,
+    Action, Answer, Greeting, Interrupt, Kind, Question, Refusal, ReversePath, Secret, Session,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -37,6 +40,7 @@ pub(super) struct Connection<'a, S> {
     stream: Stream<S>,
     tls: Option<&'a ServerTls>,
     user: Option<u32>,
+    admission: Admission,
     id: String,
     /// This machine's own for its users, whom `shown` tells apart.
     peer: IpAddr,
@@ -66,6 +70,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             stream: Stream::Plain(client.stream),
             tls: client.tls,
             user: client.user,
+            admission: client.admission,
             id: session_id(front.clock.now()),
             peer: client.peer,
             cipher: None,
@@ -292,34 +297,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         }
     }
 
-    async fn add_recipient(&mut self, recipient: Address) -> Answer {
-        let sender = self.transaction.sender.clone().unwrap_or(ReversePath::Null);
-        let question = PolicyRequest::Recipient {
-            peer: self.peer,
-            sender: sender.clone(),
-            recipient: recipient.clone(),
-            account: self.session.account().cloned(),
-        };
-        match self.policy(question).await {
-            PolicyAnswer::Route(route) => {
-                self.transaction.add(recipient, route);
-                Answer::Yes
-            }
-            PolicyAnswer::Refused(refusal) => {
-                let (session, peer, reason) = (&self.id, self.peer(), refusal.reason());
-                if Reply::from(&refusal).is_temporary() {
-                    info!(session, peer, from = %sender, to = %recipient, reason, "recipient deferred");
-                    self.front.metrics.recipient_deferred(reason);
-                } else {
-                    info!(session, peer, from = %sender, to = %recipient, reason, "recipient refused");
-                    self.front.metrics.recipient_refused(reason);
-                }
-                Answer::Refused(refusal)
-            }
-            _ => Answer::Refused(Refusal::Unavailable),
-        }
-    }
-
     /// Who hands in mail of its own; nobody when mail comes from other servers.
     fn submitter(&self) -> Option<Submitter> {
         let account = || self.session.account().cloned().map(Submitter::Account);
@@ -391,7 +368,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             session: self.id.clone(),
             peer: self.user.map_or(Peer::Address(self.peer), Peer::User),
             helo: self.session.helo().unwrap_or_default().to_owned(),
-            host: self.front.settings.hostname.clone(),
+            host: self.host().to_owned(),
             protocol: self.session.protocol().to_owned(),
             tls: self.cipher.clone(),
             account: self.session.account().cloned(),
@@ -402,10 +379,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// What to add to a message that an account hands in; nothing is added to others'.
     fn completion(&self) -> Option<Completion> {
         (self.kind == Kind::Submission).then(|| Completion {
-            host: self.front.settings.hostname.clone(),
+            host: self.host().to_owned(),
             session: self.id.clone(),
             now: self.now(),
         })
+    }
+
+    /// What this host calls itself to this client's messages.
+    fn host(&self) -> &str {
+        self.admission.host.as_deref().unwrap_or(&self.front.settings.hostname)
     }
 
     fn now(&self) -> Timestamp {

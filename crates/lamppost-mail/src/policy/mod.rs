@@ -3,9 +3,12 @@
 //! The order of the questions about a recipient is part of the policy: a mailbox that does not
 //! exist is refused for good before greylisting makes anyone wait for it.
 
+mod admission;
 mod local;
+mod rules;
 mod settings;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +19,14 @@ use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
-    PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, UserAnswer,
-    UserMailbox, UserName, UserRequest,
+    Admission, PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter,
+    UserAnswer, UserMailbox, UserName, UserRequest,
 };
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error, warn};
 
 use self::local::User;
+pub use self::rules::ConnectionRules;
 pub use self::settings::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
 
 /// How often records that nobody needs any more are swept out of the greylist.
@@ -37,14 +41,18 @@ pub struct Policy {
     clock: Arc<dyn Clock>,
     /// Who knows the users of this machine; where nobody does, policy may read their names itself.
     users: Option<Port<UserRequest, UserAnswer>>,
+    /// The rules of connections; without them everybody may connect.
+    rules: Option<ConnectionRules>,
 }
 
 /// A recipient as the front asks about it.
 struct Candidate {
-    peer: std::net::IpAddr,
+    peer: IpAddr,
     sender: ReversePath,
     recipient: Address,
     account: Option<Address>,
+    relay: bool,
+    greylisting: Option<bool>,
 }
 
 impl Policy {
@@ -56,13 +64,19 @@ impl Policy {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Self { settings, accounts, greylist, clock, users: None }
+        Self { settings, accounts, greylist, clock, users: None, rules: None }
     }
 
     /// Asks the supervisor about the machine's users.
     #[must_use]
     pub fn asking(self, users: Port<UserRequest, UserAnswer>) -> Self {
         Self { users: Some(users), ..self }
+    }
+
+    /// Decides by these rules who may connect.
+    #[must_use]
+    pub fn ruled_by(self, rules: ConnectionRules) -> Self {
+        Self { rules: Some(rules), ..self }
     }
 
     /// Answers by other settings from the next question on.
@@ -112,6 +126,7 @@ impl Policy {
 
     async fn answer(&self, question: PolicyRequest) -> PolicyAnswer {
         let answer = match question {
+            PolicyRequest::Connection { peer } => self.connection(peer).await,
             PolicyRequest::Authenticate { peer, user, password } => {
                 let now = self.clock.now();
                 let tried = self.accounts.authenticate(peer, &user, &password, now).await;
@@ -125,8 +140,8 @@ impl Policy {
             PolicyRequest::Sender { by, sender } => {
                 self.may_send_as(&by, sender).await.map(|()| PolicyAnswer::Allowed)
             }
-            PolicyRequest::Recipient { peer, sender, recipient, account } => {
-                let candidate = Candidate { peer, sender, recipient, account };
+            PolicyRequest::Recipient { peer, sender, recipient, account, relay, greylisting } => {
+                let candidate = Candidate { peer, sender, recipient, account, relay, greylisting };
                 self.admit(candidate).await.map(PolicyAnswer::Route)
             }
             PolicyRequest::Charge { by, recipients } => {
@@ -134,6 +149,19 @@ impl Policy {
             }
         };
         answer.unwrap_or_else(PolicyAnswer::Refused)
+    }
+
+    /// Whether a client may connect, and what is so for it.
+    async fn connection(&self, peer: IpAddr) -> Result<PolicyAnswer, Refusal> {
+        let Some(rules) = &self.rules else {
+            return Ok(PolicyAnswer::Admitted(Admission::default()));
+        };
+        let verdict = rules.verdict(peer).await.ok_or(Refusal::Unavailable)?;
+        Ok(if verdict.denied {
+            PolicyAnswer::Denied { rule: verdict.key.unwrap_or_default() }
+        } else {
+            PolicyAnswer::Admitted(admission::by(&verdict, peer))
+        })
     }
 
     async fn route(&self, address: &Address) -> RouteAnswer {
@@ -197,14 +225,14 @@ impl Policy {
         let recipient = &candidate.recipient;
         let Some(target) = settings.target(recipient) else {
             let domain = recipient.domain().to_owned();
-            return match (&candidate.account, settings.elsewhere) {
-                (None, _) => Err(Refusal::RelayDenied),
-                (Some(_), Elsewhere::Nowhere) => Err(Refusal::NoWayOut { domain }),
-                (Some(_), Elsewhere::Relay) => Ok(Route::Relay),
+            return match settings.elsewhere {
+                _ if !candidate.may_relay() => Err(Refusal::RelayDenied),
+                Elsewhere::Nowhere => Err(Refusal::NoWayOut { domain }),
+                Elsewhere::Relay => Ok(Route::Relay),
             };
         };
         let mailbox = self.mailbox(&target, &settings).await?;
-        if candidate.account.is_none() {
+        if !candidate.may_relay() && candidate.greylisting != Some(false) {
             self.greylist(&candidate, &settings).await?;
         }
         Ok(Route::Mailbox(mailbox))
@@ -266,8 +294,13 @@ impl Policy {
         candidate: &Candidate,
         settings: &PolicySettings,
     ) -> Result<(), Refusal> {
-        let Candidate { peer, sender, recipient, .. } = candidate;
-        match self.greylist.check(*peer, sender, recipient, self.clock.now()).await {
+        let Candidate { peer, sender, recipient, greylisting, .. } = candidate;
+        let (greylist, now) = (&self.greylist, self.clock.now());
+        let checked = match greylisting {
+            Some(true) => greylist.check_although_off(*peer, sender, recipient, now).await,
+            _ => greylist.check(*peer, sender, recipient, now).await,
+        };
+        match checked {
             Ok(Decision::Accept(_)) => Ok(()),
             Ok(Decision::Defer { retry_in }) => Err(Refusal::Greylisted { retry_in }),
             Err(error) => {
@@ -278,6 +311,13 @@ impl Policy {
                 }
             }
         }
+    }
+}
+
+impl Candidate {
+    /// Whether mail for elsewhere may come: of an account, or of a client that the rules trust.
+    fn may_relay(&self) -> bool {
+        self.account.is_some() || self.relay
     }
 }
 

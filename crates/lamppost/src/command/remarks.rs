@@ -31,6 +31,7 @@ pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
     let config = &opened.config;
     let mut remarks = config.remarks();
     remarks.extend(named_files::remarks(config));
+    remarks.extend(named_files::odd_rules(config));
     remarks.extend(opened.file.iter().flat_map(|file| absent_credentials(file, config)));
     remarks.extend(absent_addresses(config));
     remarks.extend(unknown_users(config));

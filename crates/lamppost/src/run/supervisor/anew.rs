@@ -81,8 +81,7 @@ impl Supervisor {
         };
         // As long as there cannot be other processes, those that there are work on.
         let control = next.control.as_ref().unwrap_or(&self.control);
-        let sockets = (control, &next.metrics[..]);
-        let waiting = match Work::waiting(&next.setup, &self.owners, sockets, &self.board) {
+        let waiting = match self.waiting(&next.setup, control, &next.metrics) {
             Ok(waiting) => waiting,
             Err(failure) => {
                 self.leave(next);
@@ -180,6 +179,7 @@ impl Supervisor {
 
     /// Takes another configuration and its sockets; returns those before.
     fn put(&mut self, next: Next) -> Next {
+        self.rules.set(next.opened.config.mail.rules.file.as_deref());
         Next {
             opened: std::mem::replace(&mut self.opened, next.opened),
             setup: std::mem::replace(&mut self.setup, next.setup),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::owners::{Asked, Owners};
+use super::rules::RulesFile;
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Order, Report, Wish};
 use crate::run::role::Role;
@@ -81,6 +82,7 @@ impl Group {
         setup: &Setup,
         owners: &Owners,
         control: ControlSockets,
+        rules: &RulesFile,
     ) -> io::Result<(Self, Inbox<Wish, Granted>)> {
         let mut gifts = Gifts::default();
         for (asking, answering, name) in LINKS {
@@ -124,6 +126,9 @@ impl Group {
         gifts.add(Role::Delivery, "handed", theirs);
         let (users, asked) = (answering(users)?, answering(asked)?);
         owners.serve(setup, Asked { users, owners: asked, handed: handed_over })?;
+        let (ours, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Policy, "rules", theirs);
+        tokio::spawn(rules.clone().answer(answering(ours)?));
         let children = spawn_all(gifts)?;
         Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }

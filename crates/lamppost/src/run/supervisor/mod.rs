@@ -9,6 +9,7 @@ mod group;
 mod owners;
 mod pause;
 mod reload;
+mod rules;
 mod signals;
 mod sockets;
 mod status;
@@ -33,6 +34,7 @@ use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
 use self::owners::Owners;
+use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
 use self::status::Board;
@@ -72,6 +74,7 @@ struct Supervisor {
     control: UnixListener,
     local: Option<Local>,
     certificate: Option<PemWatch>,
+    rules: RulesFile,
     health: Health,
     board: Board,
     restarts: u64,
@@ -167,6 +170,8 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         None => demo::welcome(password.as_ref(), &opened),
         Some(_) => String::new(),
     };
+    let rules = RulesFile::default();
+    rules.set(opened.config.mail.rules.file.as_deref());
     let health = Health::default();
     let owners = Owners::default();
     owners
@@ -177,6 +182,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
+        rules,
         begun_with: setup.clone(),
         front_begun_with: setup.clone(),
         setup,
@@ -348,8 +354,7 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let sockets = (&self.control, &self.metrics[..]);
-        let waiting = Work::waiting(&self.setup, &self.owners, sockets, &self.board)?;
+        let waiting = self.waiting(&self.setup, &self.control, &self.metrics)?;
         self.begin(waiting, signals).await
     }
 
@@ -416,27 +421,27 @@ impl Supervisor {
         self.waiting.extend(std::iter::from_fn(|| before.wishes.next_waiting()));
     }
 
-    fn config(&self) -> &Config {
-        &self.opened.config
-    }
-}
-
-impl Work {
     /// Starts a process for each role, which waits for the order to begin.
     fn waiting(
+        &self,
         setup: &Setup,
-        owners: &Owners,
-        (control, metrics): (&UnixListener, &[TcpListener]),
-        board: &Board,
-    ) -> Result<Self, Failure> {
+        control: &UnixListener,
+        metrics: &[TcpListener],
+    ) -> Result<Work, Failure> {
         let sockets = || {
             let control = control.try_clone()?.into();
             let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
             Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
         };
-        let started = sockets().and_then(|sockets| Group::start(setup, owners, sockets));
+        let owners = &self.owners;
+        let started =
+            sockets().and_then(|sockets| Group::start(setup, owners, sockets, &self.rules));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
-        Ok(Self { group, wishes: board.answer(wishes) })
+        Ok(Work { group, wishes: self.board.answer(wishes) })
+    }
+
+    fn config(&self) -> &Config {
+        &self.opened.config
     }
 }
 

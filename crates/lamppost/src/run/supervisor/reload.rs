@@ -137,6 +137,7 @@ impl Supervisor {
         }
         // From here on the new one is in force, whatever becomes of the roles that run.
         self.opened = opened;
+        self.rules.set(self.config().mail.rules.file.as_deref());
         if is_front_new {
             let old = std::mem::replace(&mut self.local, local);
             Local::remove(old, self.local.as_ref());
@@ -211,6 +212,7 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[metrics]", one.metrics != other.metrics),
         ("[tls]", one.tls != other.tls),
         ("[mail]", rest(one) != rest(other)),
+        ("[mail.rules]", mail.rules != others.rules),
         ("[mail.greylist]", mail.greylist != others.greylist),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
