@@ -94,16 +94,9 @@ pub(crate) fn odd_rules(config: &Config) -> Vec<Remark> {
 /// The connection rules of a file: as they stand there, and read. What does not do is told with the stamp
 /// of the file, if there is one.
 pub(crate) fn rules(path: &Path) -> Result<(FileStamp, Bytes, Rules), (Option<FileStamp>, Wrong)> {
-    readable(path).map_err(|wrong| (None, wrong))?;
     let shown = path.display();
-    let cannot = |error: std::io::Error| {
-        let cure = "name a file that can be read".into();
-        (None, Wrong { what: format!("{shown} cannot be read: {error}"), cure })
-    };
-    // A pipe that nobody writes to is no reason to wait.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-    let file = opened.map_err(cannot)?;
+    let cannot = |error: std::io::Error| (None, unreadable(path, &error));
+    let file = open(path).map_err(cannot)?;
     let found = file.metadata().map_err(cannot)?;
     let stamp = FileStamp::of(&found);
     let wrong = |what: String, cure: String| (Some(stamp), Wrong { what, cure });
@@ -216,26 +209,30 @@ pub(crate) fn password(secret: &config::Secret) -> Result<Secret, Wrong> {
 }
 
 fn readable(path: &Path) -> Result<(), Wrong> {
-    use std::io::ErrorKind::{NotFound, PermissionDenied};
-    let cannot = |why: String, cure: &str| Wrong {
-        what: format!("{} cannot be read: {why}", path.display()),
-        cure: cure.to_owned(),
-    };
-    let named = std::fs::File::open(path).and_then(|file| file.metadata());
-    match named {
-        Ok(metadata) if metadata.is_dir() => {
-            Err(cannot("it is a folder".into(), "name a file in it"))
-        }
+    match open(path).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_dir() => Err(Wrong {
+            what: format!("{} cannot be read: it is a folder", path.display()),
+            cure: "name a file in it".into(),
+        }),
         Ok(_) => Ok(()),
-        Err(error) => {
-            let cure = match error.kind() {
-                NotFound => "write it, or correct its name",
-                PermissionDenied => "let the user read it whom the service runs as",
-                _ => "name a file that can be read",
-            };
-            Err(cannot(error.to_string(), cure))
-        }
+        Err(error) => Err(unreadable(path, &error)),
     }
+}
+
+/// Opens a file to read it. A pipe that nobody writes to is no reason to wait.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Wrong {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    let cure = match error.kind() {
+        NotFound => "write it, or correct its name",
+        PermissionDenied => "let the user read it whom the service runs as",
+        _ => "name a file that can be read",
+    };
+    Wrong { what: format!("{} cannot be read: {error}", path.display()), cure: cure.into() }
 }
 
 fn key_pair(files: KeyPair) -> Result<(), Wrong> {
@@ -274,6 +271,17 @@ fn authorities(trust: Result<Trust, ClientTlsError>) -> Result<(), Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_writes_to_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let (_, wrong) = rules(&path).unwrap_err();
+        assert!(wrong.what.ends_with("is no plain file"), "{wrong:?}");
+        assert!(readable(&path).is_ok());
+    }
 
     #[test]
     fn a_password_is_one_line_of_a_file() {

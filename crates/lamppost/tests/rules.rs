@@ -135,6 +135,11 @@ fn submission_is_denied_by_rules_and_no_more() {
     let hello = wire.ask("EHLO client.test\r\n");
     assert!(hello.contains("SIZE 77\n"), "{hello}");
     assert!(wire.ask("MAIL FROM:<a@elsewhere.test>\r\n").starts_with("530 5.7.0"));
+    ruled.write("127.:allow,DATABYTES=\"0\"\n");
+    let mut wire = Wire::connect(ruled.server.submission);
+    assert!(wire.reply().starts_with("220 "));
+    // No limit (RFC 1870 §4).
+    assert!(wire.ask("EHLO client.test\r\n").contains("SIZE 0\n"));
     ruled.write("127.:deny\n");
     for address in [ruled.server.submission, ruled.server.implicit] {
         assert!(Wire::connect(address).is_closed());

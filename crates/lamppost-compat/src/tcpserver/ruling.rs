@@ -1,9 +1,9 @@
 //! The rules of `-x`: looked at for each connection, and read again when the file has changed.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,7 +77,11 @@ impl Ruling {
         {
             return Ok(bytes.clone());
         }
-        let bytes: Arc<[u8]> = std::fs::read(file)?.into();
+        // A pipe that nobody writes to is no reason to wait.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file);
+        let mut bytes = Vec::new();
+        opened?.read_to_end(&mut bytes)?;
+        let bytes: Arc<[u8]> = bytes.into();
         if bytes.is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }

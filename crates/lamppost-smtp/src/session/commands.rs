@@ -68,13 +68,13 @@ impl Session {
     fn ehlo(&mut self, name: String) {
         self.hello(name, true);
         let limits = &self.settings.limits;
+        // 0 stands for no limit (RFC 1870 §4).
+        let size_max =
+            if limits.message_size_max == u64::MAX { 0 } else { limits.message_size_max };
         let mut lines = format!(
             "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nCHUNKING\nENHANCEDSTATUSCODES\n\
              LIMITS MAILMAX={} RCPTMAX={}",
-            self.settings.hostname,
-            limits.message_size_max,
-            limits.messages_max,
-            limits.recipients_max
+            self.settings.hostname, size_max, limits.messages_max, limits.recipients_max
         );
         if self.settings.starttls && !self.link.tls {
             lines.push_str("\nSTARTTLS");

@@ -35,7 +35,9 @@ impl Check {
                 let opened =
                     Place { config: Some(file.clone()), state: place.state.clone() }.open()?;
                 let postmaster = super::wait(remarks::unknown_postmaster(&opened))?;
-                let problems = remarks::of(&opened, postmaster.into_iter().collect());
+                let mut more = remarks::of_others(&opened.config);
+                more.extend(postmaster);
+                let problems = remarks::of(&opened, more);
                 (problems, remarks::users(&opened))
             }
             Err(LoadError::Problems(problems)) => (problems, None),

@@ -31,11 +31,17 @@ pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
     let config = &opened.config;
     let mut remarks = config.remarks();
     remarks.extend(named_files::remarks(config));
-    remarks.extend(named_files::odd_rules(config));
     remarks.extend(opened.file.iter().flat_map(|file| absent_credentials(file, config)));
     remarks.extend(absent_addresses(config));
     remarks.extend(unknown_users(config));
     remarks.extend(way_to_socket(opened));
+    remarks
+}
+
+/// What is odd about files of others: of the rules, and of users who would get no mail. Those may hang, which
+/// holds up a command and must not hold up the supervisor.
+pub(super) fn of_others(config: &Config) -> Vec<Remark> {
+    let mut remarks = named_files::odd_rules(config);
     remarks.extend(homes_of_users(config));
     remarks
 }

@@ -67,12 +67,12 @@ impl Setup {
         }
         let option = match file.to_str() {
             Some(SYSTEM_FILE) => String::new(),
-            _ => format!(" --config {}", file.display()),
+            _ => format!(" --config {}", out::quoted(&file)),
         };
         out::print(&format!(
             "\nNow:\n  edit {}; `lamppost{option} check` tells what is wrong with it\n  \
              `lamppost{option} run` as root: each role becomes a user of its own\n",
-            file.display()
+            out::quoted(&file)
         ))
     }
 

@@ -1,7 +1,7 @@
 //! Whom the roles become when root starts the program.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use lamppost_config::Config;
@@ -9,9 +9,9 @@ use lamppost_sandbox::User;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::role::{Role, folders};
+use super::role::{Role, folders, own_folders};
 use crate::exit::{Code, Failure};
 use crate::state_files;
 
@@ -76,18 +76,25 @@ impl Users {
             // Nobody but root changes the folder itself; the roles pass through it.
             chown(state, Some(0), Some(0))?;
             std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o711))?;
-            let one_user = state_files::user_named(SERVICE);
+            let (one_user, canonical) = (state_files::user_named(SERVICE), state.canonicalize()?);
             for role in Role::ALL {
                 let Some(user) = self.of(role) else { continue };
-                for folder in folders(role, config, state) {
-                    if folder.starts_with(state) && folder != state {
-                        give(&folder, user)?;
+                for folder in own_folders(role, config, state) {
+                    if let Ok(within) = folder.strip_prefix(state)
+                        && within != Path::new("")
+                    {
+                        give(state, within, user)?;
                     }
+                }
+                // What links lead to is as the administrator, or a role, made them.
+                for folder in folders(role, config, state) {
                     let folder = folder.canonicalize()?;
                     let owner = folder.metadata()?.uid();
-                    if one_user.is_some_and(|one| one.uid == owner) {
+                    if !folder.starts_with(&canonical)
+                        && one_user.is_some_and(|one| one.uid == owner)
+                    {
                         info!(folder = %folder.display(), role = role.name(), "a folder of the one user becomes the role's");
-                        give(&folder, user)?;
+                        give(&folder, Path::new(""), user)?;
                     }
                 }
             }
@@ -108,26 +115,42 @@ pub(crate) fn user_name(role: Role) -> String {
     format!("lamppost-{}", role.name())
 }
 
-/// Gives a folder and all that is in it to a user.
+/// Gives a folder below another, and all that is in it but links, to a user.
 ///
 /// Roles may be at work in it, and one that was taken over could put a link in the place of a folder between
-/// two looks at it: nothing is followed, and all is named from the folder that was opened.
-fn give(folder: &Path, user: User) -> std::io::Result<()> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = match rustix::fs::open(folder, flags, Mode::empty()) {
-        Ok(opened) => opened,
-        // A link to another disk, which is the administrator's matter.
-        Err(Errno::LOOP | Errno::NOTDIR) => return lchown(folder, Some(user.uid), Some(user.gid)),
-        Err(error) => return Err(error.into()),
-    };
-    give_within(opened.as_fd(), user)?;
+/// two looks at it: nothing is followed, and all is named from a folder that was opened.
+fn give(above: &Path, within: &Path, user: User) -> std::io::Result<()> {
+    let mut folder = rustix::fs::open(above, FOLDER, Mode::empty())?;
+    for name in within {
+        folder = match rustix::fs::openat(&folder, name, FOLDER, Mode::empty()) {
+            Ok(below) => below,
+            // A link to another disk, which is the administrator's matter.
+            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+    }
+    give_within(folder.as_fd(), user, 0)?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    Ok(rustix::fs::fchown(&opened, Some(uid), Some(gid))?)
+    Ok(rustix::fs::fchown(&folder, Some(uid), Some(gid))?)
 }
 
-/// Gives all that is in a folder. A folder is given after what is in it: whose it is tells that this was
-/// done, also when the program ended in between.
-fn give_within(folder: BorrowedFd<'_>, user: User) -> std::io::Result<()> {
+/// How a folder is opened that may have become a link.
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How deep folders are looked into: deeper than any Maildir, and not as deep as somebody could make them.
+const DEPTH_MAX: u32 = 64;
+
+/// Gives all that is in a folder but links, whose owner tells who made them. A folder is given after what is
+/// in it: whose it is tells that this was done, also when the program ended in between.
+fn give_within(folder: BorrowedFd<'_>, user: User, depth: u32) -> std::io::Result<()> {
+    if depth == DEPTH_MAX {
+        warn!(
+            depth,
+            uid = user.uid,
+            "what lies deeper among the folders of a role is left as it is"
+        );
+        return Ok(());
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
@@ -140,17 +163,17 @@ fn give_within(folder: BorrowedFd<'_>, user: User) -> std::io::Result<()> {
             Err(Errno::NOENT) => continue,
             found => found?,
         };
+        let kind = FileType::from_raw_mode(found.st_mode);
         let is_its = (found.st_uid, found.st_gid) == (user.uid, user.gid);
         // The mail of a Maildir may be millions of files.
         let is_done = is_its && matches!(name.to_bytes(), b"new" | b"cur");
-        if FileType::from_raw_mode(found.st_mode) == FileType::Directory && !is_done {
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-                Ok(within) => give_within(within.as_fd(), user)?,
+        if kind == FileType::Directory && !is_done {
+            match rustix::fs::openat(folder, name, FOLDER, Mode::empty()) {
+                Ok(within) => give_within(within.as_fd(), user, depth + 1)?,
                 Err(error) => gone(error)?,
             }
         }
-        if !is_its {
+        if !is_its && kind != FileType::Symlink {
             let given = chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
             given.or_else(gone)?;
         }
@@ -184,16 +207,16 @@ mod tests {
         }
         symlink(path("others"), path("given/link")).unwrap();
         for name in ["given", "given/link"] {
-            give(&path(name), User { uid: 12_345, gid: 12_346 }).unwrap();
+            give(folder.path(), Path::new(name), User { uid: 12_345, gid: 12_346 }).unwrap();
         }
         let owner = |name: &str| {
             let found = path(name).symlink_metadata().unwrap();
             (found.uid(), found.gid())
         };
-        for name in ["given", "given/deep", "given/deep/er", "given/deep/er/file", "given/link"] {
+        for name in ["given", "given/deep", "given/deep/er", "given/deep/er/file"] {
             assert_eq!(owner(name), (12_345, 12_346), "{name}");
         }
-        for name in ["others", "others/file"] {
+        for name in ["others", "others/file", "given/link"] {
             assert_eq!(owner(name), (0, 0), "{name}");
         }
         // What was put into a Maildir that is the user's already stays as it is; another Maildir is given.
@@ -202,10 +225,32 @@ mod tests {
             std::fs::write(path(name).join("mail"), "").unwrap();
         }
         chown(path("given/new"), Some(12_345), Some(12_346)).unwrap();
-        give(&path("given"), User { uid: 12_345, gid: 12_346 }).unwrap();
+        give(folder.path(), Path::new("given"), User { uid: 12_345, gid: 12_346 }).unwrap();
         assert_eq!(owner("given/new/mail"), (0, 0));
         for name in ["given/deep/cur", "given/deep/cur/mail"] {
             assert_eq!(owner(name), (12_345, 12_346), "{name}");
         }
+    }
+
+    #[test]
+    fn folders_as_deep_as_somebody_likes_end_no_start() {
+        if !rustix::process::geteuid().is_root() {
+            println!("NOT TESTED: only root gives files away");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = rustix::fs::open(folder.path(), FOLDER, Mode::empty()).unwrap();
+        let mut deepest = root;
+        for _ in 0..5000 {
+            rustix::fs::mkdirat(&deepest, "d", Mode::RWXU).unwrap();
+            deepest = rustix::fs::openat(&deepest, "d", FOLDER, Mode::empty()).unwrap();
+        }
+        give(folder.path(), Path::new("d"), User { uid: 12_345, gid: 12_346 }).unwrap();
+        assert_eq!(folder.path().join("d").metadata().unwrap().uid(), 12_345);
+        assert_eq!(folder.path().join("d/d/d").metadata().unwrap().uid(), 12_345);
+        assert_eq!(rustix::fs::fstat(&deepest).unwrap().st_uid, 0);
+        // Too deep for whoever cleans up by recursion, too.
+        let removed = std::process::Command::new("rm").arg("-rf").arg(folder.path()).status();
+        assert!(removed.unwrap().success());
     }
 }

@@ -128,7 +128,9 @@ async fn configuration(opened: &Opened) -> Vec<Finding> {
         return vec![Finding::warn(area, "the built-in demo, for trying out only", cure)];
     };
     let postmaster = remarks::unknown_postmaster(opened).await;
-    let found = remarks::of_values(opened).into_iter().chain(postmaster).map(|remark| {
+    let remarks = remarks::of_values(opened).into_iter();
+    let remarks = remarks.chain(remarks::of_others(&opened.config)).chain(postmaster);
+    let found = remarks.map(|remark| {
         let key = remark.key.clone();
         let mut finding = Finding::of(area, remark);
         if let Some(line) = opened.place_of(&key) {

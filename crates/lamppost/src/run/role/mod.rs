@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::links::Links;
-pub(super) use self::power::folders;
+pub(super) use self::power::{folders, own_folders};
 pub(crate) use self::probe::probe;
 pub(super) use self::user::OwnerSetup;
 use super::defect;

@@ -81,6 +81,14 @@ pub(in crate::run) fn folders(role: Role, config: &Config, state: &Path) -> Vec<
     of(role, config, state).writes
 }
 
+/// The folders that a role writes and that the configuration itself names: none that links lead to.
+pub(in crate::run) fn own_folders(role: Role, config: &Config, state: &Path) -> Vec<PathBuf> {
+    match role {
+        Role::Delivery => vec![mail_folders::above(&settings::maildir(config, state))],
+        role => folders(role, config, state),
+    }
+}
+
 /// The folder because of which a role could not get at its own: it is another user's, and lets nobody pass.
 pub(super) fn barrier(error: &SandboxError) -> Option<&Path> {
     let SandboxError::Path { path, .. } = error else { return None };
@@ -97,7 +105,7 @@ impl Files {
         match self {
             Self::Databases => vec![state_files::databases(state)],
             Self::Spool => vec![state.join("spool")],
-            Self::Maildirs => mail_folders::folders(&settings::maildir(config, state)),
+            Self::Maildirs => mail_folders::folders(&settings::maildir(config, state), state),
             Self::OutcomeLog => vec![state.join("log")],
             // The configuration does not tell whose it is.
             Self::OwnMaildir => Vec::new(),

@@ -131,7 +131,10 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
     // One thread: what it starts ends with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
-    runtime.block_on(serve(place.clone(), opened))
+    let ended = runtime.block_on(serve(place.clone(), opened));
+    // A file that hangs, as on a dead network file system, must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {

@@ -2,13 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lamppost_net::link::Inbox;
 use lamppost_roles::{RulesAnswer, RulesRequest};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::named_files;
+
+/// How long the file may take to be read before policy goes on with what it has.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which file it is, and what it held when it last held rules. That outlasts the roles, so that policy has
 /// rules to begin with though the file may be none by then.
@@ -32,12 +38,24 @@ impl RulesFile {
 
     /// Answers policy until it is gone.
     pub(super) async fn answer(self, mut asked: Inbox<RulesRequest, RulesAnswer>) {
+        // A file system that hangs holds up one thread, and those who ask a moment.
+        let one = Arc::new(Semaphore::new(1));
         while let Some((RulesRequest, reply)) = asked.next().await {
-            let file = self.clone();
-            // A file system that hangs holds up nobody but those who ask.
-            if let Ok(answer) = tokio::task::spawn_blocking(move || file.read()).await {
-                reply.send(answer);
-            }
+            let (file, one) = (self.clone(), one.clone());
+            let reading = async move {
+                let turn = one.acquire_owned().await.ok()?;
+                let read = move || {
+                    let answer = file.read();
+                    drop(turn);
+                    answer
+                };
+                tokio::task::spawn_blocking(read).await.ok()
+            };
+            tokio::spawn(async move {
+                if let Ok(Some(answer)) = timeout(READ_WITHIN, reading).await {
+                    reply.send(answer);
+                }
+            });
         }
     }
 
