@@ -40,6 +40,7 @@ pub(super) struct Connection<'a, S> {
     tls: Option<&'a ServerTls>,
     user: Option<u32>,
     admission: Admission,
+    waited: Duration,
     id: String,
     peer: IpAddr,
     cipher: Option<String>,
@@ -58,6 +59,8 @@ pub(super) struct Client<'a, S> {
     pub(super) user: Option<u32>,
     /// What is so for it by the rules of connections.
     pub(super) admission: Admission,
+    /// How long it has waited to be greeted.
+    pub(super) waited: Duration,
 }
 
 /// How long the connection has been listened to since it last made progress.
@@ -80,6 +83,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             tls: client.tls,
             user: client.user,
             admission: client.admission,
+            waited: client.waited,
             id: session_id(front.clock.now()),
             peer: client.peer,
             cipher: None,
@@ -144,6 +148,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         if self.front.drain.has_begun() {
             greeting = Greeting::ShuttingDown;
         } else if !delay.is_zero() {
+            // What it sent while lists were asked about it is there by now.
+            let delay = delay.saturating_sub(self.waited);
             let (session, stream) = (&mut self.session, &mut self.stream);
             match timeout(delay, stream.read_into(|bytes| session.receive(bytes))).await {
                 Ok(Ok(0)) => return Err(Lost::Closed),

@@ -26,7 +26,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio_util::sync::CancellationToken;
 
 use self::links::Links;
-pub(super) use self::power::folders;
+pub(super) use self::power::{folders, is_power_new};
 pub(crate) use self::probe::probe;
 use super::defect;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
@@ -242,8 +242,9 @@ fn check(role: Role, setup: &Setup) -> Result<(), Failure> {
     let config = setup.config()?;
     match role {
         Role::Front => front::check(setup),
+        Role::Policy => policy::check(&config, setup),
         Role::Delivery => delivery::check(&config, setup),
-        Role::Policy | Role::Queue | Role::Control => Ok(()),
+        Role::Queue | Role::Control => Ok(()),
     }
 }
 
@@ -253,10 +254,7 @@ impl Running {
         let config = setup.config()?;
         match self {
             Self::Front(front) => front.apply(setup),
-            Self::Policy(policy) => {
-                policy.apply(&config, setup);
-                Ok(())
-            }
+            Self::Policy(policy) => policy.apply(&config, setup),
             Self::Delivery(delivery) => delivery.apply(&config, setup),
             Self::Queue(_) | Self::Control(_) => Ok(()),
         }

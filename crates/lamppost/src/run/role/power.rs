@@ -1,5 +1,6 @@
 //! What each role may touch: the one table of it, which docs/concepts/security.md shows.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use lamppost_config::Config;
@@ -26,20 +27,34 @@ struct Row {
     role: Role,
     reads: &'static [Files],
     writes: &'static [Files],
-    sockets: Sockets,
+    sockets: Makes,
+}
+
+/// Sockets that a role makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Makes {
+    Nothing,
+    /// To name servers, where there are lists in the DNS to ask.
+    ToNameServers,
+    ToOtherHosts,
 }
 
 const TABLE: [Row; 5] = [
-    Row { role: Role::Front, reads: &[], writes: &[], sockets: Sockets::None },
-    Row { role: Role::Policy, reads: &[], writes: &[Files::Databases], sockets: Sockets::None },
-    Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Sockets::None },
+    Row { role: Role::Front, reads: &[], writes: &[], sockets: Makes::Nothing },
+    Row {
+        role: Role::Policy,
+        reads: &[],
+        writes: &[Files::Databases],
+        sockets: Makes::ToNameServers,
+    },
+    Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Makes::Nothing },
     Row {
         role: Role::Delivery,
         reads: &[Files::NamesAndAuthorities],
         writes: &[Files::Maildirs],
-        sockets: Sockets::Connect,
+        sockets: Makes::ToOtherHosts,
     },
-    Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Sockets::None },
+    Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Makes::Nothing },
 ];
 
 /// What [`Files::NamesAndAuthorities`] is, as far as a machine has it: the C library's way to names, and
@@ -66,14 +81,39 @@ pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
         let paths = |files: &[Files]| {
             files.iter().flat_map(|files| files.paths(config, state)).collect::<Vec<_>>()
         };
-        power = Power { reads: paths(row.reads), writes: paths(row.writes), sockets: row.sockets };
+        power = Power {
+            reads: paths(row.reads),
+            writes: paths(row.writes),
+            sockets: row.sockets.sockets(config),
+        };
     }
     power
+}
+
+/// Whether a role may touch other things than before. None can take back what it gave up.
+pub(in crate::run) fn is_power_new(old: &Config, new: &Config) -> bool {
+    Makes::ToNameServers.sockets(old) != Makes::ToNameServers.sockets(new)
 }
 
 /// The folders that a role writes.
 pub(in crate::run) fn folders(role: Role, config: &Config, state: &Path) -> Vec<PathBuf> {
     of(role, config, state).writes
+}
+
+impl Makes {
+    fn sockets(self, config: &Config) -> Sockets {
+        match self {
+            Self::ToNameServers if !config.mail.dns_list.is_empty() => {
+                let mut ports: Vec<_> = config.dns.servers.iter().map(SocketAddr::port).collect();
+                if ports.is_empty() {
+                    ports.push(lamppost_dns::PORT);
+                }
+                Sockets::Ask(ports)
+            }
+            Self::Nothing | Self::ToNameServers => Sockets::None,
+            Self::ToOtherHosts => Sockets::Connect,
+        }
+    }
 }
 
 impl Files {
@@ -116,9 +156,9 @@ mod tests {
         };
         for Row { role, reads, writes, sockets } in TABLE {
             let sockets = match sockets {
-                Sockets::None => "none",
-                Sockets::Connect => "to connect to other hosts",
-                Sockets::All => "any",
+                Makes::Nothing => "none",
+                Makes::ToNameServers => "to ask name servers, where there are DNS lists; else none",
+                Makes::ToOtherHosts => "to connect to other hosts",
             };
             let (name, reads, writes) = (role.name(), words(reads), words(writes));
             let row = format!("| {name} | {reads} | {writes} | {sockets} |\n");
@@ -128,6 +168,19 @@ mod tests {
         for path in NAMES_AND_AUTHORITIES {
             assert!(document.contains(&format!("`{path}`")), "{path}");
         }
+    }
+
+    #[test]
+    fn policy_makes_sockets_only_where_lists_are_asked() {
+        let check = |text: &str, expected: Sockets| {
+            let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
+            assert_eq!(of(Role::Policy, &config, Path::new("/state")).sockets, expected, "{text}");
+        };
+        let list = "[[mail.dns-list]]\nzone = \"list.test\"\n";
+        check("[dns]\nservers = [\"192.0.2.1\"]\n", Sockets::None);
+        check(list, Sockets::Ask(vec![53]));
+        let servers = "[dns]\nservers = [\"192.0.2.1\", \"127.0.0.1:5353\"]\n";
+        check(&format!("{servers}{list}"), Sockets::Ask(vec![53, 5353]));
     }
 
     #[test]
