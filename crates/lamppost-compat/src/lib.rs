@@ -10,6 +10,7 @@ mod secure;
 mod sendmail;
 mod stamp;
 mod tcprules;
+mod tcpserver;
 mod words;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ pub use secure::{SecureExecution, refuse_secure_execution};
 pub use sendmail::{EXIT_CODES, OPTIONS};
 pub use stamp::Stamp;
 pub use tcprules::{tcprules, tcprulescheck};
+pub use tcpserver::tcpserver;
 
 use exit::{Code, Failure};
 
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         "newaliases" => Ok(()),
         "tcprules" => return tcprules(&arguments),
         "tcprulescheck" => return tcprulescheck(&arguments),
+        "tcpserver" => return tcpserver(&arguments),
         _ => {
             let names = NAMES.map(|(name, _)| name).join(", ");
             let what = format!("there is no such program; it is called as one of {names}");

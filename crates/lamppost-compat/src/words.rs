@@ -20,7 +20,8 @@ pub(crate) fn temporary(text: impl AsRef<[u8]>) -> ExitCode {
     ExitCode::from(TEMPORARY)
 }
 
-fn tell(text: &[u8]) {
+/// Writes a line to standard error.
+pub(crate) fn tell(text: &[u8]) {
     // With standard error closed there is nobody to tell; the code tells enough.
     drop(io::stderr().write_all(&[text, b"\n"].concat()));
 }
@@ -36,8 +37,10 @@ pub(crate) fn of(error: &io::Error) -> String {
 /// What is read is not what it should be.
 pub(crate) const PROTOCOL: &str = "protocol error";
 
-const WORDS: [(i32, &str); 26] = [
+const WORDS: [(i32, &str); 28] = [
     (libc::EACCES, "access denied"),
+    (libc::EADDRINUSE, "address already used"),
+    (libc::EADDRNOTAVAIL, "address not available"),
     (libc::EAGAIN, "temporary failure"),
     (libc::EBADF, "file descriptor not open"),
     (libc::EBUSY, "device busy"),

@@ -21,5 +21,5 @@ pub use reference::{
     Entry, Key, Source, defaults_text, demo_text, explain, explain_section, init_text, reference,
     similar_key,
 };
-pub use remark::{Remark, line_of, placed};
+pub use remark::{Remark, line_of, placed, text_of};
 pub use unit::{ByteSize, format_duration, parse_duration};

@@ -59,6 +59,17 @@ pub fn line_of(text: &str, key: &str) -> Option<usize> {
     Some(before.matches('\n').count() + 1)
 }
 
+/// The text that stands at a key in a file's text, as far as that can be read; the file may be wrong.
+pub fn text_of(text: &str, key: &str) -> Option<String> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut table = root.get_ref();
+    let (sections, name) = key.rsplit_once('.').unwrap_or(("", key));
+    for section in sections.split('.').filter(|section| !section.is_empty()) {
+        table = table.get(section)?.get_ref().as_table()?;
+    }
+    table.get(name)?.get_ref().as_str().map(str::to_owned)
+}
+
 /// Where a key, or the nearest section that would hold it, stands.
 fn place(root: &DeTable<'_>, key: &str) -> Range<usize> {
     find(root, key).0
@@ -87,7 +98,7 @@ impl Config {
         let mut remarks = Vec::new();
         if self.mail.listen.is_empty() {
             let what = "there is no [[mail.listen]]: nothing would run";
-            remarks.push(Remark::warning("mail.listen", what, "`lamppost init -` shows one"));
+            remarks.push(Remark::error("mail.listen", what, "`lamppost init -` shows one"));
         }
         if self.mail.domains.is_empty() {
             let what = "no domain is served: mail from outside is refused, whoever it is for";
@@ -199,6 +210,20 @@ mod tests {
             ("server.state", None),
         ] {
             assert_eq!(line_of(text, key), line, "{key}");
+        }
+    }
+
+    #[test]
+    fn texts_of_a_wrong_file_are_read_as_far_as_they_can_be() {
+        let text = "top = \"x\"\n[server]\nstate = \"/s\"\nhostname =\n[mail]\ndomains = 5\n";
+        for (key, expected) in [
+            ("top", Some("x")),
+            ("server.state", Some("/s")),
+            ("server.control-socket", None),
+            ("mail.domains", None),
+            ("log.level", None),
+        ] {
+            assert_eq!(text_of(text, key).as_deref(), expected, "{key}");
         }
     }
 

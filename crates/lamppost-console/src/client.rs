@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,6 +17,9 @@ use tokio::net::UnixStream;
 
 /// Bytes of content that are sent at once.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// How long the program may take to begin its answer to a question. What is to be done may take longer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a request carries.
 type Sent = UnsyncBoxBody<Bytes, io::Error>;
@@ -39,13 +43,19 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is another user's.
-    #[error("only root and the user that lamppost runs as may use {socket}")]
+    #[error("this user may not use {socket}")]
     Forbidden {
         /// The control socket.
         socket: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Nobody takes the question, or nobody answers it: the program hangs, or has more to do than it can.
+    #[error("the running program does not answer on {socket} within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// The control socket.
+        socket: PathBuf,
     },
     /// The program ended, or gave up, in the middle of its answer: what was asked for may have been done.
     #[error("the running program broke off before its answer was whole: {0}")]
@@ -159,7 +169,15 @@ impl Client {
             .header("content-type", "application/json")
             .body(body)
             .map_err(broken)?;
-        let response = sender.send_request(request).await.map_err(broken_off)?;
+        let is_question = request.method() == Method::GET;
+        let answering = sender.send_request(request);
+        let response = if is_question {
+            let silent = |_| ClientError::Silent { socket: self.socket.clone() };
+            tokio::time::timeout(PATIENCE, answering).await.map_err(silent)?
+        } else {
+            answering.await
+        };
+        let response = response.map_err(broken_off)?;
         match response.status() {
             status if status.is_success() => Ok(response),
             status => Err(refusal(status, response).await),
@@ -209,8 +227,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, Part, ReloadError,
-        Status,
+        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, Part, Phase,
+        ReloadError, Reloaded, Status,
     };
 
     struct Fixed;
@@ -224,6 +242,8 @@ mod tests {
                 version: "1".into(),
                 pid: 7,
                 uptime_s: 1,
+                phase: Phase::AtWork,
+                phase_left_s: None,
                 state: "/state".into(),
                 listeners: Vec::new(),
                 sessions: 0,
@@ -235,7 +255,7 @@ mod tests {
 
         fn reload(
             &self,
-        ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<Reloaded, ReloadError>> + Send + '_>>
         {
             Box::pin(std::future::ready(Err(ReloadError("line 1 is wrong".into()))))
         }
@@ -317,7 +337,8 @@ mod tests {
         });
         let path = folder.join("control.sock");
         let socket = ControlSocket::from_std(ControlSocket::bind(&path).unwrap()).unwrap();
-        let settings = ControlSettings { outcomes: folder.to_owned(), request_size_max: 4096 };
+        let outcomes = folder.to_owned();
+        let settings = ControlSettings { outcomes, request_size_max: 4096, has_group: false };
         let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
         tokio::spawn(control.serve(socket, std::future::pending()));
         Client::new(&path)
@@ -369,6 +390,17 @@ mod tests {
             }
         });
         port
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_takes_no_question_is_waited_for_so_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let begun = tokio::time::Instant::now();
+        let answer = Client::new(&socket).get::<Status>("/v1/status").await;
+        assert!(matches!(answer, Err(ClientError::Silent { .. })), "{answer:?}");
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
     }
 
     #[tokio::test]

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
@@ -15,6 +17,8 @@ use crate::bounded::{Placed, Places};
 
 /// Connections at once. Whoever comes then waits.
 const CONNECTIONS_MAX: usize = 256;
+/// Connections that the kernel keeps while they wait for that; it bounds this itself.
+const BACKLOG: i32 = 4096;
 
 /// Why the control socket cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +66,19 @@ impl ControlSocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let socket = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-        // Who comes between is turned away by uid.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(socket)
+        private_listener(path).map_err(failed)
+    }
+
+    /// Lets the members of a group connect, beside the owner of the socket.
+    ///
+    /// # Errors
+    /// When its group or its mode cannot be set.
+    pub fn admit(path: &Path, group: u32) -> io::Result<()> {
+        // Hardened units forbid the call itself, also where it would change nothing.
+        if std::fs::metadata(path)?.gid() != group {
+            std::os::unix::fs::chown(path, None, Some(group))?;
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
     }
 
     /// Takes over a socket that was made.
@@ -78,15 +91,32 @@ impl ControlSocket {
     }
 }
 
-/// Takes connections of the same user and of root, so many at once; others are closed.
+/// Makes a socket that nobody but its owner can ever connect to: its file has this mode from the start.
+fn private_listener(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes connections, so many at once: of the same user and of root, and of whoever could connect where
+/// the socket's file names a group. Others are closed.
 pub(crate) struct Door {
     socket: ControlSocket,
+    has_group: bool,
     places: Places,
 }
 
 impl Door {
-    pub(crate) fn new(socket: ControlSocket) -> Self {
-        Self { socket, places: Places::new(CONNECTIONS_MAX, None) }
+    pub(crate) fn new(socket: ControlSocket, has_group: bool) -> Self {
+        Self { socket, has_group, places: Places::new(CONNECTIONS_MAX, None) }
+    }
+
+    fn is_open_to(&self, uid: u32) -> bool {
+        // The kernel lets nobody connect whom the mode of the file leaves out (unix(7)).
+        self.has_group || uid == 0 || uid == rustix::process::geteuid().as_raw()
     }
 }
 
@@ -97,10 +127,12 @@ impl Listener for Door {
     async fn accept(&mut self) -> (Placed<UnixStream>, SocketAddr) {
         let place = self.places.free().await;
         loop {
-            let (stream, address) = Listener::accept(&mut self.socket.inner).await;
+            let inner = &self.socket.inner;
+            let (stream, address) =
+                lamppost_net::accept_next("the control socket", || inner.accept()).await;
             let uid = stream.peer_cred().map(|credentials| credentials.uid());
             match uid {
-                Ok(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => {
+                Ok(uid) if self.is_open_to(uid) => {
                     return (self.places.give(place, stream), address);
                 }
                 Ok(uid) => warn!(uid, "a foreign user was turned away from the control socket"),
@@ -152,5 +184,22 @@ mod tests {
             std::process::id()
         );
         assert!(error.contains(&expected), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_group_may_connect_once_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let socket = ControlSocket::bind(&path).unwrap();
+        let own = rustix::process::getegid().as_raw();
+        ControlSocket::admit(&path, own).unwrap();
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.mode() & 0o777, found.gid()), (0o660, own));
+        let another = rustix::process::geteuid().as_raw() + 1;
+        let door = |has_group| {
+            let socket = socket.try_clone().unwrap();
+            Door::new(ControlSocket::from_std(socket).unwrap(), has_group)
+        };
+        assert!(door(true).is_open_to(another) && !door(false).is_open_to(another));
     }
 }

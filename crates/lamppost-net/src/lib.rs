@@ -1,5 +1,6 @@
 //! Listeners, TLS, limits, PROXY protocol, drain, clock, and the links between roles.
 
+mod accept;
 mod certificate;
 mod clock;
 pub mod demo_ca;
@@ -8,6 +9,7 @@ mod handover;
 mod limits;
 mod linger;
 pub mod link;
+mod link_socket;
 mod listener;
 mod local;
 mod network;
@@ -16,13 +18,15 @@ mod system_users;
 mod tls;
 mod tls_client;
 
+pub use accept::accept_next;
 pub use certificate::CertificateFacts;
 pub use clock::{Clock, SystemClock, TokioClock};
 pub use drain::Drain;
 pub use handover::{Given, NotGiven, give, receive_descriptor, send_descriptor};
 pub use limits::{Permit, SessionLimits, TooMany};
 pub use linger::close_gracefully;
-pub use listener::{BindCause, BindError, Listener, bind_socket};
+pub use link_socket::LinkSocket;
+pub use listener::{BindCause, BindError, Listener, bind_socket, holder, is_held};
 pub use local::{LocalBindError, LocalListener, SocketAccess};
 pub use network::Network;
 pub use system_users::{group_id, is_user, user_name};

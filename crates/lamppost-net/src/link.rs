@@ -278,6 +278,12 @@ async fn read_frame<V: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LinkSocket;
+
+    fn sockets() -> (LinkSocket, LinkSocket) {
+        let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+        (LinkSocket::new(here.into()).unwrap(), LinkSocket::new(there.into()).unwrap())
+    }
 
     /// Doubles each number; the odd ones get no answer.
     async fn double(mut inbox: Inbox<u32, u64>) {
@@ -299,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_socket_answers_the_same() {
         let (port, asked) = link::<u32, u64>();
-        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (here, there) = sockets();
         let (far_port, far_inbox) = link();
         tokio::spawn(carry_questions(asked, here));
         tokio::spawn(carry_answers(far_port, there));
@@ -314,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn a_socket_tells_that_there_is_no_answer_and_goes_on() {
         let (port, asked) = link::<u32, Vec<u8>>();
-        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (here, there) = sockets();
         let (far_port, mut far_inbox) = link::<u32, Vec<u8>>();
         tokio::spawn(carry_questions(asked, here));
         tokio::spawn(carry_answers(far_port, there));
@@ -333,7 +339,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_large_to_be_asked_has_no_answer_and_hurts_no_other() {
         let (port, asked) = link::<Vec<u8>, usize>();
-        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (here, there) = sockets();
         let (far_port, mut far_inbox) = link::<Vec<u8>, usize>();
         tokio::spawn(carry_questions(asked, here));
         tokio::spawn(carry_answers(far_port, there));
@@ -368,10 +374,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_without_end_is_not_read_without_end() {
-        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (here, there) = sockets();
         let (far_port, mut far_inbox) = link::<Vec<u8>, u64>();
         tokio::spawn(carry_answers(far_port, there));
-        let (_answers, mut to) = here.into_split();
+        let (_answers, mut to) = tokio::io::split(here);
         let mut frame = Vec::new();
         assert!(push_frame(&mut frame, 1, &vec![0_u8; 4 * 1024 * 1024]).unwrap());
         let sent = Arc::new(Mutex::new(0));
@@ -407,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn who_asks_a_role_that_answers_no_more_learns_it() {
         let (port, asked) = link::<u32, u64>();
-        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (here, there) = sockets();
         let (far_port, far_inbox) = link::<u32, u64>();
         tokio::spawn(carry_questions(asked, here));
         tokio::spawn(carry_answers(far_port, there));
@@ -418,9 +424,49 @@ mod tests {
     #[tokio::test]
     async fn a_closed_socket_is_a_role_that_is_gone() {
         let (port, asked) = link::<u32, u64>();
-        let (here, there) = tokio::net::UnixStream::pair().unwrap();
+        let (here, there) = sockets();
         tokio::spawn(carry_questions(asked, here));
         drop(there);
         assert_eq!(port.ask(2).await, Err(Gone));
+    }
+
+    /// Has these bytes come as questions; tells how many of them were asked.
+    async fn asked_by(bytes: &[u8]) -> (u32, io::Result<()>) {
+        let (port, mut inbox) = link::<(u32, Vec<u8>), u64>();
+        let counting = tokio::spawn(async move {
+            let mut count = 0;
+            while let Some((_, reply)) = inbox.next().await {
+                count += 1;
+                reply.send(7);
+            }
+            count
+        });
+        let ended = carry_answers(port, tokio::io::join(bytes, tokio::io::sink())).await;
+        (counting.await.unwrap(), ended)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_questions_or_end_the_link(
+            bytes: Vec<u8>,
+            questions: Vec<(u32, Vec<u8>)>,
+            cut: proptest::sample::Index,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut frames = Vec::new();
+            for question in &questions {
+                push_frame(&mut frames, 1, question).unwrap();
+            }
+            let whole = frames.len();
+            frames.extend_from_slice(&bytes);
+            runtime.block_on(async {
+                let (_, _ended) = asked_by(&bytes).await;
+                let (count, _ended) = asked_by(&frames).await;
+                assert!(count as usize <= questions.len() + bytes.len() / HEAD);
+                // Without the end of a frame it is no question.
+                let (count, _ended) = asked_by(&frames[..cut.index(whole + 1)]).await;
+                assert!(count as usize <= questions.len());
+            });
+        }
     }
 }

@@ -1,18 +1,18 @@
 //! Listening on exactly the addresses that are named.
 
 use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tracing::error;
+
+use crate::accept::accept_next;
+use crate::user_name;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// How long to wait when the process has no file descriptor left for a connection.
-pub(crate) const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening TCP socket.
 #[derive(Debug)]
@@ -79,26 +79,9 @@ impl Listener {
         self.address
     }
 
-    /// The next connection.
-    ///
-    /// Connections that break before they are accepted are skipped. When the process has no file
-    /// descriptor left, accepting pauses and says so instead of spinning.
+    /// The next connection, as [`accept_next`] takes it.
     pub async fn accept(&self) -> (TcpStream, SocketAddr) {
-        let mut exhausted = false;
-        loop {
-            match self.inner.accept().await {
-                Ok(accepted) => return accepted,
-                Err(error) if is_exhaustion(&error) => {
-                    if !exhausted {
-                        exhausted = true;
-                        error!(listener = %self.address, reason = %error, "accepting pauses");
-                    }
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-                // The connection that was to be accepted is gone (accept(2), error handling).
-                Err(_) => {}
-            }
-        }
+        accept_next(self.address, || self.inner.accept()).await
     }
 }
 
@@ -136,46 +119,66 @@ impl BindCause {
     }
 }
 
-pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
-}
-
 /// Who listens on the port, for people; as much as /proc lets this user see.
-fn holder(address: SocketAddr) -> String {
-    listening_inodes(address.port())
-        .iter()
-        .find_map(|inode| process_with_socket(inode))
-        .unwrap_or_else(|| {
-            format!("another process (`ss -ltnp 'sport = :{}'` as root names it)", address.port())
-        })
+pub fn holder(address: SocketAddr) -> String {
+    let sockets = listening(address);
+    sockets.iter().find_map(|(inode, _)| process_with_socket(inode)).unwrap_or_else(|| {
+        let user = sockets.first().map(|(_, uid)| format!(" of {}", name_of(*uid)));
+        let user = user.unwrap_or_default();
+        format!("a process{user} (`ss -ltnp 'sport = :{}'` as root names it)", address.port())
+    })
 }
 
-/// The inodes of the sockets that listen on a port (proc(5), /proc/net/tcp).
-fn listening_inodes(port: u16) -> Vec<String> {
+/// Whether anybody listens on the address, or on one that covers it.
+pub fn is_held(address: SocketAddr) -> bool {
+    !listening(address).is_empty()
+}
+
+fn name_of(uid: u32) -> String {
+    user_name(uid).unwrap_or_else(|| format!("user {uid}"))
+}
+
+/// The inodes of the sockets that listen on an address, each with its user (proc(5), /proc/net/tcp).
+fn listening(address: SocketAddr) -> Vec<(String, u32)> {
     const LISTEN: &str = "0A";
-    let mut inodes = Vec::new();
+    let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(text) = std::fs::read_to_string(table) else {
             continue;
         };
         for line in text.lines().skip(1) {
             let columns: Vec<_> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(&LISTEN), Some(inode)) =
-                (columns.get(1), columns.get(3), columns.get(9))
+            let (Some(local), Some(&LISTEN), Some(uid), Some(inode)) =
+                (columns.get(1), columns.get(3), columns.get(7), columns.get(9))
             else {
                 continue;
             };
-            let its_port = local.rsplit(':').next().map(|port| u16::from_str_radix(port, 16));
-            if its_port == Some(Ok(port)) {
-                inodes.push((*inode).to_owned());
+            let Some((ip, port)) = local.rsplit_once(':') else { continue };
+            if u16::from_str_radix(port, 16) == Ok(address.port()) && covers(ip, address.ip()) {
+                sockets.push(((*inode).to_owned(), uid.parse().unwrap_or(u32::MAX)));
             }
         }
     }
-    inodes
+    sockets
 }
 
-/// The process that has a descriptor of the socket, as `NAME (pid N)`.
+/// Whether a socket on this address, in the kernel's hexadecimal words, is in the way of one on `ip`.
+fn covers(listening: &str, ip: IpAddr) -> bool {
+    let word = |bytes: &[u8]| {
+        bytes
+            .try_into()
+            .map(|bytes| format!("{:08X}", u32::from_ne_bytes(bytes)))
+            .unwrap_or_default()
+    };
+    let its = match ip {
+        IpAddr::V4(ip) => word(&ip.octets()),
+        IpAddr::V6(ip) => ip.octets().chunks(4).map(word).collect(),
+    };
+    let is_all = listening.bytes().all(|digit| digit == b'0');
+    ip.is_unspecified() || is_all || listening == its
+}
+
+/// The process that has a descriptor of the socket, as `NAME of USER (pid N)`.
 fn process_with_socket(inode: &str) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
@@ -190,7 +193,8 @@ fn process_with_socket(inode: &str) -> Option<String> {
         });
         if holds {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {pid})", name.trim()));
+            let user = process.metadata().map_or_else(|_| "?".into(), |found| name_of(found.uid()));
+            return Some(format!("{} of {user} (pid {pid})", name.trim()));
         }
     }
     None

@@ -5,9 +5,8 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
-use tracing::error;
 
-use crate::listener::{EXHAUSTED_PAUSE, is_exhaustion};
+use crate::accept::accept_next;
 
 /// A listening UNIX socket.
 #[derive(Debug)]
@@ -123,27 +122,16 @@ impl LocalListener {
     }
 
     /// The next connection, and the user of the process that made it (unix(7), `SO_PEERCRED`).
-    ///
-    /// Connections that break before they are accepted are skipped. When the process has no file
-    /// descriptor left, accepting pauses and says so instead of spinning.
+    /// It is taken by [`accept_next`].
     pub async fn accept(&self) -> (UnixStream, u32) {
-        let mut exhausted = false;
-        loop {
-            match self.inner.accept().await {
-                Ok((stream, _)) => match stream.peer_cred() {
-                    Ok(credentials) => return (stream, credentials.uid()),
-                    Err(reason) => error!(%reason, "a local connection without a user"),
-                },
-                Err(error) if is_exhaustion(&error) => {
-                    if !exhausted {
-                        exhausted = true;
-                        error!(listener = %self.path.display(), reason = %error, "accepting pauses");
-                    }
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-                Err(_) => {}
-            }
-        }
+        let path = self.path.display();
+        accept_next(path, || async {
+            let (stream, _) = self.inner.accept().await?;
+            // The process at its other end is gone.
+            let user = stream.peer_cred()?.uid();
+            Ok((stream, user))
+        })
+        .await
     }
 }
 

@@ -54,7 +54,9 @@ pub(crate) async fn serve(spool: Arc<Spool>, mut inbox: Inbox<IntakeRequest, Int
 
 fn room(spool: &Spool, size: u64) -> IntakeAnswer {
     if spool.has_room(size) {
-        IntakeAnswer::Proceed
+        spool
+            .plenty_lasts_ms()
+            .map_or(IntakeAnswer::Proceed, |lasts_ms| IntakeAnswer::Plenty { lasts_ms })
     } else {
         IntakeAnswer::Refused(Refusal::SpoolFull)
     }

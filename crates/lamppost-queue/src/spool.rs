@@ -178,17 +178,27 @@ impl Spool {
     /// [`ROOM_PLENTY`] within that time.
     pub(crate) fn is_free(&self, needed: u64) -> bool {
         let now = self.clock.now();
-        let is_plenty = self.room.lock().is_some_and(|(seen, free)| {
-            now.checked_sub(seen).is_some_and(|age| age < ROOM_LASTS)
-                && free >= needed.saturating_add(ROOM_PLENTY)
-        });
-        if is_plenty {
+        if self.plenty_lasts(needed).is_some() {
             return true;
         }
         let free = self.disk.free_bytes(&self.settings.directory).ok();
         *self.room.lock() = free.map(|free| (now, free));
         // A disk that does not tell is found out by the write itself.
         free.is_none_or(|free| free >= needed)
+    }
+
+    /// How long there will be room for so many bytes and whatever else comes meanwhile, if there is plenty.
+    fn plenty_lasts(&self, needed: u64) -> Option<Duration> {
+        let (seen, free) = (*self.room.lock())?;
+        let age = self.clock.now().checked_sub(seen)?;
+        let left = ROOM_LASTS.checked_sub(age).filter(|left| !left.is_zero())?;
+        (free >= needed.saturating_add(ROOM_PLENTY)).then_some(left)
+    }
+
+    /// How long nobody needs to ask whether there is room, in milliseconds, if there is plenty.
+    pub(crate) fn plenty_lasts_ms(&self) -> Option<u32> {
+        let left = self.plenty_lasts(self.settings.free_space_min)?;
+        u32::try_from(left.as_millis()).ok().filter(|&left| left > 0)
     }
 
     /// Why mail is refused for lack of space, as long as it is.

@@ -55,6 +55,11 @@ pub enum IntakeRequest {
 pub enum IntakeAnswer {
     /// To Room, Append and Abort: go on.
     Proceed,
+    /// To Room: go on, and so long nobody needs to ask it for a message that comes in one piece.
+    Plenty {
+        /// How long, in milliseconds.
+        lasts_ms: u32,
+    },
     /// To Begin.
     Upload(UploadId),
     /// To Submit and Finish: durable under this id.

@@ -25,7 +25,7 @@ pub use delivery::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
     Placement, Reason, RelayJob,
 };
-pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
+pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestamp};
 pub use file_stamp::FileStamp;
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{

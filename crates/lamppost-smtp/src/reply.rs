@@ -128,7 +128,7 @@ impl From<Say<'_>> for Reply {
             Say::TooManyCommands => reply(421, "4.7.0", "too many commands that bring no mail"),
             Say::TooManyErrors => reply(421, "4.7.0", "too many errors"),
             Say::TooManyMessages => reply(421, "4.7.0", "enough messages for one session: connect again"),
-            Say::TooManyRecipients(max) => reply(452, "4.5.3", format!("a message may have {max} recipients: send it again to the others")),
+            Say::TooManyRecipients(max) => reply(452, "4.5.3", format!("a message may have {max} recipient{}: send it again to the others", if max == 1 { "" } else { "s" })),
             Say::TooManySessions => reply(421, "4.7.0", "too many sessions: come back later"),
             Say::TooSlow => reply(421, "4.4.2", "the message comes too slowly"),
             Say::Unavailable => reply(421, "4.3.0", "a part of the server does not answer: come back later"),

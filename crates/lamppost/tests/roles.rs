@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::Value;
+use support::mounted::skipped;
 use support::{Server, Setup, Wire, until};
 
 const ROLES: [&str; 5] = ["front", "policy", "queue", "delivery", "control"];
@@ -209,39 +210,58 @@ fn as_root_the_roles_are_the_user_whose_the_state_is() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// Starts a server that sees users of the roles, by a list of users of its own.
-fn start_with_users(state: &Path, folder: &Path) -> Server {
+/// What runs a program that sees users of the roles, by lists of its own.
+fn with_users(folder: &Path) -> std::process::Command {
     let mut users = std::fs::read_to_string("/etc/passwd").unwrap();
     for (number, role) in ROLES.iter().enumerate() {
         let uid = FIRST_UID + u32::try_from(number).unwrap();
         writeln!(users, "lamppost-{role}:x:{uid}:{uid}::/:/usr/sbin/nologin").unwrap();
     }
-    let list = folder.join("passwd");
-    std::fs::write(&list, users).unwrap();
-    let mut server = Server::prepare(&Setup::default(), Some(state.to_owned()));
+    writeln!(users, "lamppost:x:{ONE_USER}:{GROUP}::/:/usr/sbin/nologin").unwrap();
+    let mut groups = std::fs::read_to_string("/etc/group").unwrap();
+    writeln!(groups, "lamppost:x:{GROUP}:").unwrap();
+    let lists = folder.join("lists");
+    std::fs::create_dir(&lists).unwrap();
+    std::fs::write(lists.join("passwd"), users).unwrap();
+    std::fs::write(lists.join("group"), groups).unwrap();
     let mut command = std::process::Command::new("unshare");
-    let script = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    let script = "for list in \"$0\"/*; do mount --bind \"$list\" \"/etc/${list##*/}\" || exit; done; \
+                  exec \"$@\"";
     command.args(["--mount", "--propagation", "private", "--", "sh", "-c", script]);
-    command.arg(list).arg(support::lamppost().get_program());
-    server.launch_under(command);
+    command.arg(lists).arg(support::lamppost().get_program());
+    command
+}
+
+fn start_with_users(setup: &Setup, state: &Path, folder: &Path) -> Server {
+    let mut server = Server::prepare(setup, Some(state.to_owned()));
+    server.launch_under(with_users(folder));
     server
 }
 
 const FIRST_UID: u32 = 64_001;
+/// The user as whom all roles would run where root starts none.
+const ONE_USER: u32 = 64_009;
+const GROUP: u32 = 64_010;
 
-#[test]
-fn as_root_each_role_is_a_user_of_its_own_where_there_are_such() {
+/// Whether this process can show another other users, in a folder that all may enter.
+fn place_for_users() -> Option<tempfile::TempDir> {
     let namespaces = || std::process::Command::new("unshare").args(["--mount", "true"]).status();
     if !rustix::process::geteuid().is_root() || !namespaces().is_ok_and(|status| status.success()) {
-        println!("NOT TESTED: only root can become another user, and show a process other users");
-        return;
+        skipped("only root can become another user, and show a process other users");
+        return None;
     }
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    Some(folder)
+}
+
+#[test]
+fn as_root_each_role_is_a_user_of_its_own_where_there_are_such() {
+    let Some(folder) = place_for_users() else { return };
     let state = folder.path().join("state");
     // What another program left there, as root.
     drop(Server::start_in(&Setup::default(), &state));
-    let mut server = start_with_users(&state, folder.path());
+    let mut server = start_with_users(&Setup::default(), &state, folder.path());
     let mut uids = BTreeSet::new();
     for role in ROLES {
         let status = format!("/proc/{}/status", server.role(role));
@@ -264,6 +284,10 @@ fn as_root_each_role_is_a_user_of_its_own_where_there_are_such() {
             }
         }
     }
+    let socket = state.join("control.sock").metadata().unwrap();
+    assert_eq!((socket.mode() & 0o777, socket.uid(), socket.gid()), (0o660, 0, GROUP));
+    let folder = state.metadata().unwrap();
+    assert_eq!((folder.mode() & 0o777, folder.uid()), (0o711, 0));
     let shown = server.must(&["status", "--security"]);
     assert!(shown.contains(&FIRST_UID.to_string()), "{shown}");
     // Commands of root go on as they did.
@@ -271,4 +295,58 @@ fn as_root_each_role_is_a_user_of_its_own_where_there_are_such() {
     assert!(server.must(&["account", "list"]).contains("new@lamppost.test"));
     assert_eq!(server.stop(), Some(0));
     server.must(&["queue", "check", "--repair"]);
+}
+
+#[test]
+fn as_root_maildirs_elsewhere_that_one_user_had_become_the_roles() {
+    use std::os::unix::fs::{chown, symlink};
+    let Some(folder) = place_for_users() else { return };
+    let disk = folder.path().join("disk");
+    let others = folder.path().join("others");
+    for made in [disk.join("lamppost.test/demo"), others.clone()] {
+        std::fs::create_dir_all(made).unwrap();
+    }
+    std::fs::write(disk.join("lamppost.test/demo/file"), "").unwrap();
+    symlink(&others, disk.join("link")).unwrap();
+    for given in ["", "lamppost.test", "lamppost.test/demo", "lamppost.test/demo/file"] {
+        chown(disk.join(given), Some(ONE_USER), Some(GROUP)).unwrap();
+    }
+    // The folder of all Maildirs may lie elsewhere by a link, too.
+    let linked = folder.path().join("linked");
+    symlink(&disk, &linked).unwrap();
+    let mail = format!("maildir = \"{}/{{domain}}/{{local}}/Maildir\"", linked.display());
+    let setup = Setup { mail, ..Setup::default() };
+    let mut server = start_with_users(&setup, &folder.path().join("state"), folder.path());
+    server.must(&["account", "add", ACCOUNT, "--generate"]);
+    let mut wire = Wire::greeted(server.mx);
+    assert!(wire.deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    let new = disk.join("lamppost.test/demo/Maildir/new");
+    assert!(until(|| new.is_dir() && support::files(&new).len() == 1), "{}", server.log());
+    let mut waiting = vec![disk];
+    while let Some(path) = waiting.pop() {
+        let found = path.symlink_metadata().unwrap();
+        assert_eq!(found.uid(), FIRST_UID + 3, "{}", path.display());
+        if found.is_dir() {
+            waiting.extend(support::files(&path));
+        }
+    }
+    assert_eq!(others.metadata().unwrap().uid(), 0, "what a link leads to is somebody else's");
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_state_that_the_users_of_the_roles_cannot_reach_is_told() {
+    let Some(folder) = place_for_users() else { return };
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut server = Server::prepare(&Setup::default(), Some(closed.join("state")));
+    server.begin_under(with_users(folder.path()));
+    assert_eq!(server.wait(), Some(70));
+    let said = server.log();
+    let expected = format!(
+        "help: {} lets no other users pass, and this role is one of its own",
+        closed.display()
+    );
+    assert!(said.contains(&expected), "{said}");
 }

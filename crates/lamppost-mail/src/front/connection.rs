@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lamppost_net::{ServerTls, close_gracefully};
 use lamppost_roles::{
-    Admission, Envelope, IntakeRequest, Origin, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
+    Admission, Envelope, Origin, Peer, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
 };
 use lamppost_smtp::{
     Action, Answer, Greeting, Interrupt, Kind, Question, Refusal, ReversePath, Secret, Session,
@@ -18,8 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::Front;
+use super::client::{Client, session_id};
 use super::completion::Completion;
-use super::content::{self, Inflow, Unstored};
+use super::content::{Inflow, Unstored};
 use super::lost::Lost;
 use super::stream::Stream;
 use super::transaction::Transaction;
@@ -42,25 +43,12 @@ pub(super) struct Connection<'a, S> {
     admission: Admission,
     waited: Duration,
     id: String,
+    /// This machine's own for its users, whom `shown` tells apart.
     peer: IpAddr,
+    shown: String,
     cipher: Option<String>,
     transaction: Transaction,
     pace: Pace,
-}
-
-/// Who is at the other end, and how to talk to it.
-pub(super) struct Client<'a, S> {
-    pub(super) stream: S,
-    pub(super) peer: IpAddr,
-    pub(super) session: Session,
-    pub(super) kind: Kind,
-    pub(super) tls: Option<&'a ServerTls>,
-    /// The user of this machine, if the system told one.
-    pub(super) user: Option<u32>,
-    /// What is so for it by the rules of connections.
-    pub(super) admission: Admission,
-    /// How long it has waited to be greeted.
-    pub(super) waited: Duration,
 }
 
 /// How long the connection has been listened to since it last made progress.
@@ -76,6 +64,7 @@ struct Pace {
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     pub(super) fn new(front: &'a Front, client: Client<'a, S>) -> Self {
         Self {
+            shown: client.shown(),
             front,
             kind: client.kind,
             session: client.session,
@@ -95,6 +84,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// The session's name in the log.
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Who is at the other end, in the log: an address, or a user of this machine.
+    fn peer(&self) -> &str {
+        &self.shown
     }
 
     /// Runs the session to its end.
@@ -154,7 +148,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             match timeout(delay, stream.read_into(|bytes| session.receive(bytes))).await {
                 Ok(Ok(0)) => return Err(Lost::Closed),
                 Ok(Ok(_)) => {
-                    info!(session = self.id, peer = %self.peer, reason = "talked before the greeting", "connection refused");
+                    info!(
+                        session = self.id,
+                        peer = self.peer(),
+                        reason = "talked before the greeting",
+                        "connection refused"
+                    );
                     greeting = Greeting::EarlyTalker;
                 }
                 Ok(Err(error)) => return Err(error.into()),
@@ -195,7 +194,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Some(Ok(Err(error))) => Err(error.into()),
             Some(Err(_)) => {
                 let why = if in_content { Interrupt::TooSlow } else { Interrupt::Timeout };
-                info!(session = self.id, peer = %self.peer, reason = ?why, "session interrupted");
+                let reason = if in_content { "too-slow" } else { "timeout" };
+                info!(session = self.id, peer = self.peer(), reason, "session interrupted");
                 self.session.interrupt(why);
                 Ok(())
             }
@@ -243,7 +243,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                 true
             }
             Err(error) => {
-                info!(session = self.id, peer = %self.peer, reason = %error, "TLS handshake failed");
+                info!(session = self.id, peer = self.peer(), reason = %error, "TLS handshake failed");
                 false
             }
         }
@@ -270,11 +270,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let question = PolicyRequest::Authenticate { peer: self.peer, user, password };
         match self.policy(question).await {
             PolicyAnswer::Account(account) => {
-                info!(session = self.id, peer = %self.peer, %account, "authenticated");
+                info!(session = self.id, peer = self.peer(), %account, "authenticated");
                 Answer::Account(account)
             }
             PolicyAnswer::Refused(refusal) => {
-                info!(session = self.id, peer = %self.peer, %account, reason = refusal.reason(), "authentication refused");
+                info!(session = self.id, peer = self.peer(), %account, reason = refusal.reason(), "authentication refused");
                 self.front.metrics.auth_failures.inc();
                 if refusal == Refusal::AuthFailed {
                     tokio::time::sleep(self.front.settings.limits.auth_failure_delay).await;
@@ -294,7 +294,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         match self.policy(PolicyRequest::Sender { by, sender: sender.clone() }).await {
             PolicyAnswer::Allowed => Answer::Yes,
             PolicyAnswer::Refused(refusal) => {
-                info!(session = self.id, peer = %self.peer, from = %sender, reason = refusal.reason(), "sender refused");
+                info!(session = self.id, peer = self.peer(), from = %sender, reason = refusal.reason(), "sender refused");
                 Answer::Refused(refusal)
             }
             _ => Answer::Refused(Refusal::Unavailable),
@@ -318,8 +318,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                 _ => return self.refuse_message(Refusal::Unavailable),
             }
         }
-        match content::ask(&self.front.ends.intake, IntakeRequest::Room { size }).await {
-            Ok(_) => Answer::Yes,
+        match self.front.room.ask(&self.inflow(), size).await {
+            Ok(()) => Answer::Yes,
             Err(refusal) => self.refuse_message(refusal),
         }
     }
@@ -349,20 +349,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let completion = self.completion();
         match transaction.content.finish(&self.inflow(), envelope, completion.as_ref()).await {
             Ok(queue_id) => {
-                info!(session = self.id, %queue_id, peer = %self.peer, from = %sender, recipients, size, "message accepted");
+                info!(session = self.id, %queue_id, peer = self.peer(), from = %sender, recipients, size, "message accepted");
                 self.front.metrics.messages_accepted.inc();
                 Ok(Answer::Stored(queue_id.to_string()))
             }
             Err(Unstored::Refused(refusal)) => Ok(self.refuse_message(refusal)),
             Err(Unstored::Unknown) => {
-                warn!(session = self.id, peer = %self.peer, from = %sender, "session cut off: the queue ended while it took the message");
+                warn!(session = self.id, peer = self.peer(), from = %sender, "session cut off: the queue ended while it took the message");
                 Err(Lost::CutOff)
             }
         }
     }
 
     fn refuse_message(&self, refusal: Refusal) -> Answer {
-        info!(session = self.id, peer = %self.peer, reason = refusal.reason(), "message refused");
+        info!(session = self.id, peer = self.peer(), reason = refusal.reason(), "message refused");
         self.front.metrics.message_refused(refusal.reason());
         Answer::Refused(refusal)
     }
@@ -370,7 +370,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     fn origin(&self) -> Origin {
         Origin {
             session: self.id.clone(),
-            peer: self.peer,
+            peer: self.user.map_or(Peer::Address(self.peer), Peer::User),
             helo: self.session.helo().unwrap_or_default().to_owned(),
             host: self.host().to_owned(),
             protocol: self.session.protocol().to_owned(),
@@ -411,15 +411,4 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let asked = self.front.ends.policy.ask(question).await;
         asked.unwrap_or(PolicyAnswer::Refused(Refusal::Unavailable))
     }
-}
-
-/// A name for the session that no other session of this host has.
-fn session_id(now: Duration) -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    let next = |last: u64| now.max(last + 1);
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
-    let id = next(last.unwrap_or_default());
-    format!("{id:x}")
 }

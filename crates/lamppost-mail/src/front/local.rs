@@ -11,7 +11,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tracing::info;
 
-use super::connection::{Client, LINGER};
+use super::client::Client;
+use super::connection::LINGER;
 use super::{Front, ListenerSettings};
 
 impl Front {

@@ -1,12 +1,14 @@
 //! The front: accepts connections and drives SMTP sessions on them.
 
 mod admission;
+mod client;
 mod completion;
 mod connection;
 mod content;
 mod header;
 mod local;
 mod lost;
+mod room;
 mod settings;
 mod stream;
 mod transaction;
@@ -27,7 +29,9 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::admission::NotAdmitted;
-use self::connection::{Client, Connection};
+use self::client::Client;
+use self::connection::Connection;
+use self::room::Room;
 
 pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 
@@ -49,6 +53,7 @@ pub struct Front {
     sessions: SessionLimits,
     /// Contents that wait in memory, in pages of [`content::PAGE_BYTES`].
     pages: Arc<Semaphore>,
+    room: Room,
     drain: Drain,
 }
 
@@ -63,7 +68,8 @@ impl Front {
         let limits = &settings.limits;
         let sessions = SessionLimits::new(limits.sessions_max, limits.sessions_per_address_max);
         let pages = Arc::new(Semaphore::new(limits.content_memory_max / content::PAGE_BYTES));
-        Self { settings, ends, clock, metrics, sessions, pages, drain }
+        let room = Room::default();
+        Self { settings, ends, clock, metrics, sessions, pages, room, drain }
     }
 
     /// What a listener accepts next, when it may; nothing once the front retires.

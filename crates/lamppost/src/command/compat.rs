@@ -8,7 +8,7 @@ use lamppost_compat::{EXECUTABLE, InstallError, NAMES, Stamp, Standing, USUAL};
 
 use super::out;
 use crate::exit::{Code, Failure, chain};
-use crate::place::{Opened, Place};
+use crate::place::{self, Opened, Place};
 
 /// Folders in which programs look for a sendmail.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/lib", "/usr/bin", "/usr/local/sbin"];
@@ -33,7 +33,7 @@ pub(crate) struct Install {
     /// The folder, such as /usr/local/sbin
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// These: sendmail, mailq, newaliases, tcprules, tcprulescheck [default: the first three]
+    /// These: sendmail, mailq, newaliases, tcprules, tcprulescheck, tcpserver [default: the first three]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Take them out: those of Lamppost only
@@ -82,6 +82,7 @@ impl Install {
     fn install(&self, place: &Place) -> Result<(), Failure> {
         let paths = self.paths()?;
         let opened = place.open()?;
+        place::tell_demo(&opened);
         let (program, stamp) = (executable()?, stamp(place, &opened)?);
         // All or none: half a set would be worse than what was there.
         for path in &paths {

@@ -11,8 +11,10 @@ pub(crate) mod out;
 mod pause;
 mod progress;
 mod queue;
-mod remarks;
+mod reload;
+pub(crate) mod remarks;
 mod security;
+mod setup;
 mod status;
 
 use std::ffi::OsString;
@@ -54,6 +56,9 @@ enum Command {
     /// Look at the queue and change what is in it; alone, list it
     Queue(Box<queue::Queue>),
     /// Show what runs and how it is
+    ///
+    /// Ends with code 69 when the program does not run, or a part of it does not answer, which is told within
+    /// some seconds.
     Status(status::Status),
     /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
     ///
@@ -64,6 +69,9 @@ enum Command {
     /// Tell what became of a message or a session
     Log(log::Log),
     /// Make the running program read its configuration file again
+    ///
+    /// Ends once all of it is in force, or with all that is wrong: the old configuration stays in force then.
+    /// What `check` would warn of is told too, and what it waits for while it waits.
     Reload,
     /// Have new connections, or deliveries, wait until `resume`
     Pause(pause::Pause),
@@ -98,6 +106,12 @@ enum Command {
     /// alone; with --force it is put aside. What was in the queue is held, since the original may have
     /// delivered it since: look at it with `queue`, then `queue release` or `queue delete`.
     Restore(backup::Restore),
+    /// Prepare this machine, as root: make the users, the state folder and a first configuration file
+    ///
+    /// What is there stays as it is, so that this can be repeated; where the Debian package is installed
+    /// nothing is left to do. The users are `lamppost` and one for each role; systemd-sysusers makes them,
+    /// or useradd where there is none.
+    Setup(setup::Setup),
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
@@ -114,6 +128,13 @@ enum Command {
     /// $TCPREMOTEINFO. The exit code is 111 for a file that cannot be read or is no cdb. With -e networks
     /// are looked up too, as the mail service does, and the file may be a text.
     Tcprulescheck(Words),
+    /// Have a program serve each connection that the rules allow: `[OPTIONS] HOST PORT PROGRAM [ARGUMENT …]`
+    ///
+    /// It does what ucspi-tcp's program does, with its options, environment, lines and exit codes; HOST may
+    /// be an IPv6 address. No process is begun before a connection is allowed. `-C N` takes N connections
+    /// at once from one address (IPv6: from one /64), and a rule may say another number in MAXCONNIP;
+    /// `-T N` waits N seconds for a name, 5 by default.
+    Tcpserver(Words),
 }
 
 /// What is passed on as it is.
@@ -133,6 +154,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Tcprulescheck(Words { words }) => {
             return Ok(lamppost_compat::tcprulescheck(&words));
         }
+        Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),
@@ -144,14 +166,15 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Log(log) => log.execute(&place),
         Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
         Command::Role { role, probe: false } => crate::run::run_role(role),
-        Command::Reload => wait(status::reload(&place)).flatten(),
-        Command::Upgrade => wait(status::upgrade(&place)).flatten(),
+        Command::Reload => wait(reload::reload(&place)).flatten(),
+        Command::Upgrade => wait(reload::upgrade(&place)).flatten(),
         Command::Pause(pause) => wait(pause.execute(&place)).flatten(),
         Command::Resume(resume) => wait(resume.execute(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
         Command::Backup(backup) => wait(backup.execute(&place)).flatten(),
         Command::Restore(restore) => restore.execute(&place),
         Command::Doctor(doctor) => doctor.execute(&place),
+        Command::Setup(setup) => setup.execute(&place),
         Command::Compat(command) => command.execute(&place),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -166,7 +189,7 @@ fn wait<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
 
 /// A way to ask the running program.
 fn client(place: &Place) -> Result<Client, Failure> {
-    Ok(Client::new(&place.open()?.control_socket))
+    Ok(Client::new(&place.reach()?.control_socket))
 }
 
 /// What to tell when the running program does not do what was asked.
@@ -176,8 +199,13 @@ fn unanswered(error: &ClientError) -> Failure {
             "start it with `lamppost run`; name the same --state or --config if it runs with one",
         ),
         ClientError::Forbidden { .. } => Failure::of(Code::Permission, error)
-            .cure("run this as root or as that user, with sudo for example"),
+            .cure(
+                "run this as root or as the user that lamppost runs as, with sudo for example; members of \
+                 the socket's group may use it where it has one",
+            ),
         ClientError::NotFound(_) | ClientError::Refused(_) => Failure::of(Code::Data, error),
+        ClientError::Silent { .. } => Failure::of(Code::Unavailable, error)
+            .cure("look into its log; `lamppost doctor` looks at the rest"),
         ClientError::BrokenOff(_) => Failure::of(Code::Unavailable, error)
             .cure("it may have done what was asked: look before you ask again"),
         ClientError::Broken(_) => Failure::of(Code::Software, error),

@@ -86,6 +86,7 @@ mod tests {
             state: "/state".into(),
             state_named_by: crate::run::setup::NamedBy::Nobody,
             users: crate::run::users::Users::Same,
+            control_group: None,
             submit_socket: None,
             hostname: "mail.lamppost.test".into(),
             name_servers: Vec::new(),

@@ -26,6 +26,8 @@ pub(super) struct Setup {
     pub(super) state_named_by: NamedBy,
     /// Whom roles become.
     pub(super) users: Users,
+    /// The group whose members may use the control socket.
+    pub(super) control_group: Option<u32>,
     pub(super) hostname: String,
     /// Name servers, where there are lists in the DNS to ask; for policy.
     pub(super) name_servers: Vec<SocketAddr>,
@@ -75,12 +77,14 @@ impl Setup {
             Some(path) => Trust::read(path)
                 .map_err(|error| Failure::at(Code::Config, "mail.relay.ca", &error)),
         });
+        let users = Users::choose(state, file.is_none());
         Ok(Self {
             file: file.clone().map(|file| (file, text.clone())),
             newer: None,
             state: state.clone(),
             state_named_by: NamedBy::of(opened),
-            users: Users::choose(state),
+            users,
+            control_group: users.control_group(),
             submit_socket: opened.submit_socket(),
             pem: pem(config, state, &hostname)?,
             hostname,
@@ -98,6 +102,7 @@ impl Setup {
             state: begun.state.clone(),
             state_named_by: begun.state_named_by.clone(),
             users: begun.users,
+            control_group: begun.control_group,
             submit_socket: begun.submit_socket.clone(),
             hostname: begun.hostname.clone(),
             // Listeners that began without TLS stay without it.

@@ -10,6 +10,31 @@ wait_for() {
 }
 main_pid() { systemctl show --property MainPID --value lamppost; }
 file=/etc/lamppost/lamppost.toml
+state=/var/lib/lamppost
+new=$state/mail/lamppost.test/you/Maildir/new
+roles='front policy queue delivery control'
+# The processes of the roles; and each with its user, how many sets of capabilities it has, whether it may
+# get more, and whether its system calls are filtered.
+children() { cat "/proc/$(main_pid)/task/$(main_pid)/children"; }
+running() {
+    local pid
+    for pid in $(children); do
+        echo "$(tr '\0' ' ' < "/proc/$pid/cmdline")$(id --name --user "$(awk '/^Uid:/ { print $2 }' "/proc/$pid/status")")" \
+            "$(awk '/^Cap/ { power = power + ($2 != "0000000000000000") } /^NoNewPrivs:|^Seccomp:/ { rest = rest " " $2 } END { print power + 0 rest }' "/proc/$pid/status")"
+    done | sort
+}
+deliver() {
+    exec 3<>/dev/tcp/127.0.0.1/25
+    read -r -t 20 greeting <&3
+    for line in 'HELO x.test' 'MAIL FROM:<a@x.test>' 'RCPT TO:<you@lamppost.test>' DATA "Subject: hello\\r\\n\\r\\n$1\\r\\n." QUIT; do
+        printf "$line\r\n" >&3
+        read -r -t 20 reply <&3
+        echo "${reply%% *}"
+    done | tr '\n' ' '
+    exec 3>&-
+    wait_for "$1" $new
+    cat $new/* | grep --count "^$1"
+}
 
 mark installed
 dpkg --install /root/first.deb >/dev/null 2>&1
@@ -21,9 +46,10 @@ mark powers
 sed -i 's/^#domains = .*/domains = ["lamppost.test"]/; /^\[mail.greylist\]/,/^#enabled/ s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
 systemctl restart lamppost
 echo "restart $?"
-grep -E '^(Cap|NoNewPrivs|Seccomp:)' "/proc/$(main_pid)/status"
+grep -E '^(Cap[PEBA]|NoNewPrivs|Seccomp:)' "/proc/$(main_pid)/status"
 stat --format %U "/proc/$(main_pid)"
-systemd-analyze security --threshold=20 --no-pager lamppost | tail -n 1
+running
+systemd-analyze security --threshold=30 --no-pager lamppost | tail -n 1
 
 mark reload
 echo '# mine' >> $file
@@ -40,21 +66,60 @@ cp --preserve=all /root/good.toml $file
 mark mail
 lamppost account add you@lamppost.test --generate | head -c 27
 echo
-exec 3<>/dev/tcp/127.0.0.1/25
-read -r -t 20 greeting <&3
-for line in 'HELO x.test' 'MAIL FROM:<a@x.test>' 'RCPT TO:<you@lamppost.test>' DATA 'Subject: hello\r\n\r\nhello\r\n.' QUIT; do
-    printf "$line\r\n" >&3
-    read -r -t 20 reply <&3
-    echo "${reply%% *}"
-done
-exec 3>&-
-new=/var/lib/lamppost/mail/lamppost.test/you/Maildir/new
-wait_for hello $new
-grep --count '^hello' $new/*
+deliver hello
 
-mark sendmail
+mark apart
+for role in $roles; do
+    for path in $state/policy/state.db $state/spool/lock $new/* $state/log/* $file; do
+        runuser -u lamppost-$role -- cat "$path" >/dev/null 2>&1 && echo "$role ${path#$state/}"
+    done
+done | sed 's/[0-9]\{6,\}.*//'
 useradd ann
 useradd --groups www-data bob
+useradd --groups lamppost eve
+for user in ann eve; do
+    runuser -u $user -- lamppost status >/dev/null 2>&1
+    echo "$user $?"
+done
+runuser -u eve -- lamppost queue
+runuser -u eve -- lamppost account list 2>/dev/null
+echo "accounts $?"
+
+mark hanging
+# The supervisor ends what does not end by itself, although it is another user's.
+for pid in $(children); do
+    case $(tr '\0' ' ' < "/proc/$pid/cmdline") in
+        *delivery*) hanging=$pid ;;
+        *policy*) policy=$pid ;;
+    esac
+done
+kill -STOP "$hanging"
+kill -KILL "$policy"
+tries=0
+while [ -e "/proc/$hanging" ] && [ $tries -lt 300 ]; do
+    tries=$((tries + 1))
+    read -r -t 0.1 _ <> <(:)
+done
+[ -e "/proc/$hanging" ] || echo 'ended'
+deliver 'after it'
+
+mark backup
+lamppost backup /root/backup >/dev/null
+echo "backup $?"
+systemctl stop lamppost
+lamppost queue check >/dev/null
+echo "check $?"
+lamppost restore --force /root/backup >/dev/null
+echo "restore $?"
+rm -r $state.before-* /root/backup
+systemctl start lamppost
+echo "start $?"
+rm $state/restored.toml
+lamppost account list
+stat --format '%A %U:%G %n' $state/*
+cat $new/* | grep --count '^after'
+
+mark sendmail
 lamppost compat install /usr/local/sbin >/dev/null
 echo "compat $?"
 stat --format '%A %U %n' /run/lamppost /run/lamppost/submit.sock
@@ -66,23 +131,14 @@ cat $new/* | grep --count '^Return-Path: <ann@'
 systemctl stop lamppost
 send ann 2>/dev/null
 echo "stopped $?"
-mkdir /etc/systemd/system/lamppost.service.d
-cat > /etc/systemd/system/lamppost.service.d/group.conf <<'END'
-[Service]
-SupplementaryGroups=www-data
-SystemCallFilter=@chown
-END
 sed -i 's/^#socket-mode = .*/socket-mode = "0660"/; s/^#socket-group = .*/socket-group = "www-data"/' $file
-systemctl daemon-reload
 systemctl start lamppost
 send ann 2>/dev/null
 echo "ann $?"
 send bob
 echo "bob $?"
 wait_for 'sent by bob' $new
-rm -r /etc/systemd/system/lamppost.service.d
 cp --preserve=all /root/good.toml $file
-systemctl daemon-reload
 systemctl restart lamppost
 # So many starts in so short a time are what these steps want.
 systemctl reset-failed lamppost
@@ -113,11 +169,85 @@ echo "with $?"
 systemctl reload lamppost
 echo "reload $?"
 lamppost status | grep --ignore-case --count 'starttls *listening'
+# Root reads what is its own or another's.
+install --owner www-data --mode 0400 /root/certificate.pem /root/key.pem /etc/lamppost
+sed -i 's/"credential:tls-certificate"/"\/etc\/lamppost\/certificate.pem"/; s/"credential:tls-key"/"\/etc\/lamppost\/key.pem"/' $file
+systemctl reload lamppost
+echo "files $?"
+rm /etc/lamppost/*.pem
 rm -r /etc/systemd/system/lamppost.service.d
 cp --preserve=all /root/good.toml $file
 systemctl daemon-reload
 systemctl restart lamppost
 echo "back $?"
+
+mark elsewhere
+# Maildirs of an earlier version, below /home.
+install --directory --owner lamppost --group lamppost --mode 0700 /home/mail /home/mail/old
+mkdir /etc/systemd/system/lamppost.service.d
+printf '[Service]\nProtectHome=no\nReadWritePaths=/home/mail\n' > /etc/systemd/system/lamppost.service.d/mail.conf
+sed -i 's|^#maildir = .*|maildir = "/home/mail/{domain}/{local}/Maildir"|' $file
+systemctl daemon-reload
+systemctl restart lamppost
+echo "restart $?"
+own=$new
+new=/home/mail/lamppost.test/you/Maildir/new
+deliver elsewhere
+new=$own
+stat --format '%U %n' /home/mail/*
+rm -r /etc/systemd/system/lamppost.service.d
+cp --preserve=all /root/good.toml $file
+systemctl daemon-reload
+systemctl reset-failed lamppost
+systemctl restart lamppost
+
+mark without root
+# As the guide says.
+examples=/usr/share/doc/lamppost/examples
+systemctl stop lamppost
+sed 's/^ListenStream=.*/ListenStream=127.0.0.1:25/' $examples/lamppost.socket > /etc/systemd/system/lamppost.socket
+install -D --mode 0644 $examples/unprivileged.conf /etc/systemd/system/lamppost.service.d/unprivileged.conf
+systemctl daemon-reload
+systemd-analyze verify --man=no lamppost.service lamppost.socket
+echo "verify $?"
+systemctl enable --quiet --now lamppost.socket
+echo "socket $?"
+systemctl reset-failed lamppost
+systemctl start lamppost
+echo "start $?"
+grep -E '^(Cap|NoNewPrivs|Seccomp:)' "/proc/$(main_pid)/status" | cut --fields 2 | tr '\n' ' '
+stat --format %U "/proc/$(main_pid)"
+running
+systemd-analyze security --threshold=20 --no-pager lamppost | tail -n 1
+stat --format '%A %U:%G %n' $state $state/control.sock /run/lamppost /run/lamppost/submit.sock
+find $state ! -user lamppost
+deliver unprivileged
+runuser -u eve -- lamppost status >/dev/null
+echo "eve $?"
+systemctl reload lamppost
+echo "reload $?"
+systemctl restart lamppost
+echo "restart $?"
+lamppost status | grep --count '127.0.0.1:25.*listening'
+dpkg --install /root/first.deb >/dev/null 2>&1
+echo "dpkg $?"
+stat --format %U "/proc/$(main_pid)"
+
+mark with root again
+# As after an upgrade from a version that had one user.
+systemctl disable --quiet --now lamppost.socket 2>/dev/null
+systemctl stop lamppost
+rm -r /etc/systemd/system/lamppost.service.d /etc/systemd/system/lamppost.socket
+systemctl daemon-reload
+systemctl reset-failed lamppost
+systemctl start lamppost
+echo "start $?"
+running
+stat --format '%A %U:%G %n' $state $state/*
+for folder in policy:policy spool:queue mail:delivery log:control; do
+    find $state/${folder%:*} ! -user lamppost-${folder#*:}
+done
+deliver again
 
 mark upgraded
 before=$(main_pid)

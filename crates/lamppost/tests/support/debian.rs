@@ -109,7 +109,7 @@ impl Debian {
         std::fs::create_dir_all(&wants).unwrap();
         std::os::unix::fs::symlink("../steps.service", wants.join("steps.service")).unwrap();
         let mut boot = Command::new("timeout");
-        boot.args(["--kill-after=5", "90", "systemd-nspawn", "--quiet", "--boot", "--keep-unit"]);
+        boot.args(["--kill-after=5", "180", "systemd-nspawn", "--quiet", "--boot", "--keep-unit"]);
         boot.args(["--register=no", "--private-network", "--resolv-conf=off", "--timezone=off"]);
         boot.args(["--link-journal=no", "--directory"]).arg(self.root());
         let output = boot.stdin(std::process::Stdio::null()).output().unwrap();

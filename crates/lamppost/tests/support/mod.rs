@@ -182,7 +182,7 @@ impl Server {
         self.begin_under(lamppost());
     }
 
-    fn begin_under(&mut self, mut command: Command) {
+    pub(crate) fn begin_under(&mut self, mut command: Command) {
         let log = self.directory.path().join("log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         command

@@ -43,12 +43,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     fn refuse_recipient(&self, recipient: &Address, refusal: Refusal) -> Answer {
         let null = ReversePath::Null;
         let sender = self.transaction.sender.as_ref().unwrap_or(&null);
-        let (session, peer, reason) = (&self.id, self.peer, refusal.reason());
+        let (session, peer, reason) = (&self.id, self.peer(), refusal.reason());
         if Reply::from(&refusal).is_temporary() {
-            info!(session, %peer, from = %sender, to = %recipient, reason, "recipient deferred");
+            info!(session, peer, from = %sender, to = %recipient, reason, "recipient deferred");
             self.front.metrics.recipient_deferred(reason);
         } else {
-            info!(session, %peer, from = %sender, to = %recipient, reason, "recipient refused");
+            info!(session, peer, from = %sender, to = %recipient, reason, "recipient refused");
             self.front.metrics.recipient_refused(reason);
         }
         Answer::Refused(refusal)

@@ -4,10 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use lamppost_net::link::{Inbox, Port, carry_answers, carry_questions, link};
-use lamppost_net::{Given, NotGiven};
+use lamppost_net::{Given, LinkSocket, NotGiven};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 use tracing::error;
 
 /// What this role was given.
@@ -107,10 +106,8 @@ where
 }
 
 /// The end of a link as a stream.
-pub(in crate::run) fn stream(name: &str, end: OwnedFd) -> Result<UnixStream, LinkError> {
-    let socket = std::os::unix::net::UnixStream::from(end);
-    let socket = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
-    socket.map_err(|source| LinkError::Socket { name: name.to_owned(), source })
+fn stream(name: &str, end: OwnedFd) -> Result<LinkSocket, LinkError> {
+    LinkSocket::new(end).map_err(|source| LinkError::Socket { name: name.to_owned(), source })
 }
 
 /// A link that ends is no fault: the role at its other end did. A broken one is.

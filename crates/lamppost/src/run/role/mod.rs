@@ -24,6 +24,7 @@ use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::links::Links;
 pub(super) use self::power::{folders, is_power_new};
@@ -146,14 +147,30 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     }
     let lines = lines_to(&config)?;
     // Before the first thread: what comes later has no more power than this one.
-    let force =
-        restrict(&power::of(role, &config, &setup.state)).map_err(|error| failed(&error))?;
+    let force = restrict(&power::of(role, &config, &setup.state)).map_err(|error| {
+        let failure = failed(&error);
+        match power::barrier(&error) {
+            Some(folder) => failure.cure(format!(
+                "{} lets no other users pass, and this role is one of its own: name folders elsewhere, such \
+                 as below /var/lib, or `chmod o+x {0}`",
+                folder.display()
+            )),
+            None => failure,
+        }
+    })?;
     let outcomes = match role {
         Role::Control => OutcomesTo::Folder(setup.state.join("log"), super::kept(&config)),
         _ => OutcomesTo::Keeper(given.one("outcomes").map_err(|error| failed(&error))?.into()),
     };
     // It lasts until the last word of this function's end.
     let log = Arc::new(start_log(&config, lines, outcomes)?);
+    // All roles lack the same.
+    if role == Role::Control && (force.landlock.is_none() || !force.seccomp) {
+        warn!(
+            missing = force.missing.join("; "),
+            "the roles are restricted less than they could be"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(role.workers())
         .enable_all()

@@ -1,10 +1,11 @@
 //! What each role may touch: the one table of it, which docs/concepts/security.md shows.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use lamppost_config::Config;
-use lamppost_sandbox::{Power, Sockets};
+use lamppost_sandbox::{Power, SandboxError, Sockets};
 
 use super::{Role, mail_folders};
 use crate::run::settings;
@@ -114,6 +115,17 @@ impl Makes {
             Self::ToOtherHosts => Sockets::Connect,
         }
     }
+}
+
+/// The folder because of which a role could not get at its own: it is another user's, and lets nobody pass.
+pub(super) fn barrier(error: &SandboxError) -> Option<&Path> {
+    let SandboxError::Path { path, .. } = error else { return None };
+    let user = rustix::process::geteuid().as_raw();
+    let above: Vec<_> = path.ancestors().skip(1).collect();
+    above.into_iter().rev().find(|folder| {
+        let closed = |found: &std::fs::Metadata| found.permissions().mode() & 0o001 == 0;
+        folder.metadata().is_ok_and(|found| closed(&found) && found.uid() != user)
+    })
 }
 
 impl Files {

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use lamppost_console::Phase;
 use lamppost_net::give;
 use lamppost_net::link::link;
 use rustix::thread::CapabilitySet;
@@ -21,9 +22,9 @@ use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners::Bound;
 use crate::run::local::Local;
+use crate::run::orders::Order;
 use crate::run::role::Role;
 use crate::run::setup::Setup;
-use crate::state_files;
 
 /// How long requests to the control socket may go on when its process is replaced.
 const REQUESTS_GO_ON: Duration = Duration::from_secs(60);
@@ -52,14 +53,14 @@ fn keep_ports() {
 }
 
 /// Where a control socket is made.
-fn other_control(old: &Opened, new: &Opened) -> Result<Option<UnixListener>, Failure> {
+fn other_control(
+    old: &Opened,
+    (new, setup): (&Opened, &Setup),
+) -> Result<Option<UnixListener>, Failure> {
     if new.control_socket == old.control_socket {
         return Ok(None);
     }
-    let socket = control_socket(new)?;
-    state_files::hand_over(&new.state, &new.control_socket)
-        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
-    Ok(Some(socket))
+    control_socket(new, setup, None).map(Some)
 }
 
 impl Supervisor {
@@ -95,6 +96,10 @@ impl Supervisor {
         }
         // Whoever asked for this waits for the answer by this process.
         work.group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
+        // Whoever asks from now on is told what is under way: that it cannot begin is told with all others.
+        self.board.set_phase(Phase::Beginning, None);
+        self.post(&waiting.group);
+        drop(waiting.group.order(Role::Control, Order::Begin).await);
         let mut old = std::mem::take(&mut work.group);
         let asked = std::mem::take(&mut old.retired);
         old.finish(self.config().server.stop_grace).await;
@@ -125,7 +130,7 @@ impl Supervisor {
         let made = || {
             make_folders(&next.opened)?;
             next.setup.users.own(&next.opened.config, &next.opened.state)?;
-            other_control(&self.opened, &next.opened)
+            other_control(&self.opened, (&next.opened, &next.setup))
         };
         match made() {
             Ok(control) => Ok(Next { control, ..next }),
@@ -152,6 +157,7 @@ impl Supervisor {
     /// the program is told to stop.
     async fn end_sessions(&mut self, group: &mut Group, signals: &mut Signals) {
         let grace = self.config().server.stop_grace;
+        self.board.set_phase(Phase::EndingSessions, Some(grace));
         group.hurry(Role::Front, grace, LAST_WORDS).await;
         group.retire(Role::Front, grace, LAST_WORDS).await;
         self.await_retired((group, Role::Front), signals, grace + LAST_WORDS * 2).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
-use lamppost_net::{give, send_descriptor};
+use lamppost_net::{LinkSocket, give, send_descriptor};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
@@ -161,6 +161,12 @@ impl Group {
             },
             None => done(role, Err(Gone)),
         }
+    }
+
+    /// All processes, those that have retired too.
+    pub(super) fn processes(&self) -> impl Iterator<Item = (Role, u32)> {
+        let children = self.children.iter().map(|(role, child)| (*role, child.id()));
+        children.chain(self.retired.iter().map(|one| (one.role, one.child.id())))
     }
 
     /// Kills all roles but those that have retired. They are started again when that is seen.
@@ -376,11 +382,6 @@ pub(super) fn memory(setup: &Setup) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn stream(socket: UnixStream) -> io::Result<tokio::net::UnixStream> {
-    socket.set_nonblocking(true)?;
-    tokio::net::UnixStream::from_std(socket)
-}
-
 /// The end of a link by which the supervisor asks.
 pub(super) fn asking<Q, A>(socket: UnixStream) -> io::Result<Port<Q, A>>
 where
@@ -388,7 +389,7 @@ where
     A: serde::de::DeserializeOwned + Send + 'static,
 {
     let (port, inbox) = link();
-    let carrying = carry_questions(inbox, stream(socket)?);
+    let carrying = carry_questions(inbox, LinkSocket::new(socket.into())?);
     // It ends with the role, whose end is seen by its process.
     tokio::spawn(async move { drop(carrying.await) });
     Ok(port)
@@ -401,7 +402,7 @@ where
     A: serde::Serialize + Send + 'static,
 {
     let (port, inbox) = link();
-    let carrying = carry_answers(port, stream(socket)?);
+    let carrying = carry_answers(port, LinkSocket::new(socket.into())?);
     tokio::spawn(async move { drop(carrying.await) });
     Ok(inbox)
 }

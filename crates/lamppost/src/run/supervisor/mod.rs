@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::Part;
+use lamppost_console::{Part, Phase};
 use lamppost_net::PemWatch;
 use lamppost_net::link::{Inbox, Reply};
 use lamppost_telemetry::{Guard, Health, OutcomesTo};
@@ -35,6 +35,7 @@ use self::group::{ControlSockets, Group, told};
 use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
+use self::status::Board;
 use self::store::Store;
 use super::listeners::{self, Bound, Held};
 use super::local::{self, Local};
@@ -73,7 +74,7 @@ struct Supervisor {
     certificate: Option<PemWatch>,
     rules: RulesFile,
     health: Health,
-    begun: Instant,
+    board: Board,
     restarts: u64,
     /// The file of the program, which may be another by now.
     program: PathBuf,
@@ -152,14 +153,10 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     };
     make_folders(&opened)?;
     setup.users.own(&opened.config, &opened.state)?;
-    let control = match held.unix(&opened.control_socket) {
-        Some(socket) => socket,
-        None => control_socket(&opened)?,
-    };
+    let control = held.unix(&opened.control_socket);
+    let control = control_socket(&opened, &setup, control)?;
     held.warn_of_unnamed(&mail, &metrics);
     let local = Local::bind(&opened, |path| held.unix(path))?;
-    state_files::hand_over(&opened.state, &opened.control_socket)
-        .map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
     // Nor is what it knows: who got into a role of the same user must not find it in its memory.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -172,7 +169,9 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     };
     let rules = RulesFile::default();
     rules.set(opened.config.mail.rules.file.as_deref());
+    let health = Health::default();
     let supervisor = Supervisor {
+        board: Board::new(health.clone()),
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
         rules,
@@ -184,8 +183,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         metrics,
         control,
         local,
-        health: Health::default(),
-        begun: Instant::now(),
+        health,
         restarts: 0,
         program,
         store: Store::of(&held.tcp()),
@@ -253,7 +251,7 @@ impl Supervisor {
             return Ok(());
         }
         let mut work = started?;
-        self.warn_of_certificate();
+        self.warn();
         out::print(&format!("{}{welcome}\nLamppost is ready.\n", self.banner()))?;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
         let is_to_upgrade = self.rule(&mut signals, &mut work).await;
@@ -280,6 +278,7 @@ impl Supervisor {
             if self.is_to_stop {
                 return false;
             }
+            self.post(&work.group);
             let event = match self.waiting.pop_front() {
                 Some((wish, reply)) => Event::Wish(wish, reply),
                 None => next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await,
@@ -289,12 +288,13 @@ impl Supervisor {
                 Event::Reload => drop(self.reload(work, signals).await),
                 Event::Wish(Wish::Reload, reply) => {
                     let done = self.reload_for(work, signals).await;
-                    reply.send(Granted::Done(done));
+                    reply.send(Granted::Reloaded(done));
                 }
                 Event::Wish(Wish::Pause(part, is_paused), reply) => {
                     reply.send(Granted::Done(self.pause(&work.group, part, is_paused).await));
                 }
-                Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
+                // The board has answered it.
+                Event::Wish(Wish::Status, _) => {}
                 Event::Wish(Wish::Upgrade, reply) => {
                     let successor = self.try_successor().await;
                     let is_good = successor.is_ok();
@@ -352,6 +352,8 @@ impl Supervisor {
     /// Has roles begin that wait for it.
     async fn begin(&mut self, waiting: Work, signals: &mut Signals) -> Result<Work, Failure> {
         let Work { group, wishes } = waiting;
+        self.board.set_phase(Phase::Beginning, None);
+        self.post(&group);
         let begun = tokio::select! {
             begun = group.begin() => begun,
             () = signals.stop() => {
@@ -377,6 +379,8 @@ impl Supervisor {
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();
+        self.board.set_phase(Phase::AtWork, None);
+        self.post(&group);
         Ok(Work { group, wishes })
     }
 
@@ -422,7 +426,7 @@ impl Supervisor {
         };
         let started = sockets().and_then(|sockets| Group::start(setup, sockets, &self.rules));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
-        Ok(Work { group, wishes })
+        Ok(Work { group, wishes: self.board.answer(wishes) })
     }
 
     fn config(&self) -> &Config {

@@ -14,8 +14,25 @@ use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners::{self, Bound};
 use crate::run::local::Local;
+use crate::run::setup::Setup;
+use crate::state_files;
 
-pub(super) fn control_socket(opened: &Opened) -> Result<UnixListener, Failure> {
+/// Makes the control socket, for whom it is meant, unless it is `held`.
+pub(super) fn control_socket(
+    opened: &Opened,
+    setup: &Setup,
+    held: Option<UnixListener>,
+) -> Result<UnixListener, Failure> {
+    let socket = held.map_or_else(|| bind_control(opened), Ok)?;
+    let path = &opened.control_socket;
+    let given = state_files::hand_over(&opened.state, path).and_then(|()| {
+        setup.control_group.map_or(Ok(()), |group| ControlSocket::admit(path, group))
+    });
+    given.map_err(|error| Failure::at(Code::Io, "cannot give the control socket away", &error))?;
+    Ok(socket)
+}
+
+fn bind_control(opened: &Opened) -> Result<UnixListener, Failure> {
     let begun = Instant::now();
     loop {
         match ControlSocket::bind(&opened.control_socket) {
