@@ -1,6 +1,7 @@
 //! Name servers on the network, by UDP, and by TCP where an answer is too long for that.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,16 +13,16 @@ use hickory_resolver::config::{
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::sync::Semaphore;
 
 use crate::{LookupError, Resolver};
-
-/// Questions that may be under way over one connection to a name server.
-const QUESTIONS_AT_ONCE_MAX: usize = 1024;
 
 /// Name servers and what they answered before; that is kept as long as they say.
 #[derive(Clone)]
 pub struct NameServers {
     resolver: TokioResolver,
+    /// For each question that may be under way beside others, as each takes sockets.
+    turns: Arc<Semaphore>,
 }
 
 /// How long a question may take, and what is kept.
@@ -31,6 +32,8 @@ pub struct Patience {
     pub each_try: Duration,
     /// How often a question is asked again.
     pub tries_more: usize,
+    /// Questions that may be under way at once.
+    pub at_once_max: usize,
     /// Answers that are kept at once.
     pub answers_max: u64,
 }
@@ -55,11 +58,11 @@ impl NameServers {
         options.attempts = patience.tries_more;
         options.cache_size = patience.answers_max;
         options.use_hosts_file = ResolveHosts::Never;
-        options.max_active_requests = QUESTIONS_AT_ONCE_MAX;
+        options.max_active_requests = patience.at_once_max;
         let provider = TokioRuntimeProvider::default();
         let builder = TokioResolver::builder_with_config(config, provider).with_options(options);
         let resolver = builder.build().map_err(failed)?;
-        Ok(Self { resolver })
+        Ok(Self { resolver, turns: Arc::new(Semaphore::new(patience.at_once_max)) })
     }
 
     /// What a name has of one type.
@@ -73,6 +76,8 @@ impl NameServers {
             Name::from_ascii(name).map_err(|_| LookupError::Name { name: name.to_owned() })?;
         // Nothing of this machine's own is appended to it.
         absolute.set_fqdn(true);
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await.ok();
         match self.resolver.lookup(absolute, kind).await {
             Ok(found) => {
                 Ok(found.answers().iter().filter_map(|record| read(&record.data)).collect())

@@ -7,7 +7,7 @@ mod support;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use support::rbldnsd::{BadDay, Rbldnsd, TEST_ENTRY, free_udp};
+use support::rbldnsd::{Bad, BadDay, Rbldnsd, TEST_ENTRY, free_udp};
 use support::{Server, Setup, Wire, succeeded, until};
 
 const DEMO: &str = "demo@lamppost.test";
@@ -181,7 +181,7 @@ fn answers_are_kept_while_they_hold() {
 
 #[test]
 fn silent_name_servers_hold_up_clients_no_longer_than_the_deadline_and_not_for_long() {
-    let silence = BadDay::begin(None);
+    let silence = BadDay::begin(Bad::Silent);
     let sections = [
         list("one.test", ""),
         list("two.test", ""),
@@ -209,10 +209,19 @@ fn silent_name_servers_hold_up_clients_no_longer_than_the_deadline_and_not_for_l
     listed.check("192.0.2.1", "451 4.7.1 lists in the DNS that may tell of you do not answer");
 }
 
+/// Policy may connect to the name server's port, and nowhere else.
+#[test]
+fn answers_too_long_for_a_packet_come_by_tcp() {
+    let dns = BadDay::begin(Bad::TcpOnly);
+    let listed = Listed::start(dns.address, &list("bl.test", ""));
+    listed.check("192.0.2.1", "553 5.7.1 192.0.2.1 is listed by bl.test\n");
+    assert!(listed.status().contains("1 are asked"), "{}", listed.status());
+}
+
 #[test]
 fn servers_that_fail_refuse_nobody_unless_doubt_shall_defer() {
     // SERVFAIL.
-    let failing = BadDay::begin(Some(2));
+    let failing = BadDay::begin(Bad::Code(2));
     let sections = [list("bl.test", ""), "[mail.dns-lists]\nwhen-lists-fail = \"defer\"\n".into()];
     let listed = Listed::start(failing.address, &sections.concat());
     listed.check("192.0.2.1", "451 4.7.1 lists in the DNS that may tell of you do not answer");
@@ -281,7 +290,7 @@ fn a_list_comes_back_by_itself() {
 /// Robots that talk before they are greeted are found out though lists take their time.
 #[test]
 fn early_talkers_are_noticed_while_lists_are_asked() {
-    let silence = BadDay::begin(None);
+    let silence = BadDay::begin(Bad::Silent);
     let dns = format!("[dns]\nservers = [\"{}\"]\n", silence.address);
     let mail = format!("{}[mail.dns-lists]\ndeadline = \"1s\"\n{dns}", list("bl.test", ""));
     let mx = "proxy-protocol-from = [\"127.0.0.1/32\"]";

@@ -23,6 +23,7 @@ const TEXT_LETTERS_MAX: usize = 200;
 pub struct Dns {
     pub servers: Vec<SocketAddr>,
     pub try_timeout: Duration,
+    pub questions_at_once_max: usize,
     pub answers_max: usize,
 }
 
@@ -88,6 +89,12 @@ impl Dns {
                 findings,
             )
             .value,
+            questions_at_once_max: count_to(
+                &mut section,
+                "questions-at-once-max",
+                10_000,
+                findings,
+            ),
             answers_max: count_to(&mut section, "answers-max", 10_000_000, findings),
         };
         section.finish(findings);

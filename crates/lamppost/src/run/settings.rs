@@ -87,6 +87,7 @@ pub(super) fn name_servers(config: &Config) -> lamppost_dns::Patience {
     lamppost_dns::Patience {
         each_try: config.dns.try_timeout,
         tries_more: TRIES_MORE,
+        at_once_max: config.dns.questions_at_once_max,
         answers_max: config.dns.answers_max as u64,
     }
 }

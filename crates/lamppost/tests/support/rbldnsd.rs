@@ -1,6 +1,7 @@
 //! Debian's rbldnsd with lists of its own, and name servers as they are on bad days.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -70,7 +71,18 @@ impl Drop for Rbldnsd {
     }
 }
 
-/// A name server that answers every question with this code (RFC 1035 §4.1.1), or none.
+/// How a name server is on a bad day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    /// It answers nothing.
+    Silent,
+    /// It answers every question with this code (RFC 1035 §4.1.1).
+    Code(u8),
+    /// It answers by TCP alone: every client is listed, and test entries are as they should be.
+    TcpOnly,
+}
+
+/// A name server on a bad day, which lasts as long as this.
 pub(crate) struct BadDay {
     /// Where it is asked.
     pub(crate) address: SocketAddr,
@@ -78,25 +90,57 @@ pub(crate) struct BadDay {
 }
 
 impl BadDay {
-    pub(crate) fn begin(code: Option<u8>) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn begin(how: Bad) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = UdpSocket::bind(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let address = socket.local_addr().unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         let over = is_over.clone();
         std::thread::spawn(move || {
             let mut question = [0; 1500];
             while !over.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut question) else { continue };
-                if let Some(code) = code {
-                    question[2] |= 0x80;
-                    question[3] = code;
-                    drop(socket.send_to(&question[..length], from));
-                }
+                let (flags, code) = match how {
+                    Bad::Silent => continue,
+                    Bad::Code(code) => (0x80, code),
+                    Bad::TcpOnly => (0x82, 0),
+                };
+                (question[2], question[3]) = (question[2] | flags, code);
+                drop(socket.send_to(&question[..length], from));
             }
         });
+        if how == Bad::TcpOnly {
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    std::thread::spawn(move || while answer_by_tcp(&stream).is_ok() {});
+                }
+            });
+        }
         Self { address, is_over }
     }
+}
+
+/// Answers one question with 127.0.0.2, or that there is no such name for the entry that no list has.
+fn answer_by_tcp(mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut question = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut question)?;
+    // The name ends with an empty label, and four bytes follow; what comes behind is an extension.
+    let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap_or(0) + 5;
+    question.truncate(end);
+    question[2] |= 0x84;
+    question[10..12].fill(0);
+    if question[12..].starts_with(b"\x011\x010\x010\x03127") {
+        question[3] = 3;
+    } else {
+        question[3] = 0;
+        question[7] = 1;
+        question.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 2]);
+    }
+    stream.write_all(&u16::try_from(question.len()).unwrap_or(0).to_be_bytes())?;
+    stream.write_all(&question)
 }
 
 impl Drop for BadDay {
