@@ -143,12 +143,10 @@ pub fn init_text() -> String {
         text.push_str(line);
         text.push('\n');
     }
-    text.push_str("\n# Each list in the DNS is a section of its own.\n#[[mail.dns-list]]\n");
-    for line in DNS_LIST.lines().skip(1) {
-        text.push_str(if line.starts_with('#') { "" } else { "#" });
-        text.push_str(line);
-        text.push('\n');
-    }
+    text.push_str(
+        "\n# Lists in the DNS that clients are looked up in are sections of their own, [[mail.dns-list]]:\n\
+         # `lamppost explain mail.dns-list` tells their keys.\n",
+    );
     text.push_str(
         "\n# Each listener is a section of its own. This one is for trying out: loopback, no TLS.\n\
          [[mail.listen]]\n",

@@ -87,7 +87,7 @@ fn who_is_listed_is_refused_with_the_lists_name_and_text_and_can_complain() {
     listed.check("192.0.2.2", "250");
     // Its entry has no text.
     listed.check("198.51.100.1", "553 5.7.1 198.51.100.1 is listed by bl.test\n");
-    let v6 = "553 5.7.1 2001:db8:bad::7 is listed by bl.test: no 2001:db8:bad:0:0:0:0:7\n";
+    let v6 = "553 5.7.1 2001:db8:bad::7 is listed by bl.test: no 2001:db8:bad::7\n";
     listed.check("2001:db8:bad::7", v6);
     listed.check("2001:db8:9bad::7", "250");
     // This machine has the addresses of test entries.
