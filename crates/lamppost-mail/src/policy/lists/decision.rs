@@ -146,8 +146,8 @@ mod tests {
         }
     }
 
-    fn check(settings: &ListsSettings, found: [Found; 3], expected: &str) {
-        let refusal = refusal(settings, &found, PEER.parse().unwrap());
+    fn check(settings: &ListsSettings, found: &[Found; 3], expected: &str) {
+        let refusal = refusal(settings, found, PEER.parse().unwrap());
         let told = match refusal {
             None => "welcome".to_owned(),
             Some(Refusal::Listed { text, for_good: true }) => format!("for good: {text}"),
@@ -162,17 +162,17 @@ mod tests {
         use Found::{Absent, Failed, Out};
         let listed = || Found::Listed(None);
         let settings = settings();
-        check(&settings, [Absent, Absent, Absent], "welcome");
-        check(&settings, [listed(), Absent, Absent], "welcome");
+        check(&settings, &[Absent, Absent, Absent], "welcome");
+        check(&settings, &[listed(), Absent, Absent], "welcome");
         let three = "192.0.2.1 is listed by three.test";
-        check(&settings, [Absent, listed(), Absent], &format!("for good: {three}"));
+        check(&settings, &[Absent, listed(), Absent], &format!("for good: {three}"));
         let both = format!("192.0.2.1 is listed by two.test; {three}");
-        check(&settings, [listed(), listed(), Absent], &format!("for good: {both}"));
-        check(&settings, [listed(), listed(), listed()], "welcome");
+        check(&settings, &[listed(), listed(), Absent], &format!("for good: {both}"));
+        check(&settings, &[listed(), listed(), listed()], "welcome");
         // It could be allowed: it may come again.
-        check(&settings, [Absent, listed(), Failed], &format!("for now: {three}"));
-        check(&settings, [Absent, listed(), Out], &format!("for now: {three}"));
-        check(&settings, [listed(), Failed, Absent], "welcome");
+        check(&settings, &[Absent, listed(), Failed], &format!("for now: {three}"));
+        check(&settings, &[Absent, listed(), Out], &format!("for now: {three}"));
+        check(&settings, &[listed(), Failed, Absent], "welcome");
     }
 
     #[test]
@@ -180,12 +180,12 @@ mod tests {
         use Found::{Absent, Failed, Out};
         let listed = || Found::Listed(None);
         let settings = ListsSettings { when_lists_fail: ListsFailure::Defer, ..settings() };
-        check(&settings, [Absent, Failed, Absent], "dns-lists-silent");
-        check(&settings, [Absent, Out, Absent], "dns-lists-silent");
+        check(&settings, &[Absent, Failed, Absent], "dns-lists-silent");
+        check(&settings, &[Absent, Out, Absent], "dns-lists-silent");
         // It would not be enough.
-        check(&settings, [Failed, Absent, Absent], "welcome");
-        check(&settings, [listed(), Failed, listed()], "welcome");
-        check(&settings, [Absent, Absent, Failed], "welcome");
+        check(&settings, &[Failed, Absent, Absent], "welcome");
+        check(&settings, &[listed(), Failed, listed()], "welcome");
+        check(&settings, &[Absent, Absent, Failed], "welcome");
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         let say = |text: &str| Found::Listed(Some(text.into()));
         let found = [Found::Absent, say("see\r\n250 b\u{f6}s"), Found::Absent];
         let three = "192.0.2.1 is listed by three.test: ";
-        check(&settings, found, &format!("for good: {three}see??250 b??s"));
+        check(&settings, &found, &format!("for good: {three}see??250 b??s"));
         let found = [say(&"x".repeat(5000)), say(&"y".repeat(5000)), Found::Absent];
         let Some(Refusal::Listed { text, .. }) = refusal(&settings, &found, PEER.parse().unwrap())
         else {
@@ -204,6 +204,6 @@ mod tests {
         settings.lists[1].text = Some("{zone} does not like {ip}".into());
         settings.temporary = true;
         let found = [Found::Absent, say("theirs"), Found::Absent];
-        check(&settings, found, &format!("for now: {three}three.test does not like 192.0.2.1"));
+        check(&settings, &found, &format!("for now: {three}three.test does not like 192.0.2.1"));
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 /// The entry that no list may have (RFC 5782 §5).
-pub(super) const NEVER_LISTED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+pub(super) const NEVER_LISTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// The entry that every list has.
 pub(super) const ALWAYS_LISTED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Answers by which lists tell that they do not answer whoever asks: too often, or by a public resolver.
@@ -90,9 +90,9 @@ mod tests {
     proptest! {
         /// Read backwards, a name is the address again, and it fits into the DNS.
         #[test]
-        fn every_address_has_a_name_of_its_own(bits: u128, is_v4: bool, label in "[a-z0-9]{1,63}") {
-            let v4 = Ipv4Addr::from_bits(bits as u32);
-            let address = if is_v4 { v4.into() } else { IpAddr::from(bits.to_be_bytes()) };
+        fn every_address_has_a_name_of_its_own(bits: u128, v4: Option<u32>, label in "[a-z0-9]{1,63}") {
+            let v4 = v4.map(|bits| IpAddr::from(Ipv4Addr::from_bits(bits)));
+            let address = v4.unwrap_or(IpAddr::from(bits.to_be_bytes()));
             let zone = [label.as_str(); 3].join(".");
             let zone = &zone[..zone.len().min(189)];
             let name = name(address, zone);
@@ -101,7 +101,7 @@ mod tests {
             let read: IpAddr = match address.to_canonical() {
                 IpAddr::V4(_) => labels.join(".").parse().unwrap(),
                 IpAddr::V6(_) => {
-                    let groups: Vec<_> = labels.chunks(4).map(|group| group.concat()).collect();
+                    let groups: Vec<_> = labels.chunks(4).map(<[&str]>::concat).collect();
                     groups.join(":").parse().unwrap()
                 }
             };
