@@ -13,7 +13,7 @@ mod unit;
 pub use config::{
     AnswerRange, Auth, Config, Dns, DnsList, DnsListKind, DnsLists, Durability, Greylist, HostPort,
     Kind, Level, Limits, Listen, LoadError, Log, LogFormat, Mail, Metrics, Network, Queue, Relay,
-    RelayTls, Rules, Secret, Sendmail, Server, StoreFailure, Tls, TlsMode, WhenAbsent,
+    RelayTls, Rules, Secret, Sendmail, Server, StoreFailure, SystemUsers, Tls, TlsMode, WhenAbsent,
     WhenListsFail, read_file,
 };
 pub use problem::{Problem, Problems, Severity};

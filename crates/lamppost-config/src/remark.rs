@@ -100,7 +100,8 @@ impl Config {
             let what = "there is no [[mail.listen]]: nothing would run";
             remarks.push(Remark::error("mail.listen", what, "`lamppost init -` shows one"));
         }
-        if self.mail.domains.is_empty() {
+        let users = &self.mail.system_users;
+        if self.mail.domains.is_empty() && users.domains.is_empty() {
             let what = "no domain is served: mail from outside is refused, whoever it is for";
             let cure = "name the domains whose mailboxes are here: `domains = [\"example.org\"]` in `[mail]`";
             remarks.push(Remark::warning("mail.domains", what, cure));
@@ -115,6 +116,7 @@ impl Config {
         if let Some(postmaster) = &self.mail.postmaster
             && let Some((_, domain)) = postmaster.rsplit_once('@')
             && !self.mail.domains.contains(&domain.to_lowercase())
+            && !users.domains.contains(&domain.to_lowercase())
         {
             let what = format!("`{domain}` is not in `domains`: this account can have no mailbox");
             let cure = "name an account whose domain is served here";

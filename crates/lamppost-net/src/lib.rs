@@ -29,6 +29,6 @@ pub use link_socket::LinkSocket;
 pub use listener::{BindCause, BindError, Listener, bind_socket, holder, is_held};
 pub use local::{LocalBindError, LocalListener, SocketAccess};
 pub use network::Network;
-pub use system_users::{group_id, is_user, user_name};
+pub use system_users::{ListedUser, group_id, is_user, listed_users, user_name, users_changed};
 pub use tls::{HandshakeError, KeyPair, Pem, PemWatch, ServerTls, TlsError};
 pub use tls_client::{ClientTls, ClientTlsError, Trust};

@@ -15,6 +15,7 @@ mod file_stamp;
 mod intake;
 mod policy;
 mod queue_id;
+mod users;
 
 pub use control::{
     Attempt, Changes, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
@@ -33,3 +34,7 @@ pub use policy::{
     Submitter,
 };
 pub use queue_id::{QueueId, QueueIdError};
+pub use users::{
+    OwnerAnswer, OwnerQuestion, OwnerRequest, OwnerWork, SystemUser, UserAnswer, UserMailbox,
+    UserName, UserRequest,
+};

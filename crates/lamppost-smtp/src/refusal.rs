@@ -34,6 +34,8 @@ pub enum Refusal {
     ListsSilent,
     /// The message went through too many hosts, or through this one before.
     Loop,
+    /// The mailbox is here and cannot take mail now.
+    MailboxAway,
     /// The recipient is elsewhere, and no way out is configured.
     NoWayOut {
         /// The domain that no mail can be sent to.
@@ -79,6 +81,7 @@ impl Refusal {
             Self::Listed { .. } => "dns-listed",
             Self::ListsSilent => "dns-lists-silent",
             Self::Loop => "loop",
+            Self::MailboxAway => "mailbox-away",
             Self::NoWayOut { .. } => "no-way-out",
             Self::QuotaExceeded { .. } => "quota-exceeded",
             Self::RelayDenied => "relay-denied",

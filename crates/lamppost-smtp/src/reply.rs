@@ -167,6 +167,7 @@ impl From<&Refusal> for Reply {
             Refusal::Greylisted { retry_in } => reply(451, "4.7.1", format!("greylisted: try again in {}", words(*retry_in))),
             Refusal::ListsSilent => reply(451, "4.7.1", "lists in the DNS that may tell of you do not answer: try again later"),
             Refusal::Loop => reply(554, "5.4.6", "the message went through too many hosts: it is in a loop"),
+            Refusal::MailboxAway => reply(450, "4.2.1", "the mailbox cannot take mail now: try again later"),
             Refusal::NoWayOut { domain } => reply(550, "5.7.1", format!("this server sends no mail to other hosts, so none to {domain}")),
             Refusal::QuotaExceeded { retry_in } => reply(452, "4.7.1", format!("the account sent as much as an hour allows: try again in {}", words(*retry_in))),
             Refusal::RelayDenied => reply(550, "5.7.1", "the recipient is not here, and you may not relay"),
@@ -242,6 +243,7 @@ mod tests {
             Refusal::AuthFailed,
             Refusal::Greylisted { retry_in: Duration::from_millis(9_001) },
             Refusal::Loop,
+            Refusal::MailboxAway,
             Refusal::NoWayOut { domain: "elsewhere.test".into() },
             Refusal::QuotaExceeded { retry_in: Duration::from_secs(3000) },
             Refusal::RelayDenied,
@@ -260,6 +262,7 @@ mod tests {
         535 5.7.8 wrong user name or password
         451 4.7.1 greylisted: try again in 10 seconds
         554 5.4.6 the message went through too many hosts: it is in a loop
+        450 4.2.1 the mailbox cannot take mail now: try again later
         550 5.7.1 this server sends no mail to other hosts, so none to elsewhere.test
         452 4.7.1 the account sent as much as an hour allows: try again in 50 minutes
         550 5.7.1 the recipient is not here, and you may not relay

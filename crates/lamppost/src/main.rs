@@ -2,6 +2,7 @@
 
 mod command;
 mod exit;
+mod homes;
 mod local_way;
 mod named_files;
 mod place;

@@ -316,6 +316,7 @@ mod peers {
                 way: None,
                 blocking: Blocking::Threads,
                 relay,
+                owners: None,
             };
             let (port, inbox) = link();
             let (content, _contents) = link();

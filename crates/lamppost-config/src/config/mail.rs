@@ -10,6 +10,7 @@ use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
 use super::sendmail::Sendmail;
+use super::system_users::SystemUsers;
 use super::{
     DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, path, size, size_within, time,
     time_within,
@@ -27,6 +28,7 @@ pub struct Mail {
     pub relay_to: Option<HostPort>,
     pub relay: Relay,
     pub sendmail: Sendmail,
+    pub system_users: SystemUsers,
     pub listen: Vec<Listen>,
     pub limits: Limits,
     pub auth: Auth,
@@ -140,6 +142,8 @@ impl Mail {
         let relay = Relay::read(section.section("relay", "mail.relay", findings), findings);
         let sendmail =
             Sendmail::read(section.section("sendmail", "mail.sendmail", findings), findings);
+        let users = section.section("system-users", "mail.system-users", findings);
+        let system_users = SystemUsers::read(users, &domains, findings);
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
         let rules = Rules::read(section.section("rules", "mail.rules", findings), findings);
@@ -158,6 +162,7 @@ impl Mail {
             relay_to,
             relay,
             sendmail,
+            system_users,
             listen,
             limits,
             auth,

@@ -6,6 +6,7 @@ mod listen;
 mod mail;
 mod relay;
 mod sendmail;
+mod system_users;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
 pub use mail::{Durability, Greylist, Mail, Queue, Rules, StoreFailure};
 pub use relay::{HostPort, Relay, RelayTls};
 pub use sendmail::Sendmail;
+pub use system_users::SystemUsers;
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

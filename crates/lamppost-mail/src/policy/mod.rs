@@ -19,10 +19,13 @@ use lamppost_accounts::Accounts;
 use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
-use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter};
+use lamppost_roles::{
+    PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, UserAnswer,
+    UserMailbox, UserName, UserRequest,
+};
 use lamppost_rules::Verdict;
 use lamppost_smtp::{Address, Refusal, ReversePath};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 pub use self::lists::{DnsLists, ListKind, ListSettings, ListsFailure, ListsSettings};
 use self::local::User;
@@ -39,8 +42,8 @@ pub struct Policy {
     accounts: Accounts,
     greylist: Arc<Greylist>,
     clock: Arc<dyn Clock>,
-    /// Who knows the users of this machine; nobody where policy may read them itself.
-    users: Option<Port<u32, Option<String>>>,
+    /// Who knows the users of this machine; where nobody does, policy may read their names itself.
+    users: Option<Port<UserRequest, UserAnswer>>,
     /// The rules of connections; without them everybody may connect.
     rules: Option<ConnectionRules>,
     /// The lists in the DNS that clients are looked up in.
@@ -69,9 +72,9 @@ impl Policy {
         Self { settings, accounts, greylist, clock, users: None, rules: None, lists: None }
     }
 
-    /// Asks this role for the names of the machine's users instead of reading them.
+    /// Asks the supervisor about the machine's users.
     #[must_use]
-    pub fn asking(self, users: Port<u32, Option<String>>) -> Self {
+    pub fn asking(self, users: Port<UserRequest, UserAnswer>) -> Self {
         Self { users: Some(users), ..self }
     }
 
@@ -228,7 +231,10 @@ impl Policy {
     async fn user(&self, uid: u32) -> User {
         let name = match &self.users {
             None => lamppost_net::user_name(uid),
-            Some(users) => users.ask(uid).await.unwrap_or_default(),
+            Some(users) => match users.ask(UserRequest::Name(uid)).await {
+                Ok(UserAnswer::Name(name)) => name,
+                _ => None,
+            },
         };
         User { uid, name }
     }
@@ -251,30 +257,55 @@ impl Policy {
         Ok(Route::Mailbox(mailbox))
     }
 
-    /// The account that mail to a local address goes to.
+    /// The account or user that mail to a local address goes to.
     async fn mailbox(
         &self,
         target: &Address,
         settings: &PolicySettings,
     ) -> Result<Address, Refusal> {
-        if let Some(account) = self.find(target).await? {
-            return Ok(account);
+        if let Some(found) = self.find(target, settings).await? {
+            return Ok(found);
         }
         // Mail to the postmaster must always arrive somewhere (RFC 5321 §4.5.1).
         if target.local().eq_ignore_ascii_case("postmaster")
             && let Some(postmaster) = &settings.postmaster
-            && let Some(account) = self.find(postmaster).await?
+            && let Some(found) = self.find(postmaster, settings).await?
         {
-            return Ok(account);
+            return Ok(found);
         }
         Err(Refusal::UnknownMailbox)
     }
 
-    async fn find(&self, address: &Address) -> Result<Option<Address>, Refusal> {
+    async fn find(
+        &self,
+        address: &Address,
+        settings: &PolicySettings,
+    ) -> Result<Option<Address>, Refusal> {
+        if settings.is_of_user(address) {
+            return self.find_user(address).await;
+        }
         self.accounts.find(address).await.map_err(|error| {
             error!(to = %address, reason = %chain(&error), "accounts could not be asked");
             Refusal::Unavailable
         })
+    }
+
+    /// The mailbox of a user of this machine, in lower case.
+    async fn find_user(&self, address: &Address) -> Result<Option<Address>, Refusal> {
+        let Some(name) = UserName::of(address.local()) else { return Ok(None) };
+        let Some(users) = &self.users else { return Ok(None) };
+        match users.ask(UserRequest::Mailbox(name)).await {
+            Ok(UserAnswer::Mailbox(UserMailbox::Here(_))) => {
+                let mailbox = format!("{}@{}", name.as_str(), address.domain().to_lowercase());
+                mailbox.parse().map(Some).map_err(|_| Refusal::UnknownMailbox)
+            }
+            Ok(UserAnswer::Mailbox(UserMailbox::Unknown)) => Ok(None),
+            Ok(UserAnswer::Mailbox(UserMailbox::Away(reason))) => {
+                warn!(to = %address, reason, "the home of a user takes no mail now");
+                Err(Refusal::MailboxAway)
+            }
+            Ok(UserAnswer::Name(_)) | Err(_) => Err(Refusal::Unavailable),
+        }
     }
 
     async fn greylist(

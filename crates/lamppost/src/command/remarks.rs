@@ -10,6 +10,7 @@ use lamppost_database::Database;
 use lamppost_disk::{FileSystem, file_system};
 use lamppost_smtp::Address;
 
+use crate::homes::{self, Home};
 use crate::place::Opened;
 use crate::{local_way, named_files, state_files};
 
@@ -35,6 +36,7 @@ pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
     remarks.extend(absent_addresses(config));
     remarks.extend(unknown_users(config));
     remarks.extend(way_to_socket(opened));
+    remarks.extend(homes_of_users(config));
     remarks
 }
 
@@ -176,9 +178,65 @@ fn unknown_users(config: &Config) -> Vec<Remark> {
     unknown.collect()
 }
 
+/// Users of `[mail.system-users]` who would get no mail here.
+fn homes_of_users(config: &Config) -> Vec<Remark> {
+    /// Homes that are named one by one.
+    const NAMED_MAX: usize = 5;
+    let users = &config.mail.system_users;
+    if users.domains.is_empty() {
+        return Vec::new();
+    }
+    let warning =
+        |what: String, cure: String| Remark::warning("mail.system-users.domains", what, cure);
+    let mut remarks = Vec::new();
+    let own = rustix::process::geteuid();
+    if !own.is_root() {
+        let me = state_files::name(own.as_raw());
+        let what = format!(
+            "only root can write into homes of others: started by {me}, it serves {me} alone"
+        );
+        remarks.push(warning(what, "start `lamppost run` as root".into()));
+    }
+    let listed = lamppost_net::listed_users().unwrap_or_default();
+    let served: Vec<_> = listed.iter().filter(|user| homes::is_served(user, users)).collect();
+    if served.is_empty() {
+        let what = format!("/etc/passwd lists no user from {} on who gets mail", users.uid_min);
+        remarks.push(warning(what, "lower `uid-min`, or leave the section out".into()));
+    }
+    let unfit: Vec<_> = served
+        .iter()
+        .filter_map(|user| match homes::look(user) {
+            Home::Unfit { what, cure } => Some((what, cure)),
+            Home::Nowhere => None,
+            Home::Fit => homes::closed_above(user).map(|folder| {
+                let (name, folder) = (&user.name, folder.display());
+                let what = format!("{name} may not pass through {folder} to its home");
+                (what, format!("`chmod o+x {folder}`"))
+            }),
+        })
+        .collect();
+    let more = unfit.len().saturating_sub(NAMED_MAX);
+    remarks.extend(
+        unfit
+            .into_iter()
+            .take(NAMED_MAX)
+            .map(|(what, cure)| warning(format!("{what}: mail for it waits"), cure)),
+    );
+    if more > 0 {
+        let what = format!("{more} more homes take no mail now");
+        remarks.push(warning(what, "see to those above, and check again".into()));
+    }
+    remarks
+}
+
 /// A postmaster without an account, as far as this user may read the accounts.
 pub(super) async fn unknown_postmaster(opened: &Opened) -> Option<Remark> {
-    let postmaster: Address = opened.config.mail.postmaster.as_ref()?.parse().ok()?;
+    let mail = &opened.config.mail;
+    let postmaster: Address = mail.postmaster.as_ref()?.parse().ok()?;
+    // Users of this machine have no account.
+    if mail.system_users.domains.contains(&postmaster.domain().to_lowercase()) {
+        return None;
+    }
     let database = Database::open_to_read(&opened.accounts()).ok()?;
     let accounts = lamppost_accounts::listed(&database).await.ok()?;
     let is_postmaster =

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lamppost_console::{Blocked, Part, RelayStatus, Reloaded};
+use lamppost_console::{Blocked, Part, RelayStatus, Reloaded, RoleStatus};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::Fact;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,8 @@ pub(super) struct Condition {
     pub(super) blocked: Blocked,
     /// What it gave up.
     pub(super) force: InForce,
+    /// Processes that work for it; delivery's, one a user of this machine.
+    pub(super) owners: Vec<RoleStatus>,
 }
 
 /// What the control role may ask the supervisor for: nothing that has a size of its own.

@@ -169,7 +169,7 @@ impl Program {
         let is_beginning = status.phase == Phase::Beginning;
         let patience = if is_beginning { PATIENCE_WITH_BEGIN } else { PATIENCE };
         let begun = std::mem::take(&mut status.roles);
-        let mut silent = Vec::new();
+        let (mut silent, mut owners) = (Vec::new(), Vec::new());
         for (role, answer) in self.ask_all(|| Inspect::Condition, patience).await {
             let Some(Inspected::Condition(condition)) = answer else {
                 silent.push(role);
@@ -183,8 +183,10 @@ impl Program {
             status.blocked.accounts = status.blocked.accounts.saturating_add(accounts);
             status.health.extend(condition.health);
             status.roles.push(answering(role, condition.pid, condition.force));
+            owners.extend(condition.owners);
         }
         status.roles.push(answering(Role::Control, std::process::id(), self.force.clone()));
+        status.roles.extend(owners);
         for role in silent {
             let is_known = |pid| status.roles.iter().any(|known| known.pid == pid);
             let its = |one: &&RoleStatus| one.name == role.name() && !is_known(one.pid);

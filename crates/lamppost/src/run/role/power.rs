@@ -19,6 +19,8 @@ enum Files {
     Spool,
     Maildirs,
     OutcomeLog,
+    /// The one that a process finds in the home of its user.
+    OwnMaildir,
     /// What finding another host by name, and believing its certificate, takes.
     NamesAndAuthorities,
 }
@@ -40,7 +42,7 @@ enum Makes {
     ToOtherHosts,
 }
 
-const TABLE: [Row; 5] = [
+const TABLE: [Row; 6] = [
     Row { role: Role::Front, reads: &[], writes: &[], sockets: Makes::Nothing },
     Row {
         role: Role::Policy,
@@ -56,6 +58,7 @@ const TABLE: [Row; 5] = [
         sockets: Makes::ToOtherHosts,
     },
     Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Makes::Nothing },
+    Row { role: Role::User, reads: &[], writes: &[Files::OwnMaildir], sockets: Makes::Nothing },
 ];
 
 /// What [`Files::NamesAndAuthorities`] is, as far as a machine has it: the C library's way to names, and
@@ -82,11 +85,9 @@ pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
         let paths = |files: &[Files]| {
             files.iter().flat_map(|files| files.paths(config, state)).collect::<Vec<_>>()
         };
-        power = Power {
-            reads: paths(row.reads),
-            writes: paths(row.writes),
-            sockets: row.sockets.sockets(config),
-        };
+        let (reads, writes) = (paths(row.reads), paths(row.writes));
+        let sockets = row.sockets.sockets(config);
+        power = Power { reads, writes, makes: Vec::new(), sockets };
     }
     power
 }
@@ -135,6 +136,8 @@ impl Files {
             Self::Spool => vec![state.join("spool")],
             Self::Maildirs => mail_folders::folders(&settings::maildir(config, state)),
             Self::OutcomeLog => vec![state.join("log")],
+            // The configuration does not tell whose it is.
+            Self::OwnMaildir => Vec::new(),
             Self::NamesAndAuthorities => {
                 let paths = NAMES_AND_AUTHORITIES.into_iter().map(PathBuf::from);
                 paths.filter(|path| path.exists()).collect()
@@ -154,6 +157,7 @@ mod tests {
                 Self::Spool => "the spool (`STATE/spool`)",
                 Self::Maildirs => "all Maildirs (`maildir` in `[mail]`)",
                 Self::OutcomeLog => "the outcome log (`STATE/log`)",
+                Self::OwnMaildir => "its user's Maildir (`[mail.system-users]`)",
                 Self::NamesAndAuthorities => "what names of hosts and certificates take",
             }
         }

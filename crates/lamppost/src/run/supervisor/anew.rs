@@ -212,6 +212,7 @@ impl Supervisor {
             return None;
         }
         std::mem::take(group).finish(self.config().server.stop_grace).await;
+        self.owners.end().await;
         if signals.stop().now_or_never().is_some() {
             return None;
         }

@@ -6,6 +6,7 @@ mod banner;
 mod certificate;
 mod front;
 mod group;
+mod owners;
 mod pause;
 mod reload;
 mod rules;
@@ -32,6 +33,7 @@ use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
 use self::group::{ControlSockets, Group, told};
+use self::owners::Owners;
 use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
@@ -79,6 +81,7 @@ struct Supervisor {
     /// The file of the program, which may be another by now.
     program: PathBuf,
     store: Store,
+    owners: Owners,
     /// What an administrator has paused.
     paused: BTreeSet<Part>,
     /// Where lines go; nowhere when the program becomes another.
@@ -170,8 +173,13 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     let rules = RulesFile::default();
     rules.set(opened.config.mail.rules.file.as_deref());
     let health = Health::default();
+    let owners = Owners::default();
+    owners
+        .watch()
+        .map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
     let supervisor = Supervisor {
         board: Board::new(health.clone()),
+        owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
         rules,
@@ -333,6 +341,7 @@ impl Supervisor {
         info!(grace_s = grace.as_secs(), "stopping");
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         let left = group.finish(grace).await;
+        self.owners.end().await;
         if left > 0 {
             warn!(left, "sessions cut short");
         }
@@ -424,7 +433,9 @@ impl Supervisor {
             let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
             Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
         };
-        let started = sockets().and_then(|sockets| Group::start(setup, sockets, &self.rules));
+        let owners = &self.owners;
+        let started =
+            sockets().and_then(|sockets| Group::start(setup, owners, sockets, &self.rules));
         let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
         Ok(Work { group, wishes: self.board.answer(wishes) })
     }

@@ -220,6 +220,7 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
         ("[mail.queue]", mail.queue != others.queue),
+        ("[mail.system-users]", mail.system_users != others.system_users),
         ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.relay]", mail.relay != others.relay),
         ("[[mail.listen]]", mail.listen != others.listen),
@@ -245,6 +246,7 @@ fn are_all_new(old: &Config, new: &Config) -> bool {
         || old.log != new.log
         || old.metrics != new.metrics
         || mail.maildir != others.maildir
+        || mail.system_users != others.system_users
         || mail.auth != others.auth
         || mail.queue != others.queue
         || is_power_new(old, new)
