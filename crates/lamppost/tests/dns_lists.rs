@@ -295,7 +295,7 @@ fn early_talkers_are_noticed_while_lists_are_asked() {
     let mail = format!("{}[mail.dns-lists]\ndeadline = \"1s\"\n{dns}", list("bl.test", ""));
     let mx = "proxy-protocol-from = [\"127.0.0.1/32\"]";
     let limits = "greeting-delay = \"100ms\"";
-    let server = Server::start(&Setup { mx, mail, limits, ..Setup::default() });
+    let server = Server::start(&Setup { limits, mx, mail, ..Setup::default() });
     let mut wire = Wire::connect(server.mx);
     assert!(wire.send("PROXY TCP4 192.0.2.1 192.0.2.250 40000 25\r\nEHLO robot.test\r\n"));
     let told = wire.reply();

@@ -268,14 +268,6 @@ fn count_to(
     usize::try_from(section.read(key, read, findings).value).unwrap_or(usize::MAX)
 }
 
-fn small_count(
-    section: &mut Section<'_, '_>,
-    key: &'static str,
-    findings: &mut Findings<'_>,
-) -> u32 {
-    u32::try_from(count(section, key, findings)).unwrap_or(u32::MAX)
-}
-
 fn time(section: &mut Section<'_, '_>, key: &'static str, findings: &mut Findings<'_>) -> Duration {
     section.read(key, reader::duration, findings).value
 }

@@ -90,6 +90,7 @@ pub(crate) struct BadDay {
 }
 
 impl BadDay {
+    #[expect(clippy::disallowed_methods, reason = "a bare socket is what is asked for here")]
     pub(crate) fn begin(how: Bad) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -31,7 +31,7 @@ pub(super) struct Running {
 /// The lists in the DNS, and what the configuration said of them when they were set.
 struct Lists {
     lists: DnsLists,
-    set: Mutex<Option<SetBy>>,
+    set: Mutex<Option<Box<SetBy>>>,
 }
 
 /// All that lists in the DNS depend on.
@@ -113,12 +113,12 @@ impl Lists {
     /// Asks lists as the configuration says; what is known of them is kept where that is as before.
     fn set(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
         let mail = &config.mail;
-        let by = (
+        let by = Box::new((
             config.dns.clone(),
             mail.dns_lists.clone(),
             mail.dns_list.clone(),
             setup.name_servers.clone(),
-        );
+        ));
         let mut set = self.set.lock();
         if set.as_ref() != Some(&by) && (set.is_some() || !mail.dns_list.is_empty()) {
             let resolver = Arc::new(name_servers(config, setup)?);
