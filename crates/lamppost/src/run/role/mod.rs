@@ -80,7 +80,7 @@ enum Running {
 
 impl Role {
     /// Those that there are one of, always.
-    pub(super) const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Front, Self::Policy, Self::Queue, Self::Delivery, Self::Control];
 
     /// Its name in logs, links and processes.

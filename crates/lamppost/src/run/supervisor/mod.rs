@@ -15,6 +15,7 @@ mod sockets;
 mod status;
 mod store;
 mod successor;
+mod work;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::TcpListener;
@@ -32,13 +33,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
-use self::group::{ControlSockets, Group, told};
+use self::group::{Group, told};
 use self::owners::Owners;
 use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
 use self::status::Board;
 use self::store::Store;
+use self::work::{Work, unstarted};
 use super::listeners::{self, Bound, Held};
 use super::local::{self, Local};
 use super::orders::{Granted, Wish};
@@ -90,12 +92,6 @@ struct Supervisor {
     is_to_stop: bool,
     /// What was wished for in the meantime.
     waiting: VecDeque<(Wish, Reply<Granted>)>,
-}
-
-/// The roles at work, and what they want.
-struct Work {
-    group: Group,
-    wishes: Inbox<Wish, Granted>,
 }
 
 /// What happens next.
@@ -393,60 +389,9 @@ impl Supervisor {
         Ok(Work { group, wishes })
     }
 
-    /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
-    async fn again(&mut self, signals: &mut Signals, pause: &mut Duration) -> Option<Work> {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(*pause) => {}
-                () = signals.stop() => self.is_to_stop = true,
-            }
-            if self.is_to_stop {
-                return None;
-            }
-            *pause = (*pause * 2).min(PAUSE_LONGEST);
-            match self.start(signals).await {
-                Ok(started) => {
-                    info!("all roles work again");
-                    return Some(started);
-                }
-                Err(_) if self.is_to_stop => return None,
-                Err(failure) => error!(reason = failure.text(), "the roles cannot be started"),
-            }
-        }
-    }
-
-    /// Goes on with other roles; what those before were asked for meanwhile is not forgotten.
-    fn take_over(&mut self, work: &mut Work, again: Work) {
-        let mut before = std::mem::replace(work, again);
-        self.waiting.extend(std::iter::from_fn(|| before.wishes.next_waiting()));
-    }
-
-    /// Starts a process for each role, which waits for the order to begin.
-    fn waiting(
-        &self,
-        setup: &Setup,
-        control: &UnixListener,
-        metrics: &[TcpListener],
-    ) -> Result<Work, Failure> {
-        let sockets = || {
-            let control = control.try_clone()?.into();
-            let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
-            Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
-        };
-        let owners = &self.owners;
-        let started =
-            sockets().and_then(|sockets| Group::start(setup, owners, sockets, &self.rules));
-        let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
-        Ok(Work { group, wishes: self.board.answer(wishes) })
-    }
-
     fn config(&self) -> &Config {
         &self.opened.config
     }
-}
-
-fn unstarted(error: &dyn std::error::Error) -> Failure {
-    Failure::at(Code::System, "cannot start the roles", error)
 }
 
 /// Why something was left undone.
