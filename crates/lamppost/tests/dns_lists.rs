@@ -51,6 +51,13 @@ impl Listed {
         assert!(told.starts_with(expected), "{from}: {told}\n{}", self.server.log());
     }
 
+    /// Waits for a line of the log, which a role writes when it can.
+    #[track_caller]
+    fn await_log(&self, words: &str) {
+        let is_told = until(|| self.server.log().contains(words));
+        assert!(is_told, "{words}: {}", self.server.log());
+    }
+
     fn status(&self) -> String {
         String::from_utf8(self.server.command(&["status"]).stdout).unwrap()
     }
@@ -108,7 +115,7 @@ fn who_is_listed_is_refused_with_the_lists_name_and_text_and_can_complain() {
     ] {
         assert!(figures.contains(figure), "{figure}{figures}");
     }
-    assert!(listed.server.log().contains("bl.test listed"), "{}", listed.server.log());
+    listed.await_log("bl.test listed");
     assert!(listed.status().contains("1 are asked"), "{}", listed.status());
 
     // Rules decide before lists.
@@ -203,7 +210,7 @@ fn silent_name_servers_hold_up_clients_no_longer_than_the_deadline_and_not_for_l
     let figures = listed.server.metrics_text();
     assert!(figures.contains("lamppost_dns_lists_out 2\n"), "{figures}");
     assert!(figures.contains("{list=\"one.test\",outcome=\"out\"} 1\n"), "{figures}");
-    assert!(listed.server.log().contains("a list in the DNS is not asked for a while"));
+    listed.await_log("a list in the DNS is not asked for a while");
     // Who prefers it otherwise says so.
     listed.reload(|text| text.replace("pause = ", "when-lists-fail = \"defer\"\npause = "));
     listed.check("192.0.2.1", "451 4.7.1 lists in the DNS that may tell of you do not answer");
@@ -252,20 +259,18 @@ fn a_list_that_lies_refuses_nobody_until_it_is_well_again() {
     let sections = format!("{sections}[mail.dns-lists]\npause = \"1s\"\n");
     let listed = Listed::start(dns.address, &sections);
     listed.check("192.0.2.1", "250");
-    let log = listed.server.log();
     for (zone, fault) in [
         ("all.test", "it lists everybody, also 127.0.0.1"),
         ("sold.test", "it answers 203.0.113.80, as no list does"),
         ("refusing.test", "it refuses to answer this server (127.255.255.254)"),
         ("gone.test", "it does not hold its test entry 127.0.0.2"),
     ] {
-        assert!(
-            log.lines().any(|line| line.contains(zone) && line.contains(fault)),
-            "{zone} {log}"
-        );
+        let told = |line: &str| line.contains(zone) && line.contains(fault);
+        let is_told = until(|| listed.server.log().lines().any(told));
+        assert!(is_told, "{zone} {}", listed.server.log());
     }
     assert!(succeeded(&listed.server.command(&["status"])).contains("gone.test: it does not hold"));
-    // It becomes honest; what it said before is not kept, as it lives for no time.
+    // It becomes honest. With the reload what it said before is forgotten.
     dns.change(0, &entries("192.0.2.7\n"));
     assert!(until(|| !dns.has("1.0.0.127.all.test")));
     listed.reload(|text| text.replace("\"1s\"", "\"2s\""));
@@ -283,7 +288,7 @@ fn a_list_comes_back_by_itself() {
     listed.check("192.0.2.1", "250");
     let _dns = Rbldnsd::start_at(address, &[("bl.test", "ip4set", &entries("192.0.2.1\n"))]);
     assert!(until(|| listed.rcpt("192.0.2.1").starts_with("553")), "{}", listed.server.log());
-    assert!(listed.server.log().contains("a list in the DNS is asked again"));
+    listed.await_log("a list in the DNS is asked again");
     assert!(listed.status().contains("1 are asked"), "{}", listed.status());
 }
 
