@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-sandbox",
         "lamppost-database",
         "lamppost-disk",
+        "lamppost-dns",
         "lamppost-load",
         "lamppost-telemetry",
     ],

@@ -1,6 +1,6 @@
 //! `lamppost.toml`: text to a checked configuration, or every problem with its place and cure.
 //!
-//! Defaults stand in `defaults.toml` and `listen.toml` and nowhere else; the comments there are the
+//! Defaults stand in `defaults.toml`, `dns_list.toml` and `listen.toml` and nowhere else; the comments there are the
 //! reference that `lamppost explain` prints.
 
 mod config;
@@ -11,9 +11,10 @@ mod remark;
 mod unit;
 
 pub use config::{
-    Auth, Config, Durability, Greylist, HostPort, Kind, Level, Limits, Listen, LoadError, Log,
-    LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Rules, Secret, Sendmail, Server,
-    StoreFailure, SystemUsers, Tls, TlsMode, WhenAbsent, read_file,
+    AnswerRange, Auth, Config, Dns, DnsList, DnsListKind, DnsLists, Durability, Greylist, HostPort,
+    Kind, Level, Limits, Listen, LoadError, Log, LogFormat, Mail, Metrics, Network, Queue, Relay,
+    RelayTls, Rules, Secret, Sendmail, Server, StoreFailure, SystemUsers, Tls, TlsMode, WhenAbsent,
+    WhenListsFail, read_file,
 };
 pub use problem::{Problem, Problems, Severity};
 pub use reference::{

@@ -11,6 +11,8 @@ use crate::reader::nearest;
 pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
 /// Defaults of a `[[mail.listen]]`.
 pub(crate) const LISTEN: &str = include_str!("listen.toml");
+/// Defaults of a `[[mail.dns-list]]`.
+pub(crate) const DNS_LIST: &str = include_str!("dns_list.toml");
 /// What the program uses when there is no file.
 pub(crate) const DEMO: &str = include_str!("demo.toml");
 
@@ -59,6 +61,7 @@ impl Entry {
 /// All keys in the order of the sections.
 pub fn reference() -> Vec<Key> {
     let mut keys = keys_of(DEFAULTS, "");
+    keys.extend(keys_of(DNS_LIST, "mail."));
     keys.extend(keys_of(LISTEN, "mail."));
     keys
 }
@@ -121,7 +124,11 @@ pub fn similar_key(name: &str) -> Option<String> {
 pub fn defaults_text() -> String {
     let listen =
         LISTEN.replace("[listen]", "# Each listener is a section of its own.\n[[mail.listen]]");
-    format!("{DEFAULTS}\n{listen}")
+    let lists = DNS_LIST.replace(
+        "[dns-list]",
+        "# Each list in the DNS is a section of its own.\n[[mail.dns-list]]",
+    );
+    format!("{DEFAULTS}\n{lists}\n{listen}")
 }
 
 /// A file to begin with: a small host's settings, and all other keys as comments.
@@ -136,6 +143,10 @@ pub fn init_text() -> String {
         text.push_str(line);
         text.push('\n');
     }
+    text.push_str(
+        "\n# Lists in the DNS that clients are looked up in are sections of their own, [[mail.dns-list]]:\n\
+         # `lamppost explain mail.dns-list` tells their keys.\n",
+    );
     text.push_str(
         "\n# Each listener is a section of its own. This one is for trying out: loopback, no TLS.\n\
          [[mail.listen]]\n",
@@ -163,14 +174,16 @@ impl Config {
             let found = lookup(root.get_ref(), &key.name);
             entries.push(entry(text, key.name, key.default, found));
         }
-        let listeners =
-            lookup(root.get_ref(), "mail.listen").and_then(|value| value.get_ref().as_array());
-        for (number, listener) in listeners.into_iter().flat_map(|array| array.iter()).enumerate() {
-            for key in keys_of(LISTEN, "mail.") {
-                let short = key.name.rsplit('.').next().unwrap_or_default();
-                let found = listener.get_ref().as_table().and_then(|table| table.get(short));
-                let name = format!("mail.listen[{number}].{short}");
-                entries.push(entry(text, name, key.default, found));
+        for (section, defaults) in [("mail.dns-list", DNS_LIST), ("mail.listen", LISTEN)] {
+            let tables =
+                lookup(root.get_ref(), section).and_then(|value| value.get_ref().as_array());
+            for (number, table) in tables.into_iter().flat_map(|array| array.iter()).enumerate() {
+                for key in keys_of(defaults, "mail.") {
+                    let short = key.name.rsplit('.').next().unwrap_or_default();
+                    let found = table.get_ref().as_table().and_then(|table| table.get(short));
+                    let name = format!("{section}[{number}].{short}");
+                    entries.push(entry(text, name, key.default, found));
+                }
             }
         }
         entries.retain(|entry| !changed || entry.source != Source::Default);

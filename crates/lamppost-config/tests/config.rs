@@ -199,6 +199,41 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn lists_in_the_dns_are_checked() {
+    let check = |text: &str, expected: &str| {
+        let told = problems(text);
+        assert!(told.contains(expected), "{text}: {told}");
+        assert_eq!(told.matches("error: ").count(), 1, "{text}: {told}");
+    };
+    let list = "[[mail.dns-list]]\nzone = \"a.test\"\n";
+    check("[[mail.dns-list]]\n", "a list has no zone");
+    check("[[mail.dns-list]]\nzone = \"a b\"\n", "`zone` is no domain name");
+    let long = format!("[[mail.dns-list]]\nzone = \"{}test\"\n", "list.".repeat(40));
+    check(&long, "`zone` is no zone of a list");
+    check(&list.repeat(2), "a.test is asked twice");
+    check(&format!("{list}kind = \"blok\"\n"), "did you mean \"block\"?");
+    check(&format!("{list}weight = 0\n"), "write a whole number from 1 to 1000");
+    check(&format!("{list}answers = []\n"), "a list of which no answer counts");
+    for wrong in ["192.0.2.1", "127.0.0.1/8", "127.0.0.9-2", "0.0.0.0/0"] {
+        let text = format!("{list}answers = [\"127.0.0.2\", \"{wrong}\"]\n");
+        check(&text, "`answers` has an entry that is no answer of a list");
+    }
+    check(&format!("{list}text = \"a\\r\\n250 b\"\n"), "`text` is no text for a reply");
+    check(
+        &format!("{list}[mail.dns-lists]\nthreshold = 2\n"),
+        "no client would ever be refused: the weights of all blocklists are 1 together",
+    );
+    let many: Vec<_> =
+        (0..65).map(|n| format!("[[mail.dns-list]]\nzone = \"l{n}.test\"\n")).collect();
+    check(&many.concat(), "more than 64 lists cannot be asked");
+    check("[dns]\nservers = [\"ns.example.org\"]\n", "is no address of a name server");
+    let dns = Config::parse("[dns]\nservers = [\"192.0.2.1\", \"[::1]:5353\"]\n", Path::new("x"));
+    let servers = dns.unwrap().dns.servers;
+    let shown: Vec<_> = servers.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["192.0.2.1:53", "[::1]:5353"]);
+}
+
+#[test]
 fn syntax_errors_have_their_place() {
     insta::assert_snapshot!(problems("[server\nhostname = mail\n"), @r"
         error: unclosed table, expected `]`
@@ -213,7 +248,7 @@ fn syntax_errors_have_their_place() {
         2 | hostname = mail
           | ^^^^^^^^
           |
-          = help: the file knows `log`, `mail`, `metrics`, `server`, `tls`
+          = help: the file knows `dns`, `log`, `mail`, `metrics`, `server`, `tls`
         ");
 }
 

@@ -15,6 +15,8 @@ pub enum PolicyRequest {
     Connection {
         /// The client's address.
         peer: IpAddr,
+        /// Whether it is looked up in lists in the DNS.
+        lists: bool,
     },
     /// Is this the password of this account?
     Authenticate {
@@ -61,14 +63,14 @@ pub enum PolicyRequest {
     },
 }
 
-/// What is so for a client by the rules of connections; the front keeps it as long as the session.
+/// What is so for a client by the rules of connections and lists in the DNS; the front keeps it as long as the session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
     /// Whether it may hand in mail for elsewhere (`RELAYCLIENT`), and what is appended to each recipient.
     pub relay: Option<String>,
     /// Bytes of a message (`DATABYTES`).
     pub message_size_max: Option<u64>,
-    /// Why it hands in no mail (`RBLSMTPD`).
+    /// Why it hands in no mail (`RBLSMTPD`, lists in the DNS).
     pub refusal: Option<Refusal>,
     /// Whether it is greylisted, whatever is so for others (`GREYLISTING`).
     pub greylisting: Option<bool>,

@@ -98,21 +98,29 @@ const LISTENING: &[libc::c_long] = &[libc::SYS_listen, libc::SYS_accept, libc::S
 /// machine has). Programs of this machine, such as our own control socket, are no other hosts.
 const ELSEWHERE: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
+/// What sockets to other hosts are whose addresses are known.
+const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
+
 /// Restricts this thread and all that it will start; tells whether that holds. Another filter may refuse
 /// it, such as that of a unit which does not know that programs can filter themselves.
-pub(crate) fn restrict(sockets: Sockets, missing: &mut Vec<String>) -> Result<bool, SandboxError> {
+pub(crate) fn restrict(sockets: &Sockets, missing: &mut Vec<String>) -> Result<bool, SandboxError> {
     let more = match sockets {
         Sockets::None => SOCKETS,
-        Sockets::Connect => LISTENING,
+        Sockets::Ask(_) | Sockets::Connect => LISTENING,
         Sockets::All => &[],
     };
     let refused = NEVER.iter().chain(more).flat_map(|&call| names(call));
     let mut refused: BTreeMap<_, _> = refused.map(|call| (call, Vec::new())).collect();
     let failed =
         |error: BackendError| SandboxError::refused("make a filter of system calls")(error.into());
-    if sockets == Sockets::Connect {
+    let families: &[_] = match sockets {
+        Sockets::None | Sockets::All => &[],
+        Sockets::Ask(_) => &INTERNET,
+        Sockets::Connect => &ELSEWHERE,
+    };
+    if !families.is_empty() {
         for call in names(libc::SYS_socket) {
-            refused.insert(call, vec![other_than_elsewhere().map_err(failed)?]);
+            refused.insert(call, vec![other_than(families).map_err(failed)?]);
         }
     }
     let program = compile(refused).map_err(failed)?;
@@ -151,12 +159,12 @@ fn names(call: libc::c_long) -> Vec<libc::c_long> {
 }
 
 /// A socket of any family but those.
-fn other_than_elsewhere() -> Result<SeccompRule, BackendError> {
+fn other_than(families: &[libc::c_int]) -> Result<SeccompRule, BackendError> {
     let is_other = |family: libc::c_int| {
         let family = u64::from(family.unsigned_abs());
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
     };
-    SeccompRule::new(ELSEWHERE.into_iter().map(is_other).collect::<Result<_, _>>()?)
+    SeccompRule::new(families.iter().copied().map(is_other).collect::<Result<_, _>>()?)
 }
 
 fn compile(refused: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, BackendError> {

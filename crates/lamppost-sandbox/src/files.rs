@@ -1,7 +1,7 @@
 //! Files and TCP ports, by Landlock (landlock(7)).
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
     PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
 
@@ -29,7 +29,7 @@ pub(crate) fn restrict(
         .scope(Scope::from_all(NEWEST))
         .map_err(failed)?;
     let ports: BitFlags<AccessNet> = match power.sockets {
-        Sockets::None => AccessNet::BindTcp | AccessNet::ConnectTcp,
+        Sockets::None | Sockets::Ask(_) => AccessNet::BindTcp | AccessNet::ConnectTcp,
         Sockets::Connect => AccessNet::BindTcp.into(),
         Sockets::All => BitFlags::EMPTY,
     };
@@ -37,6 +37,12 @@ pub(crate) fn restrict(
         ruleset = ruleset.handle_access(ports).map_err(failed)?;
     }
     let mut created = ruleset.create().map_err(failed)?;
+    if let Sockets::Ask(at) = &power.sockets {
+        for &port in at {
+            created =
+                created.add_rule(NetPort::new(port, AccessNet::ConnectTcp)).map_err(failed)?;
+        }
+    }
     for path in &power.reads {
         created = allow(created, path, AccessFs::from_read(NEWEST) & !AccessFs::Execute)?;
     }

@@ -29,11 +29,13 @@ pub struct Power {
 }
 
 /// Which sockets a process may make.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sockets {
     /// None: it has all that it needs.
     #[default]
     None,
+    /// It asks hosts by UDP, and by TCP those at these ports; it listens nowhere.
+    Ask(Vec<u16>),
     /// It connects to other hosts, not to programs of this one, and listens nowhere.
     Connect,
     /// Any.
@@ -99,7 +101,7 @@ pub fn restrict(power: &Power) -> Result<InForce, SandboxError> {
         .map_err(|error| SandboxError::refused("give up capabilities")(error.into()))?;
     let mut missing = Vec::new();
     let landlock = files::restrict(power, &mut missing)?;
-    let seccomp = calls::restrict(power.sockets, &mut missing)?;
+    let seccomp = calls::restrict(&power.sockets, &mut missing)?;
     Ok(InForce { no_new_privs: true, landlock, seccomp, missing })
 }
 

@@ -119,6 +119,26 @@ fn who_connects_does_not_listen() {
 }
 
 #[test]
+fn who_asks_connects_by_tcp_only_to_the_ports_that_are_named() {
+    let listeners = [(); 2].map(|()| bind("127.0.0.1:0").unwrap());
+    let [named, other] = listeners.each_ref().map(|one| one.local_addr().unwrap());
+    let hears = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let power = Power { sockets: Sockets::Ask(vec![named.port()]), ..Power::default() };
+    inside(&power, |force| {
+        let ports = force.landlock.is_some_and(|version| version >= 4);
+        assert!(!is_denied(TcpStream::connect(named)));
+        assert_eq!(is_denied(TcpStream::connect(other)), ports);
+        assert!(is_denied(bind("127.0.0.1:0")));
+        let asks = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        asks.send_to(b"?", hears.local_addr().unwrap()).unwrap();
+        assert!(is_denied(std::os::unix::net::UnixStream::connect("/run/nobody")));
+        let netlink = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None);
+        assert!(netlink.is_err_and(|error| error == rustix::io::Errno::PERM));
+    });
+    assert_eq!(hears.recv(&mut [0; 8]).unwrap(), 1);
+}
+
+#[test]
 fn what_is_needed_and_not_there_is_told() {
     if !has_landlock() {
         return;

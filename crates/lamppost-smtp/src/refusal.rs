@@ -23,6 +23,15 @@ pub enum Refusal {
         /// How long the sender should wait before the next attempt.
         retry_in: Duration,
     },
+    /// Lists in the DNS hold the client.
+    Listed {
+        /// Which, and what they say: printable ASCII in one line.
+        text: String,
+        /// Whether it need not come again.
+        for_good: bool,
+    },
+    /// Lists in the DNS that might hold the client do not answer.
+    ListsSilent,
     /// The message went through too many hosts, or through this one before.
     Loop,
     /// The mailbox is here and cannot take mail now.
@@ -69,6 +78,8 @@ impl Refusal {
             Self::AuthBusy => "auth-busy",
             Self::AuthFailed => "auth-failed",
             Self::Greylisted { .. } => "greylisted",
+            Self::Listed { .. } => "dns-listed",
+            Self::ListsSilent => "dns-lists-silent",
             Self::Loop => "loop",
             Self::MailboxAway => "mailbox-away",
             Self::NoWayOut { .. } => "no-way-out",

@@ -165,6 +165,7 @@ impl From<&Refusal> for Reply {
             Refusal::AuthBusy => reply(454, "4.7.0", "too many authentications at once: try again later"),
             Refusal::AuthFailed => reply(535, "5.7.8", "wrong user name or password"),
             Refusal::Greylisted { retry_in } => reply(451, "4.7.1", format!("greylisted: try again in {}", words(*retry_in))),
+            Refusal::ListsSilent => reply(451, "4.7.1", "lists in the DNS that may tell of you do not answer: try again later"),
             Refusal::Loop => reply(554, "5.4.6", "the message went through too many hosts: it is in a loop"),
             Refusal::MailboxAway => reply(450, "4.2.1", "the mailbox cannot take mail now: try again later"),
             Refusal::NoWayOut { domain } => reply(550, "5.7.1", format!("this server sends no mail to other hosts, so none to {domain}")),
@@ -175,8 +176,8 @@ impl From<&Refusal> for Reply {
             Refusal::SpoolFailed => reply(451, "4.3.0", "the message could not be stored: try again later"),
             Refusal::Unavailable => reply(451, "4.3.0", "a part of the server does not answer: try again later"),
             Refusal::UnknownMailbox => reply(550, "5.1.1", "no such mailbox here"),
-            Refusal::Unwanted { text, for_good: true } => reply(553, "5.7.1", text.clone()),
-            Refusal::Unwanted { text, for_good: false } => reply(451, "4.7.1", text.clone()),
+            Refusal::Listed { text, for_good: true } | Refusal::Unwanted { text, for_good: true } => reply(553, "5.7.1", text.clone()),
+            Refusal::Listed { text, for_good: false } | Refusal::Unwanted { text, for_good: false } => reply(451, "4.7.1", text.clone()),
         }
     }
 }

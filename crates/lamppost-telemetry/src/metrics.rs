@@ -24,6 +24,9 @@ pub struct Metrics {
     smtp_sessions: Labelled,
     /// Connections that a rule denied.
     pub connections_denied: Counter,
+    dns_list_answers: Family<[(&'static str, String); 2], Counter>,
+    /// Lists in the DNS that are not asked for a while.
+    pub dns_lists_out: Gauge,
     /// Sessions that are open now.
     pub smtp_sessions_open: Gauge,
     /// Messages that were acknowledged.
@@ -70,6 +73,8 @@ impl Metrics {
         let mut metrics = Self {
             smtp_sessions: Family::default(),
             connections_denied: Counter::default(),
+            dns_list_answers: Family::default(),
+            dns_lists_out: Gauge::default(),
             smtp_sessions_open: Gauge::default(),
             messages_accepted: Counter::default(),
             messages_refused: Family::default(),
@@ -108,6 +113,10 @@ impl Metrics {
         to.register("smtp_sessions", "SMTP sessions by listener", self.smtp_sessions.clone());
         let denied = self.connections_denied.clone();
         to.register("connections_denied", "Connections denied by a rule", denied);
+        let help = "Answers about clients of lists in the DNS, by list and outcome";
+        to.register("dns_list_answers", help, self.dns_list_answers.clone());
+        let help = "Lists in the DNS that are not asked for a while";
+        to.register("dns_lists_out", help, self.dns_lists_out.clone());
         let open = self.smtp_sessions_open.clone();
         to.register("smtp_sessions_open", "SMTP sessions open now", open);
         to.register("messages_accepted", "Messages acknowledged", self.messages_accepted.clone());
@@ -155,6 +164,12 @@ impl Metrics {
     /// Counts a session of a listener.
     pub fn smtp_session(&self, listener: &str) {
         self.smtp_sessions.get_or_create(&[("listener", listener.to_owned())]).inc();
+    }
+
+    /// Counts what a list in the DNS said of a client.
+    pub fn dns_list_answer(&self, list: &str, outcome: &'static str) {
+        let labels = [("list", list.to_owned()), ("outcome", outcome.to_owned())];
+        self.dns_list_answers.get_or_create(&labels).inc();
     }
 
     /// Counts a message that was refused after its content had come.
@@ -273,6 +288,7 @@ mod tests {
         // A figure with labels is told once it has a value.
         metrics.smtp_session("127.0.0.1:25");
         metrics.message_refused("x");
+        metrics.dns_list_answer("x", "x");
         metrics.recipient_refused("x");
         metrics.recipient_deferred("x");
         metrics.delivery("x");

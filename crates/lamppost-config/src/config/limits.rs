@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    DAY, GIB, KIB, MIB, SECOND, count, count_to, size, size_within, small_count, time, time_within,
-};
+use super::{DAY, GIB, KIB, MIB, SECOND, count, count_to, size, size_within, time, time_within};
 use crate::reader::{Findings, Section};
 use crate::unit::ByteSize;
 
@@ -108,4 +106,12 @@ impl Auth {
         section.finish(findings);
         auth
     }
+}
+
+fn small_count(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    findings: &mut Findings<'_>,
+) -> u32 {
+    u32::try_from(count(section, key, findings)).unwrap_or(u32::MAX)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::dns::{DnsList, DnsLists};
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
@@ -32,6 +33,8 @@ pub struct Mail {
     pub limits: Limits,
     pub auth: Auth,
     pub rules: Rules,
+    pub dns_lists: DnsLists,
+    pub dns_list: Vec<DnsList>,
     pub greylist: Greylist,
     pub queue: Queue,
 }
@@ -104,7 +107,7 @@ pub enum Durability {
 impl Mail {
     pub(super) fn read(
         mut section: Section<'_, '_>,
-        listen: &DeTable<'_>,
+        (listen, dns_list): (&DeTable<'_>, &DeTable<'_>),
         has_tls: bool,
         findings: &mut Findings<'_>,
     ) -> Self {
@@ -144,6 +147,9 @@ impl Mail {
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
         let rules = Rules::read(section.section("rules", "mail.rules", findings), findings);
+        let dns_list = DnsList::read_all(&mut section, dns_list, findings);
+        let lists = section.section("dns-lists", "mail.dns-lists", findings);
+        let dns_lists = DnsLists::read(lists, &dns_list, findings);
         let greylist =
             Greylist::read(section.section("greylist", "mail.greylist", findings), findings);
         let queue = Queue::read(section.section("queue", "mail.queue", findings), findings);
@@ -161,6 +167,8 @@ impl Mail {
             limits,
             auth,
             rules,
+            dns_lists,
+            dns_list,
             greylist,
             queue,
         }

@@ -1,5 +1,6 @@
 //! The checked configuration, and how it is read.
 
+mod dns;
 mod limits;
 mod listen;
 mod mail;
@@ -15,9 +16,10 @@ use toml::de::DeTable;
 
 use crate::problem::{Problem, Problems};
 use crate::reader::{self, Findings, Placed, Section, Wrong};
-use crate::reference::{DEFAULTS, DEMO, LISTEN};
+use crate::reference::{DEFAULTS, DEMO, DNS_LIST, LISTEN};
 use crate::unit::ByteSize;
 
+pub use dns::{AnswerRange, Dns, DnsList, DnsListKind, DnsLists, WhenListsFail};
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
 pub use mail::{Durability, Greylist, Mail, Queue, Rules, StoreFailure};
@@ -36,6 +38,7 @@ pub struct Config {
     pub log: Log,
     pub metrics: Metrics,
     pub tls: Tls,
+    pub dns: Dns,
     pub mail: Mail,
 }
 
@@ -172,8 +175,8 @@ impl Config {
     /// All that is wrong with it.
     pub fn parse(text: &str, name: &Path) -> Result<Self, Problems> {
         let (root, errors) = DeTable::parse_recoverable(text);
-        let defaults = DeTable::parse(DEFAULTS).map(toml::Spanned::into_inner).unwrap_or_default();
-        let listen = DeTable::parse(LISTEN).map(toml::Spanned::into_inner).unwrap_or_default();
+        let parse = |text| DeTable::parse(text).map(toml::Spanned::into_inner).unwrap_or_default();
+        let (defaults, listen, dns_list) = (parse(DEFAULTS), parse(LISTEN), parse(DNS_LIST));
         let syntax = errors.iter().map(|error| {
             let span = error.span().unwrap_or(0..0);
             let cure = (error.message() == "duplicate key").then(|| twice(text, &span));
@@ -181,7 +184,7 @@ impl Config {
         });
         let mut findings = Findings { text, problems: syntax.collect() };
         let mut file = Section::new("", Some(root.get_ref()), &defaults, 0..0);
-        let config = Self::read(&mut file, &listen, &mut findings);
+        let config = Self::read(&mut file, (&listen, &dns_list), &mut findings);
         file.finish(&mut findings);
         if findings.problems.is_empty() {
             return Ok(config);
@@ -189,14 +192,20 @@ impl Config {
         Err(Problems::new(name.display().to_string(), text.to_owned(), findings.problems))
     }
 
-    fn read(file: &mut Section<'_, '_>, listen: &DeTable<'_>, findings: &mut Findings<'_>) -> Self {
+    fn read(
+        file: &mut Section<'_, '_>,
+        (listen, dns_list): (&DeTable<'_>, &DeTable<'_>),
+        findings: &mut Findings<'_>,
+    ) -> Self {
         let server = Server::read(file.section("server", "server", findings), findings);
         let log = Log::read(file.section("log", "log", findings), findings);
         let metrics = Metrics::read(file.section("metrics", "metrics", findings), findings);
         let tls = Tls::read(file.section("tls", "tls", findings), findings);
         let has_tls = tls.files.is_some() || tls.self_signed;
-        let mail = Mail::read(file.section("mail", "mail", findings), listen, has_tls, findings);
-        Self { server, log, metrics, tls, mail }
+        let dns = Dns::read(file.section("dns", "dns", findings), findings);
+        let mail = file.section("mail", "mail", findings);
+        let mail = Mail::read(mail, (listen, dns_list), has_tls, findings);
+        Self { server, log, metrics, tls, dns, mail }
     }
 }
 
@@ -257,14 +266,6 @@ fn count_to(
 ) -> usize {
     let read = |value: &_| reader::number(value, 1, most);
     usize::try_from(section.read(key, read, findings).value).unwrap_or(usize::MAX)
-}
-
-fn small_count(
-    section: &mut Section<'_, '_>,
-    key: &'static str,
-    findings: &mut Findings<'_>,
-) -> u32 {
-    u32::try_from(count(section, key, findings)).unwrap_or(u32::MAX)
 }
 
 fn time(section: &mut Section<'_, '_>, key: &'static str, findings: &mut Findings<'_>) -> Duration {

@@ -24,7 +24,8 @@ impl Front {
         peer: IpAddr,
         kind: Kind,
     ) -> Result<Admission, NotAdmitted> {
-        match self.ends.policy.ask(PolicyRequest::Connection { peer }).await {
+        let lists = kind == Kind::Mx;
+        match self.ends.policy.ask(PolicyRequest::Connection { peer, lists }).await {
             Ok(PolicyAnswer::Admitted(admission)) => Ok(match kind {
                 Kind::Mx => admission,
                 // Who hands in mail here says who it is, and has no need to be known by its address.

@@ -18,6 +18,8 @@ pub(super) struct Client<'a, S> {
     pub(super) user: Option<u32>,
     /// What is so for it by the rules of connections.
     pub(super) admission: Admission,
+    /// How long it has waited to be greeted.
+    pub(super) waited: Duration,
 }
 
 impl<S> Client<'_, S> {

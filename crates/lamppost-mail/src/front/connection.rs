@@ -41,6 +41,7 @@ pub(super) struct Connection<'a, S> {
     tls: Option<&'a ServerTls>,
     user: Option<u32>,
     admission: Admission,
+    waited: Duration,
     id: String,
     /// This machine's own for its users, whom `shown` tells apart.
     peer: IpAddr,
@@ -71,6 +72,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             tls: client.tls,
             user: client.user,
             admission: client.admission,
+            waited: client.waited,
             id: session_id(front.clock.now()),
             peer: client.peer,
             cipher: None,
@@ -140,6 +142,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         if self.front.drain.has_begun() {
             greeting = Greeting::ShuttingDown;
         } else if !delay.is_zero() {
+            // What it sent while lists were asked about it is there by now.
+            let delay = delay.saturating_sub(self.waited);
             let (session, stream) = (&mut self.session, &mut self.stream);
             match timeout(delay, stream.read_into(|bytes| session.receive(bytes))).await {
                 Ok(Ok(0)) => return Err(Lost::Closed),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lamppost_net::{LocalListener, close_gracefully};
 use lamppost_roles::{Admission, PolicyAnswer, PolicyRequest};
@@ -51,6 +52,7 @@ impl Front {
             tls: None,
             user: Some(uid),
             admission: Admission::default(),
+            waited: Duration::ZERO,
         };
         self.converse(client, self.sessions.admit_user(uid), settings).await;
     }

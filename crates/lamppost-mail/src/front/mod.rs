@@ -25,6 +25,7 @@ use lamppost_telemetry::Metrics;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::admission::NotAdmitted;
@@ -139,6 +140,7 @@ impl Front {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let permit = self.sessions.admit(peer);
+        let asked = Instant::now();
         let admission = match &permit {
             Ok(_) => self.admission(peer, settings.smtp.kind).await,
             // It is told so, and nothing else is asked.
@@ -154,8 +156,9 @@ impl Front {
                 return turn_away(stream, session, implicit_tls);
             }
         };
+        let waited = asked.elapsed();
         let (kind, tls) = (settings.smtp.kind, tls.as_deref());
-        let client = Client { stream, peer, session, kind, tls, user: None, admission };
+        let client = Client { stream, peer, session, kind, tls, user: None, admission, waited };
         self.converse(client, permit, &settings).await;
     }
 

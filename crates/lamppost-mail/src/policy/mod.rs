@@ -4,6 +4,7 @@
 //! exist is refused for good before greylisting makes anyone wait for it.
 
 mod admission;
+mod lists;
 mod local;
 mod rules;
 mod settings;
@@ -19,12 +20,14 @@ use lamppost_greylist::{Decision, Greylist};
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
-    Admission, PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter,
-    UserAnswer, UserMailbox, UserName, UserRequest,
+    PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, UserAnswer,
+    UserMailbox, UserName, UserRequest,
 };
+use lamppost_rules::Verdict;
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error, warn};
 
+pub use self::lists::{DnsLists, ListKind, ListSettings, ListsFailure, ListsSettings};
 use self::local::User;
 pub use self::rules::ConnectionRules;
 pub use self::settings::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
@@ -43,6 +46,8 @@ pub struct Policy {
     users: Option<Port<UserRequest, UserAnswer>>,
     /// The rules of connections; without them everybody may connect.
     rules: Option<ConnectionRules>,
+    /// The lists in the DNS that clients are looked up in.
+    lists: Option<DnsLists>,
 }
 
 /// A recipient as the front asks about it.
@@ -64,7 +69,7 @@ impl Policy {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Self { settings, accounts, greylist, clock, users: None, rules: None }
+        Self { settings, accounts, greylist, clock, users: None, rules: None, lists: None }
     }
 
     /// Asks the supervisor about the machine's users.
@@ -77,6 +82,12 @@ impl Policy {
     #[must_use]
     pub fn ruled_by(self, rules: ConnectionRules) -> Self {
         Self { rules: Some(rules), ..self }
+    }
+
+    /// Looks clients up in these lists.
+    #[must_use]
+    pub fn asking_lists(self, lists: DnsLists) -> Self {
+        Self { lists: Some(lists), ..self }
     }
 
     /// Answers by other settings from the next question on.
@@ -126,7 +137,7 @@ impl Policy {
 
     async fn answer(&self, question: PolicyRequest) -> PolicyAnswer {
         let answer = match question {
-            PolicyRequest::Connection { peer } => self.connection(peer).await,
+            PolicyRequest::Connection { peer, lists } => self.connection(peer, lists).await,
             PolicyRequest::Authenticate { peer, user, password } => {
                 let now = self.clock.now();
                 let tried = self.accounts.authenticate(peer, &user, &password, now).await;
@@ -152,16 +163,24 @@ impl Policy {
     }
 
     /// Whether a client may connect, and what is so for it.
-    async fn connection(&self, peer: IpAddr) -> Result<PolicyAnswer, Refusal> {
-        let Some(rules) = &self.rules else {
-            return Ok(PolicyAnswer::Admitted(Admission::default()));
+    async fn connection(&self, peer: IpAddr, lists: bool) -> Result<PolicyAnswer, Refusal> {
+        let verdict = match &self.rules {
+            Some(rules) => rules.verdict(peer).await.ok_or(Refusal::Unavailable)?,
+            None => Verdict::default(),
         };
-        let verdict = rules.verdict(peer).await.ok_or(Refusal::Unavailable)?;
-        Ok(if verdict.denied {
-            PolicyAnswer::Denied { rule: verdict.key.unwrap_or_default() }
-        } else {
-            PolicyAnswer::Admitted(admission::by(&verdict, peer))
-        })
+        if verdict.denied {
+            return Ok(PolicyAnswer::Denied { rule: verdict.key.unwrap_or_default() });
+        }
+        let mut admission = admission::by(&verdict, peer);
+        // A rule that says what the lists would say spares them, and so does one by which it may do more.
+        let is_decided = verdict.variable("RBLSMTPD").is_some() || admission.relay.is_some();
+        if let Some(dns_lists) = &self.lists
+            && lists
+            && !is_decided
+        {
+            admission.refusal = dns_lists.refusal(peer).await;
+        }
+        Ok(PolicyAnswer::Admitted(admission))
     }
 
     async fn route(&self, address: &Address) -> RouteAnswer {

@@ -89,6 +89,7 @@ mod tests {
             control_group: None,
             submit_socket: None,
             hostname: "mail.lamppost.test".into(),
+            name_servers: Vec::new(),
             pem: None,
             relay_password: password.map(|password| Secret::new(password.to_owned())),
             relay_trust: None,

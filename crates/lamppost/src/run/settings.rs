@@ -7,7 +7,10 @@ use lamppost_config as config;
 use lamppost_config::Config;
 use lamppost_delivery::{MaildirTemplate, OwnersSettings, Relay, TemplateError};
 use lamppost_greylist::Policy as GreylistPolicy;
-use lamppost_mail::policy::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
+use lamppost_mail::policy::{
+    Elsewhere, ListKind, ListSettings, ListsFailure, ListsSettings, LocalSettings, PolicySettings,
+    StoreFailure,
+};
 use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
@@ -45,6 +48,48 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
             domain: local_domain(config, hostname),
             trusted_users: config.mail.sendmail.trusted_users.clone(),
         },
+    }
+}
+
+pub(super) fn dns_lists(config: &Config) -> ListsSettings {
+    let lists = &config.mail.dns_lists;
+    ListsSettings {
+        lists: config.mail.dns_list.iter().map(dns_list).collect(),
+        threshold: lists.threshold,
+        deadline: lists.deadline,
+        temporary: lists.temporary,
+        when_lists_fail: match lists.when_lists_fail {
+            config::WhenListsFail::Accept => ListsFailure::Accept,
+            config::WhenListsFail::Defer => ListsFailure::Defer,
+        },
+        failures_max: lists.failures_max,
+        pause: lists.pause,
+        check_every: lists.check_every,
+    }
+}
+
+fn dns_list(list: &config::DnsList) -> ListSettings {
+    ListSettings {
+        zone: list.zone.clone(),
+        kind: match list.kind {
+            config::DnsListKind::Block => ListKind::Block,
+            config::DnsListKind::Allow => ListKind::Allow,
+        },
+        weight: list.weight,
+        answers: list.answers.iter().map(|range| range.first..=range.last).collect(),
+        text: list.text.clone(),
+    }
+}
+
+/// How often a question is asked again that no name server answers.
+const TRIES_MORE: usize = 2;
+
+pub(super) fn name_servers(config: &Config) -> lamppost_dns::Patience {
+    lamppost_dns::Patience {
+        each_try: config.dns.try_timeout,
+        tries_more: TRIES_MORE,
+        at_once_max: config.dns.questions_at_once_max,
+        answers_max: config.dns.answers_max as u64,
     }
 }
 

@@ -1,6 +1,7 @@
 //! All that a role is told when it begins and when the configuration changes: what files hold, not
 //! where they are, so that roles need none of them.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use lamppost_config::{Config, RelayTls, TlsMode};
@@ -28,6 +29,8 @@ pub(super) struct Setup {
     /// The group whose members may use the control socket.
     pub(super) control_group: Option<u32>,
     pub(super) hostname: String,
+    /// Name servers, where there are lists in the DNS to ask; for policy.
+    pub(super) name_servers: Vec<SocketAddr>,
     /// Where local users hand in mail, if they may.
     pub(super) submit_socket: Option<PathBuf>,
     /// The certificate, where a listener needs one; for the front.
@@ -85,6 +88,7 @@ impl Setup {
             submit_socket: opened.submit_socket(),
             pem: pem(config, state, &hostname)?,
             hostname,
+            name_servers: name_servers(config),
             relay_password: password.transpose()?,
             relay_trust: trust.transpose()?,
         })
@@ -132,6 +136,9 @@ fn settled(begun: Config, new: &Config) -> Config {
     let mut settled = begun;
     settled.mail.greylist = new.mail.greylist.clone();
     settled.mail.rules = new.mail.rules.clone();
+    settled.dns = new.dns.clone();
+    settled.mail.dns_lists = new.mail.dns_lists.clone();
+    settled.mail.dns_list.clone_from(&new.mail.dns_list);
     settled.mail.domains.clone_from(&new.mail.domains);
     settled.mail.postmaster.clone_from(&new.mail.postmaster);
     settled.mail.relay_to.clone_from(&new.mail.relay_to);
@@ -139,6 +146,18 @@ fn settled(begun: Config, new: &Config) -> Config {
     // Where it listens is the front's matter, which has begun with it; whose mail it is is policy's.
     settled.mail.sendmail = new.mail.sendmail.clone();
     settled
+}
+
+/// The name servers to ask: those of the configuration, else the machine's.
+fn name_servers(config: &Config) -> Vec<SocketAddr> {
+    if config.mail.dns_list.is_empty() {
+        return Vec::new();
+    }
+    if !config.dns.servers.is_empty() {
+        return config.dns.servers.clone();
+    }
+    // Without the file a name server of this machine is asked (resolv.conf(5)).
+    lamppost_dns::name_servers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
 }
 
 /// The certificate and its key, if a listener needs one.

@@ -14,6 +14,8 @@ pub(crate) mod kills;
 pub(crate) mod mounted;
 #[cfg(feature = "peers")]
 pub(crate) mod postfix;
+#[cfg(feature = "peers")]
+pub(crate) mod rbldnsd;
 pub(crate) mod reader;
 pub(crate) mod relayed;
 pub(crate) mod trace;

@@ -9,7 +9,9 @@ use super::Connection;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     pub(super) async fn add_recipient(&mut self, recipient: Address) -> Answer {
-        if let Some(refusal) = self.admission.refusal.clone() {
+        if let Some(refusal) = self.admission.refusal.clone()
+            && !(is_of_lists(&refusal) && is_for_complaints(&recipient))
+        {
             return self.refuse_recipient(&recipient, refusal);
         }
         let appended = self
@@ -51,6 +53,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         }
         Answer::Refused(refusal)
     }
+}
+
+/// Whether lists in the DNS are the reason.
+fn is_of_lists(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Listed { .. } | Refusal::ListsSilent)
+}
+
+/// Whether somebody who is refused by mistake can complain there (RFC 2142 §§ 2, 5).
+fn is_for_complaints(recipient: &Address) -> bool {
+    ["postmaster", "abuse"].iter().any(|name| recipient.local().eq_ignore_ascii_case(name))
 }
 
 /// The address with what RELAYCLIENT appends; what was an address becomes a quoted local part where it

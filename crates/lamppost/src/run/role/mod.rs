@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::links::Links;
-pub(super) use self::power::{folders, own_folders};
+pub(super) use self::power::{folders, is_power_new, own_folders};
 pub(crate) use self::probe::probe;
 pub(super) use self::user::OwnerSetup;
 use super::defect;
@@ -275,8 +275,9 @@ fn check(role: Role, setup: &Setup) -> Result<(), Failure> {
     let config = setup.config()?;
     match role {
         Role::Front => front::check(setup),
+        Role::Policy => policy::check(&config, setup),
         Role::Delivery => delivery::check(&config, setup),
-        Role::Policy | Role::Queue | Role::Control | Role::User => Ok(()),
+        Role::Queue | Role::Control | Role::User => Ok(()),
     }
 }
 
@@ -286,10 +287,7 @@ impl Running {
         let config = setup.config()?;
         match self {
             Self::Front(front) => front.apply(setup),
-            Self::Policy(policy) => {
-                policy.apply(&config, setup);
-                Ok(())
-            }
+            Self::Policy(policy) => policy.apply(&config, setup),
             Self::Delivery(delivery) => delivery.apply(&config, setup),
             Self::Queue(_) | Self::Control(_) => Ok(()),
         }

@@ -1,14 +1,17 @@
-//! Policy: accounts, the greylist and the rules of connections.
+//! Policy: accounts, the greylist, the rules of connections and lists in the DNS.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lamppost_config::Config;
+use lamppost_config::{self as config, Config, Dns, DnsList};
 use lamppost_console::Blocked;
 use lamppost_database::{Database, Survives};
+use lamppost_dns::NameServers;
 use lamppost_greylist::{Greylist, SqliteStore};
-use lamppost_mail::policy::{ConnectionRules, Policy};
+use lamppost_mail::policy::{ConnectionRules, DnsLists, Policy};
 use lamppost_net::SystemClock;
 use lamppost_telemetry::Health;
+use parking_lot::Mutex;
 use tracing::error;
 
 use super::{Start, handed};
@@ -22,7 +25,17 @@ pub(super) struct Running {
     policy: Policy,
     greylist: Arc<Greylist>,
     rules: ConnectionRules,
+    lists: Lists,
 }
+
+/// The lists in the DNS, and what the configuration said of them when they were set.
+struct Lists {
+    lists: DnsLists,
+    set: Mutex<Option<Box<SetBy>>>,
+}
+
+/// All that lists in the DNS depend on.
+type SetBy = (Dns, config::DnsLists, Vec<DnsList>, Vec<SocketAddr>);
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
@@ -41,7 +54,10 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
         let text = health.facts().into_iter().next().map(|fact| fact.text).unwrap_or_default();
         return Err(Failure::new(Code::Config, format!("no connection rules: {text}")));
     }
-    let policy = policy.asking(users).ruled_by(rules.clone());
+    let lists = DnsLists::new(health.clone(), start.metrics.clone(), Arc::new(SystemClock));
+    let policy = policy.asking(users).ruled_by(rules.clone()).asking_lists(lists.clone());
+    let lists = Lists { lists, set: Mutex::new(None) };
+    lists.set(config, setup)?;
     let told = policy.clone();
     start.inspected(move |mut condition| {
         condition.health = health.facts();
@@ -61,7 +77,7 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let routes = links.inbox("routes").map_err(|error| failed(&error))?;
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
-    Ok(Running { policy, greylist, rules })
+    Ok(Running { policy, greylist, rules, lists })
 }
 
 async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
@@ -75,9 +91,40 @@ async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failu
 }
 
 impl Running {
-    pub(super) fn apply(&self, config: &Config, setup: &Setup) {
+    pub(super) fn apply(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
         self.greylist.set_policy(settings::greylist(config));
         self.policy.set_settings(settings::policy(config, &setup.hostname));
         self.rules.set_file(config.mail.rules.file.as_deref());
+        self.lists.set(config, setup)
+    }
+}
+
+/// Whether the name servers could be asked as the configuration says.
+pub(super) fn check(config: &Config, setup: &Setup) -> Result<(), Failure> {
+    name_servers(config, setup).map(drop)
+}
+
+fn name_servers(config: &Config, setup: &Setup) -> Result<NameServers, Failure> {
+    NameServers::new(&setup.name_servers, settings::name_servers(config))
+        .map_err(|error| Failure::at(Code::Config, "dns.servers", &error))
+}
+
+impl Lists {
+    /// Asks lists as the configuration says; what is known of them is kept where that is as before.
+    fn set(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
+        let mail = &config.mail;
+        let by = Box::new((
+            config.dns.clone(),
+            mail.dns_lists.clone(),
+            mail.dns_list.clone(),
+            setup.name_servers.clone(),
+        ));
+        let mut set = self.set.lock();
+        if set.as_ref() != Some(&by) && (set.is_some() || !mail.dns_list.is_empty()) {
+            let resolver = Arc::new(name_servers(config, setup)?);
+            self.lists.set(settings::dns_lists(config), resolver);
+            *set = Some(by);
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What each role may touch: the one table of it, which docs/concepts/security.md shows.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -29,21 +30,35 @@ struct Row {
     role: Role,
     reads: &'static [Files],
     writes: &'static [Files],
-    sockets: Sockets,
+    sockets: Makes,
+}
+
+/// Sockets that a role makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Makes {
+    Nothing,
+    /// To name servers, where there are lists in the DNS to ask.
+    ToNameServers,
+    ToOtherHosts,
 }
 
 const TABLE: [Row; 6] = [
-    Row { role: Role::Front, reads: &[], writes: &[], sockets: Sockets::None },
-    Row { role: Role::Policy, reads: &[], writes: &[Files::Databases], sockets: Sockets::None },
-    Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Sockets::None },
+    Row { role: Role::Front, reads: &[], writes: &[], sockets: Makes::Nothing },
+    Row {
+        role: Role::Policy,
+        reads: &[],
+        writes: &[Files::Databases],
+        sockets: Makes::ToNameServers,
+    },
+    Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Makes::Nothing },
     Row {
         role: Role::Delivery,
         reads: &[Files::NamesAndAuthorities],
         writes: &[Files::Maildirs],
-        sockets: Sockets::Connect,
+        sockets: Makes::ToOtherHosts,
     },
-    Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Sockets::None },
-    Row { role: Role::User, reads: &[], writes: &[Files::OwnMaildir], sockets: Sockets::None },
+    Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Makes::Nothing },
+    Row { role: Role::User, reads: &[], writes: &[Files::OwnMaildir], sockets: Makes::Nothing },
 ];
 
 /// What [`Files::NamesAndAuthorities`] is, as far as a machine has it: the C library's way to names, and
@@ -71,9 +86,15 @@ pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
             files.iter().flat_map(|files| files.paths(config, state)).collect::<Vec<_>>()
         };
         let (reads, writes) = (paths(row.reads), paths(row.writes));
-        power = Power { reads, writes, makes: Vec::new(), sockets: row.sockets };
+        let sockets = row.sockets.sockets(config);
+        power = Power { reads, writes, makes: Vec::new(), sockets };
     }
     power
+}
+
+/// Whether a role may touch other things than before. None can take back what it gave up.
+pub(in crate::run) fn is_power_new(old: &Config, new: &Config) -> bool {
+    Makes::ToNameServers.sockets(old) != Makes::ToNameServers.sockets(new)
 }
 
 /// The folders that a role writes.
@@ -86,6 +107,22 @@ pub(in crate::run) fn own_folders(role: Role, config: &Config, state: &Path) -> 
     match role {
         Role::Delivery => vec![mail_folders::above(&settings::maildir(config, state))],
         role => folders(role, config, state),
+    }
+}
+
+impl Makes {
+    fn sockets(self, config: &Config) -> Sockets {
+        match self {
+            Self::ToNameServers if !config.mail.dns_list.is_empty() => {
+                let mut ports: Vec<_> = config.dns.servers.iter().map(SocketAddr::port).collect();
+                if ports.is_empty() {
+                    ports.push(lamppost_dns::PORT);
+                }
+                Sockets::Ask(ports)
+            }
+            Self::Nothing | Self::ToNameServers => Sockets::None,
+            Self::ToOtherHosts => Sockets::Connect,
+        }
     }
 }
 
@@ -143,9 +180,9 @@ mod tests {
         };
         for Row { role, reads, writes, sockets } in TABLE {
             let sockets = match sockets {
-                Sockets::None => "none",
-                Sockets::Connect => "to connect to other hosts",
-                Sockets::All => "any",
+                Makes::Nothing => "none",
+                Makes::ToNameServers => "to ask name servers, where there are DNS lists; else none",
+                Makes::ToOtherHosts => "to connect to other hosts",
             };
             let (name, reads, writes) = (role.name(), words(reads), words(writes));
             let row = format!("| {name} | {reads} | {writes} | {sockets} |\n");
@@ -155,6 +192,19 @@ mod tests {
         for path in NAMES_AND_AUTHORITIES {
             assert!(document.contains(&format!("`{path}`")), "{path}");
         }
+    }
+
+    #[test]
+    fn policy_makes_sockets_only_where_lists_are_asked() {
+        let check = |text: &str, expected: Sockets| {
+            let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
+            assert_eq!(of(Role::Policy, &config, Path::new("/state")).sockets, expected, "{text}");
+        };
+        let list = "[[mail.dns-list]]\nzone = \"list.test\"\n";
+        check("[dns]\nservers = [\"192.0.2.1\"]\n", Sockets::None);
+        check(list, Sockets::Ask(vec![53]));
+        let servers = "[dns]\nservers = [\"192.0.2.1\", \"127.0.0.1:5353\"]\n";
+        check(&format!("{servers}{list}"), Sockets::Ask(vec![53, 5353]));
     }
 
     #[test]

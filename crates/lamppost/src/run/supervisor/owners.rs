@@ -368,6 +368,7 @@ mod tests {
             users: RoleUsers::Same,
             control_group: None,
             hostname: "mail.lamppost.test".into(),
+            name_servers: Vec::new(),
             submit_socket: None,
             pem: None,
             relay_password: None,

@@ -18,7 +18,7 @@ use crate::run::listeners;
 use crate::run::local::Local;
 use crate::run::odd_users;
 use crate::run::orders::Order;
-use crate::run::role::Role;
+use crate::run::role::{Role, is_power_new};
 use crate::run::setup::Setup;
 
 /// Warnings that are told at once; `lamppost check` tells all.
@@ -211,8 +211,11 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[log]", one.log != other.log),
         ("[metrics]", one.metrics != other.metrics),
         ("[tls]", one.tls != other.tls),
+        ("[dns]", one.dns != other.dns),
         ("[mail]", rest(one) != rest(other)),
         ("[mail.rules]", mail.rules != others.rules),
+        ("[mail.dns-lists]", mail.dns_lists != others.dns_lists),
+        ("[[mail.dns-list]]", mail.dns_list != others.dns_list),
         ("[mail.greylist]", mail.greylist != others.greylist),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
@@ -246,4 +249,5 @@ fn are_all_new(old: &Config, new: &Config) -> bool {
         || mail.system_users != others.system_users
         || mail.auth != others.auth
         || mail.queue != others.queue
+        || is_power_new(old, new)
 }
