@@ -21,7 +21,14 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-load",
         "lamppost-telemetry",
     ],
-    &["lamppost-sim", "lamppost-smtp", "lamppost-roles", "lamppost-greylist", "lamppost-accounts"],
+    &[
+        "lamppost-sim",
+        "lamppost-smtp",
+        "lamppost-delegation",
+        "lamppost-roles",
+        "lamppost-greylist",
+        "lamppost-accounts",
+    ],
     &["lamppost-mail", "lamppost-queue", "lamppost-delivery", "lamppost-console"],
     &["lamppost"],
 ];

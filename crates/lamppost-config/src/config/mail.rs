@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::greylist_service::GreylistService;
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
@@ -42,6 +43,7 @@ pub struct Greylist {
     pub ipv4_prefix: u8,
     pub ipv6_prefix: u8,
     pub when_store_fails: StoreFailure,
+    pub service: GreylistService,
 }
 
 /// What happens to mail while the greylist cannot be asked.
@@ -154,6 +156,7 @@ impl Greylist {
     fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
         const FAILURES: [(&str, StoreFailure); 2] =
             [("accept", StoreFailure::Accept), ("defer", StoreFailure::Defer)];
+        let service = section.section("service", "mail.greylist.service", findings);
         let prefix = |section: &mut Section<'_, '_>, key, most, findings: &mut Findings<'_>| {
             let bits = section.read(key, |value| reader::number(value, 1, most), findings).value;
             u8::try_from(bits).unwrap_or(u8::MAX)
@@ -178,6 +181,7 @@ impl Greylist {
             when_store_fails: section
                 .read("when-store-fails", |value| reader::choice(value, &FAILURES), findings)
                 .value,
+            service: GreylistService::read(service, findings),
         };
         section.finish(findings);
         greylist

@@ -1,5 +1,6 @@
 //! The checked configuration, and how it is read.
 
+mod greylist_service;
 mod limits;
 mod listen;
 mod mail;
@@ -17,6 +18,7 @@ use crate::reader::{self, Findings, Placed, Section, Wrong};
 use crate::reference::{DEFAULTS, DEMO, LISTEN};
 use crate::unit::ByteSize;
 
+pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
 pub use mail::{Durability, Greylist, Mail, Queue, StoreFailure};
