@@ -11,9 +11,9 @@ mod remark;
 mod unit;
 
 pub use config::{
-    Auth, Config, Durability, Greylist, HostPort, Kind, Level, Limits, Listen, LoadError, Log,
-    LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls, Secret, Sendmail, Server,
-    StoreFailure, Tls, TlsMode, WhenAbsent, read_file,
+    Auth, Config, Durability, Greylist, GreylistMode, GreylistService, HostPort, Kind, Level,
+    Limits, Listen, LoadError, Log, LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls,
+    Secret, Sendmail, Server, StoreFailure, Tls, TlsMode, WhenAbsent, read_file,
 };
 pub use problem::{Problem, Problems, Severity};
 pub use reference::{

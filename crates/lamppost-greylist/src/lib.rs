@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use lamppost_smtp::{Address, ReversePath};
 
-pub use decision::{Decision, Policy, Record, Why, decide};
+pub use decision::{Decision, Hold, Policy, Record, Why, decide};
 pub use lamppost_database::DatabaseError as StoreError;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
@@ -60,15 +59,15 @@ impl Greylist {
         self.policy.store(Arc::new(policy));
     }
 
-    /// May this mail come in now? `now` is the time since 1970.
+    /// May this mail come in now? The null sender is empty; `now` is the time since 1970.
     ///
     /// # Errors
     /// When the store cannot be asked.
     pub async fn check(
         &self,
         peer: IpAddr,
-        sender: &ReversePath,
-        recipient: &Address,
+        sender: &str,
+        recipient: &str,
         now: Duration,
     ) -> Result<Decision, StoreError> {
         let policy = **self.policy.load();

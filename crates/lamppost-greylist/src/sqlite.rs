@@ -135,10 +135,9 @@ fn ms(time: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use lamppost_database::Survives;
-    use lamppost_smtp::ReversePath;
 
     use super::*;
-    use crate::{Greylist, MemoryStore, Why};
+    use crate::{Greylist, Hold, MemoryStore, Why};
 
     const POLICY: Policy = Policy {
         enabled: true,
@@ -159,24 +158,24 @@ mod tests {
     }
 
     async fn check(greylist: &Greylist, at: u64, peer: &str, to: &str) -> Decision {
-        let sender = ReversePath::Mailbox("Sender@elsewhere.test".parse().unwrap());
-        let (peer, to) = (peer.parse().unwrap(), to.parse().unwrap());
-        greylist.check(peer, &sender, &to, Duration::from_secs(1_000_000 + at)).await.unwrap()
+        let (peer, from) = (peer.parse().unwrap(), "Sender@elsewhere.test");
+        greylist.check(peer, from, to, Duration::from_secs(1_000_000 + at)).await.unwrap()
     }
 
     #[tokio::test]
     async fn both_stores_decide_alike() {
         let folder = tempfile::tempdir().unwrap();
-        let deferred = |seconds| Decision::Defer { retry_in: Duration::from_secs(seconds) };
+        let new = Decision::Defer(Hold::New { retry_in: Duration::from_secs(300) });
+        let early = Decision::Defer(Hold::Early { retry_in: Duration::from_secs(200) });
         for greylist in stores(&folder).await {
             let first = "a@lamppost.test";
-            assert_eq!(check(&greylist, 0, "192.0.2.1", first).await, deferred(300));
-            assert_eq!(check(&greylist, 100, "192.0.2.9", "A@lamppost.TEST").await, deferred(200));
-            assert_eq!(check(&greylist, 300, "192.0.2.9", "b@lamppost.test").await, deferred(300));
-            assert_eq!(check(&greylist, 300, "192.0.3.1", first).await, deferred(300));
+            assert_eq!(check(&greylist, 0, "192.0.2.1", first).await, new);
+            assert_eq!(check(&greylist, 100, "192.0.2.9", "A@lamppost.TEST").await, early);
+            assert_eq!(check(&greylist, 300, "192.0.2.9", "b@lamppost.test").await, new);
+            assert_eq!(check(&greylist, 300, "192.0.3.1", first).await, new);
             assert_eq!(
                 check(&greylist, 300, "192.0.2.1", first).await,
-                Decision::Accept(Why::Waited)
+                Decision::Accept(Why::Waited { since_first: Duration::from_secs(300) })
             );
             assert_eq!(
                 check(&greylist, 301, "192.0.2.1", first).await,
@@ -198,7 +197,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         check(&stores(&folder).await[0], 0, "192.0.2.1", "a@lamppost.test").await;
         let decision = check(&stores(&folder).await[0], 300, "192.0.2.1", "a@lamppost.test").await;
-        assert_eq!(decision, Decision::Accept(Why::Waited));
+        let since_first = Duration::from_secs(300);
+        assert_eq!(decision, Decision::Accept(Why::Waited { since_first }));
     }
 
     #[tokio::test]
@@ -206,7 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let greylist = &stores(&folder).await[0];
         let evil = "\"'; DROP TABLE relaytofrom; --\"@lamppost.test";
-        assert!(matches!(check(greylist, 0, "192.0.2.1", evil).await, Decision::Defer { .. }));
+        assert!(matches!(check(greylist, 0, "192.0.2.1", evil).await, Decision::Defer(_)));
         assert_eq!(greylist.count().await.unwrap(), 1);
     }
 }

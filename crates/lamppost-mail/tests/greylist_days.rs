@@ -53,6 +53,7 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
         domains: vec!["lamppost.test".into()],
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
+        observes: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

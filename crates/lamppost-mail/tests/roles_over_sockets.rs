@@ -63,6 +63,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         domains: vec!["lamppost.test".into()],
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
+        observes: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

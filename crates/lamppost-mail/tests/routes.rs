@@ -38,6 +38,7 @@ async fn policy(elsewhere: Elsewhere) -> Asked {
         domains: vec!["lamppost.test".into()],
         postmaster: Some(address("demo@lamppost.test")),
         when_store_fails: StoreFailure::Defer,
+        observes: false,
         elsewhere,
         local: LocalSettings::default(),
     };

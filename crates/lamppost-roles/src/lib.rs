@@ -26,5 +26,5 @@ pub use delivery::{
 };
 pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
-pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter};
+pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter, Verdict};
 pub use queue_id::{QueueId, QueueIdError};

@@ -37,6 +37,7 @@ pub struct Mail {
 #[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
 pub struct Greylist {
     pub enabled: bool,
+    pub mode: GreylistMode,
     pub delay: Duration,
     pub retry_window: Duration,
     pub lifetime: Duration,
@@ -44,6 +45,14 @@ pub struct Greylist {
     pub ipv6_prefix: u8,
     pub when_store_fails: StoreFailure,
     pub service: GreylistService,
+}
+
+/// Whether what the greylist decides is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each word")]
+pub enum GreylistMode {
+    Enforce,
+    Observe,
 }
 
 /// What happens to mail while the greylist cannot be asked.
@@ -156,6 +165,8 @@ impl Greylist {
     fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
         const FAILURES: [(&str, StoreFailure); 2] =
             [("accept", StoreFailure::Accept), ("defer", StoreFailure::Defer)];
+        const MODES: [(&str, GreylistMode); 2] =
+            [("enforce", GreylistMode::Enforce), ("observe", GreylistMode::Observe)];
         let service = section.section("service", "mail.greylist.service", findings);
         let prefix = |section: &mut Section<'_, '_>, key, most, findings: &mut Findings<'_>| {
             let bits = section.read(key, |value| reader::number(value, 1, most), findings).value;
@@ -173,6 +184,7 @@ impl Greylist {
         }
         let greylist = Self {
             enabled: section.read("enabled", reader::boolean, findings).value,
+            mode: section.read("mode", |value| reader::choice(value, &MODES), findings).value,
             delay: delay.value,
             retry_window,
             lifetime: time(&mut section, "lifetime", findings),

@@ -21,7 +21,7 @@ use crate::unit::ByteSize;
 pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
-pub use mail::{Durability, Greylist, Mail, Queue, StoreFailure};
+pub use mail::{Durability, Greylist, GreylistMode, Mail, Queue, StoreFailure};
 pub use relay::{HostPort, Relay, RelayTls};
 pub use sendmail::Sendmail;
 

@@ -3,6 +3,7 @@
 mod completion;
 mod connection;
 mod content;
+mod greylist_service;
 mod header;
 mod local;
 mod lost;
@@ -28,6 +29,7 @@ use tracing::{debug, info, warn};
 use self::connection::{Client, Connection};
 use self::room::Room;
 
+pub use self::greylist_service::{GreylistService, GreylistServiceSettings};
 pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 
 /// The roles that the front talks to.

@@ -3,6 +3,7 @@
 //! The order of the questions about a recipient is part of the policy: a mailbox that does not
 //! exist is refused for good before greylisting makes anyone wait for it.
 
+mod greylisted;
 mod local;
 mod settings;
 
@@ -12,11 +13,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamppost_accounts::Accounts;
-use lamppost_greylist::{Decision, Greylist};
+use lamppost_greylist::Greylist;
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
-use lamppost_roles::{PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter};
+use lamppost_roles::{
+    PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, Verdict,
+};
 use lamppost_smtp::{Address, Refusal, ReversePath};
+use lamppost_telemetry::Metrics;
 use tracing::{debug, error};
 
 use self::local::User;
@@ -32,6 +36,7 @@ pub struct Policy {
     accounts: Accounts,
     greylist: Arc<Greylist>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     /// Who knows the users of this machine; nobody where policy may read them itself.
     users: Option<Port<u32, Option<String>>>,
 }
@@ -53,13 +58,20 @@ impl Policy {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Self { settings, accounts, greylist, clock, users: None }
+        let metrics = Metrics::new();
+        Self { settings, accounts, greylist, clock, metrics, users: None }
     }
 
     /// Asks this role for the names of the machine's users instead of reading them.
     #[must_use]
     pub fn asking(self, users: Port<u32, Option<String>>) -> Self {
         Self { users: Some(users), ..self }
+    }
+
+    /// Counts what it decides in these figures instead of its own.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Answers by other settings from the next question on.
@@ -125,6 +137,11 @@ impl Policy {
             PolicyRequest::Recipient { peer, sender, recipient, account } => {
                 let candidate = Candidate { peer, sender, recipient, account };
                 self.admit(candidate).await.map(PolicyAnswer::Route)
+            }
+            PolicyRequest::Greylist { peer, sender, recipient } => {
+                let settings = self.settings.load_full();
+                let verdict = self.greylisted(peer, (&sender, &recipient), &settings).await;
+                Ok(PolicyAnswer::Greylist(verdict))
             }
             PolicyRequest::Charge { by, recipients } => {
                 self.charge(&by, recipients).await.map(|()| PolicyAnswer::Allowed)
@@ -199,7 +216,12 @@ impl Policy {
         };
         let mailbox = self.mailbox(&target, &settings).await?;
         if candidate.account.is_none() {
-            self.greylist(&candidate, &settings).await?;
+            let addresses = (&candidate.sender.to_string()[..], candidate.recipient.as_str());
+            match self.greylisted(candidate.peer, addresses, &settings).await {
+                Verdict::Pass { .. } => {}
+                Verdict::Wait { retry_in, .. } => return Err(Refusal::Greylisted { retry_in }),
+                Verdict::Unavailable => return Err(Refusal::Unavailable),
+            }
         }
         Ok(Route::Mailbox(mailbox))
     }
@@ -228,25 +250,6 @@ impl Policy {
             error!(to = %address, reason = %chain(&error), "accounts could not be asked");
             Refusal::Unavailable
         })
-    }
-
-    async fn greylist(
-        &self,
-        candidate: &Candidate,
-        settings: &PolicySettings,
-    ) -> Result<(), Refusal> {
-        let Candidate { peer, sender, recipient, .. } = candidate;
-        match self.greylist.check(*peer, sender, recipient, self.clock.now()).await {
-            Ok(Decision::Accept(_)) => Ok(()),
-            Ok(Decision::Defer { retry_in }) => Err(Refusal::Greylisted { retry_in }),
-            Err(error) => {
-                error!(%peer, to = %recipient, reason = %chain(&error), "the greylist could not be asked");
-                match settings.when_store_fails {
-                    StoreFailure::Accept => Ok(()),
-                    StoreFailure::Defer => Err(Refusal::Unavailable),
-                }
-            }
-        }
     }
 }
 

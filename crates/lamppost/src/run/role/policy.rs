@@ -30,7 +30,7 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let settings = settings::policy(config, &setup.hostname);
     let users = start.links.port("users").map_err(|error| Failure::of(Code::Software, &error))?;
     let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
-    let policy = policy.asking(users);
+    let policy = policy.asking(users).counting(start.metrics.clone());
     let told = policy.clone();
     start.inspected(move |mut condition| {
         let (addresses, accounts) = told.blocked();

@@ -1,0 +1,54 @@
+//! What the greylist says of an attempt, and what that means by the settings in force.
+
+use std::net::IpAddr;
+
+use lamppost_greylist::{Decision, Hold, Why};
+use lamppost_roles::Verdict;
+use tracing::{debug, error, info};
+
+use super::{Policy, PolicySettings, StoreFailure, chain};
+
+impl Policy {
+    /// Decides an attempt by its sender and recipient; each decision is told in the log and counted.
+    pub(super) async fn greylisted(
+        &self,
+        peer: IpAddr,
+        (from, to): (&str, &str),
+        settings: &PolicySettings,
+    ) -> Verdict {
+        let decision = match self.greylist.check(peer, from, to, self.clock.now()).await {
+            Ok(decision) => decision,
+            Err(error) => {
+                error!(%peer, to, reason = %chain(&error), "the greylist could not be asked");
+                self.metrics.greylist_decision("unavailable");
+                return match settings.when_store_fails {
+                    StoreFailure::Accept => Verdict::Pass { waited: None },
+                    StoreFailure::Defer => Verdict::Unavailable,
+                };
+            }
+        };
+        let reason = decision.reason();
+        self.metrics.greylist_decision(reason);
+        match decision {
+            Decision::Accept(Why::Waited { since_first }) => {
+                let waited_s = since_first.as_secs();
+                info!(%peer, from, to, reason, waited_s, "greylist passes");
+                Verdict::Pass { waited: Some(since_first) }
+            }
+            // Most mail is from those who are known.
+            Decision::Accept(_) => {
+                debug!(%peer, from, to, reason, "greylist passes");
+                Verdict::Pass { waited: None }
+            }
+            Decision::Defer(Hold::New { retry_in } | Hold::Early { retry_in }) => {
+                let retry_in_s = retry_in.as_millis().div_ceil(1000);
+                if settings.observes {
+                    info!(%peer, from, to, reason, retry_in_s, "greylist would defer");
+                    return Verdict::Pass { waited: None };
+                }
+                info!(%peer, from, to, reason, retry_in_s, "greylist defers");
+                Verdict::Wait { reason: reason.to_owned(), retry_in }
+            }
+        }
+    }
+}
