@@ -34,7 +34,7 @@ fn a_sender_waits_once_and_a_message_has_one_field_for_it() {
     // The second recipient of the same message, and a message of a sender who is known.
     assert_eq!(asker.ask(FROM, TO, "instance=4\n"), DUNNO);
     assert_eq!(asker.ask(FROM, TO, "instance=5\n"), DUNNO);
-    assert!(asker.ask("", TO, "instance=6\n").starts_with("action=PREPEND "));
+    assert!(until(|| asker.ask("", TO, "instance=6\n").starts_with("action=PREPEND ")));
     let metrics = alone.server.metrics_text();
     assert!(metrics.contains("lamppost_greylist_decisions_total{reason=\"new\"} 3\n"), "{metrics}");
     assert!(metrics.contains("lamppost_greylist_connections_open 2\n"), "{metrics}");
