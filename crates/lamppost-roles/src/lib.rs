@@ -11,6 +11,7 @@
 mod control;
 mod delivery;
 mod envelope;
+mod greylist;
 mod intake;
 mod policy;
 mod queue_id;
@@ -25,6 +26,10 @@ pub use delivery::{
     Placement, Reason, RelayJob,
 };
 pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
+pub use greylist::{
+    GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
+    GreylistStats, GreylistWhy, TripletView,
+};
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter, Verdict};
 pub use queue_id::{QueueId, QueueIdError};

@@ -3,6 +3,7 @@
 //! The order of the questions about a recipient is part of the policy: a mailbox that does not
 //! exist is refused for good before greylisting makes anyone wait for it.
 
+mod greylist_control;
 mod greylisted;
 mod local;
 mod settings;

@@ -47,6 +47,8 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     })
     .map_err(|error| failed(&error))?;
     let routes = links.inbox("routes").map_err(|error| failed(&error))?;
+    let wishes = links.inbox("greylist").map_err(|error| failed(&error))?;
+    tokio::spawn(policy.clone().run_control(wishes));
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
     Ok(Running { policy, greylist })
