@@ -31,27 +31,29 @@ fn help_lists_the_commands() {
         Usage: lamppost [OPTIONS] <COMMAND>
 
         Commands:
-          run      Run the services; without a configuration file, a demo on loopback
-          check    Check a configuration file and tell everything that is wrong with it
-          init     Write a configuration file to begin with, all keys explained
-          config   Show the configuration
-          explain  Explain a key of the configuration file, or all of a section
-          account  Manage the accounts: mailboxes and their passwords
-          queue    Look at the queue and change what is in it; alone, list it
-          status   Show what runs and how it is
-          doctor   Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to
-                   mend
-          log      Tell what became of a message or a session
-          reload   Make the running program read its configuration file again
-          pause    Have new connections, or deliveries, wait until `resume`
-          resume   Have connections or deliveries go on after `pause`
-          upgrade  Have the program's file, which a newer one may have replaced, take the place of what runs
-          backup   Write all state into one file, while the program runs or not; or check such a file
-          restore  Make a state folder out of a backup, of a program that does not run
-          setup    Prepare this machine, as root: make the users, the state folder and a first configuration
-                   file
-          compat   Put small programs under names of old, such as sendmail, into a folder
-          help     Print this message or the help of the given subcommand(s)
+          run       Run the services; without a configuration file, a demo on loopback
+          check     Check a configuration file and tell everything that is wrong with it
+          init      Write a configuration file to begin with, all keys explained
+          config    Show the configuration
+          explain   Explain a key of the configuration file, or all of a section
+          account   Manage the accounts: mailboxes and their passwords
+          queue     Look at the queue and change what is in it; alone, list it
+          greylist  Look at the greylist and change what it knows
+          status    Show what runs and how it is
+          doctor    Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to
+                    mend
+          log       Tell what became of a message or a session
+          reload    Make the running program read its configuration file again
+          pause     Have new connections, or deliveries, wait until `resume`
+          resume    Have connections or deliveries go on after `pause`
+          upgrade   Have the program's file, which a newer one may have replaced, take the place of what
+                    runs
+          backup    Write all state into one file, while the program runs or not; or check such a file
+          restore   Make a state folder out of a backup, of a program that does not run
+          setup     Prepare this machine, as root: make the users, the state folder and a first
+                    configuration file
+          compat    Put small programs under names of old, such as sendmail, into a folder
+          help      Print this message or the help of the given subcommand(s)
 
         Options:
               --config <FILE>  Read this file [default: `$LAMPPOST_CONFIG`, /etc/lamppost/lamppost.toml,
@@ -66,7 +68,7 @@ fn help_lists_the_commands() {
 fn each_command_has_help() {
     for command in [
         "run", "check", "init", "config", "explain", "account", "queue", "status", "log", "reload",
-        "upgrade", "pause", "resume", "backup", "restore", "compat", "doctor",
+        "upgrade", "pause", "resume", "backup", "restore", "compat", "doctor", "greylist",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }

@@ -17,6 +17,8 @@ mod security;
 mod setup;
 mod status;
 
+use std::fmt::Write as _;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use lamppost_console::{Client, ClientError};
 
@@ -155,7 +157,9 @@ fn encoded(value: &str) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 text.push(char::from(byte));
             }
-            other => text.push_str(&format!("%{other:02X}")),
+            other => {
+                let _infallible = write!(text, "%{other:02X}");
+            }
         }
     }
     text

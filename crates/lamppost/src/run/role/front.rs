@@ -29,12 +29,15 @@ pub(super) struct Running {
 /// How each listener is served.
 struct Served {
     /// By its place among those that the file names; nothing where the greylist is asked.
-    named: Vec<Option<(Arc<ListenerSettings>, Option<Arc<ServerTls>>)>>,
+    named: Vec<Option<Smtp>>,
     /// The socket of local users, and where it is.
     local: Option<(PathBuf, ListenerSettings)>,
     /// Where mail servers ask the greylist.
     greylist_socket: Option<PathBuf>,
 }
+
+/// How mail comes in at an address.
+type Smtp = (Arc<ListenerSettings>, Option<Arc<ServerTls>>);
 
 /// Who serves connections.
 struct Servants {
