@@ -130,3 +130,30 @@ fn a_reload_moves_it_and_mail_servers_connect_again() {
     assert!(moved.connect_locally().ask(FROM, TO, "").contains("greylisted (early)"));
     assert!(!old.exists() && TcpStream::connect(elsewhere).is_ok());
 }
+
+#[test]
+fn the_doctor_asks_it() {
+    let alone = Alone::start("", "");
+    let told = alone.server.command(&["doctor"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains(&format!("{} answers", alone.address)), "{told}");
+    assert!(told.contains(&format!("{} answers", alone.socket.display())), "{told}");
+}
+
+#[test]
+fn a_file_with_a_greylist_alone_is_right() {
+    let alone = Alone::start("", "");
+    let file = alone.server.config();
+    let told = support::succeeded(&alone.server.command(&["check", file.to_str().unwrap()]));
+    assert!(!told.contains("domain"), "{told}");
+    alone.write("enabled = false", "");
+    let told = alone.server.command(&["check", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("asked in [mail.greylist.service], and defers nobody"), "{told}");
+    alone.write("", "socket-mode = \"9\"\nallow-from = [\"x\"]\nrequest-size-max = \"9GiB\"");
+    let told = alone.server.command(&["check", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    for key in ["socket-mode", "allow-from", "request-size-max"] {
+        assert!(told.contains(key), "{told}");
+    }
+}

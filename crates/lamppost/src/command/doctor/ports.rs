@@ -5,7 +5,9 @@ use std::path::Path;
 
 use lamppost_config::{Listen, TlsMode, WhenAbsent};
 use lamppost_net::{ClientTls, Network, Trust};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -39,7 +41,51 @@ pub(super) async fn look(opened: &Opened, is_running: bool) -> Vec<Finding> {
         let cure = "look who removed it, and who may use it (`ls -l`); a restart makes it again";
         findings.push(told(&shown, local_greeting(&socket).await, is_running.then_some(cure)));
     }
+    findings.extend(look_at_greylist(opened, is_running).await);
     findings
+}
+
+/// Looks at where other mail servers ask the greylist, as far as this machine may ask there.
+async fn look_at_greylist(opened: &Opened, is_running: bool) -> Vec<Finding> {
+    let service = &opened.config.mail.greylist.service;
+    let cure =
+        "`lamppost status` tells where the greylist is asked, and the log why it is not elsewhere";
+    let cure = is_running.then_some(cure);
+    let mut findings = Vec::new();
+    for &address in &service.listen {
+        let from = reached(address);
+        let networks = service.allow_from.iter();
+        let mut networks = networks.filter_map(|one| Network::new(one.address, one.prefix));
+        if networks.any(|network| network.contains(from.ip())) {
+            let answer = match within(TcpStream::connect(from)).await {
+                Ok(stream) => answer(stream).await,
+                Err(why) => Err(why),
+            };
+            findings.push(answered(&address.to_string(), answer, cure));
+        }
+    }
+    if let Some(socket) = &service.socket {
+        let answer = match within(UnixStream::connect(socket)).await {
+            Ok(stream) => answer(stream).await,
+            Err(why) => Err(why),
+        };
+        findings.push(answered(&socket.display().to_string(), answer, cure));
+    }
+    findings
+}
+
+/// What the greylist answers to a question that it has nothing against.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<String, String> {
+    let question = b"request=smtpd_access_policy\nprotocol_state=DATA\n\n";
+    within(stream.write_all(question)).await?;
+    first_line(stream).await
+}
+
+fn answered(place: &str, answer: Result<String, String>, running: Option<&str>) -> Finding {
+    match answer {
+        Ok(line) if line == "action=DUNNO" => Finding::ok(AREA, format!("{place} answers")),
+        other => told(place, other, running),
+    }
 }
 
 /// What is said about an address, by what it greets with; and the cure if the program runs and there is
