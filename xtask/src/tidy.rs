@@ -12,7 +12,6 @@ use crate::machine::root;
 const FLOORS: [&[&str]; 4] = [
     &[
         "lamppost-backup",
-        "lamppost-compat",
         "lamppost-config",
         "lamppost-net",
         "lamppost-sandbox",
@@ -28,8 +27,15 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-roles",
         "lamppost-greylist",
         "lamppost-accounts",
+        "lamppost-rules",
     ],
-    &["lamppost-mail", "lamppost-queue", "lamppost-delivery", "lamppost-console"],
+    &[
+        "lamppost-mail",
+        "lamppost-queue",
+        "lamppost-delivery",
+        "lamppost-console",
+        "lamppost-compat",
+    ],
     &["lamppost"],
 ];
 /// Ideas may build on other ideas, services never on other services.

@@ -9,11 +9,17 @@ use std::{error, fmt};
 use crate::Stamp;
 
 /// The names that programs of ours go by, and what each is for.
-pub const NAMES: [(&str, &str); 3] = [
+pub const NAMES: [(&str, &str); 6] = [
     ("sendmail", "hands in mail, as programs and PHP's mail() expect it"),
     ("mailq", "lists the queue"),
     ("newaliases", "does nothing, with success: there is no table of aliases to make"),
+    ("tcprules", "makes the cdb of connection rules, as that of ucspi-tcp"),
+    ("tcprulescheck", "tells what connection rules say of a client, as that of ucspi-tcp"),
+    ("tcpserver", "has a program serve each connection that the rules allow, as that of ucspi-tcp"),
 ];
+
+/// Those that are put into a folder when none is named: the ones that hand in mail.
+pub const USUAL: [&str; 3] = ["sendmail", "mailq", "newaliases"];
 
 /// What stands under a name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]

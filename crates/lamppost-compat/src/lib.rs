@@ -9,16 +9,21 @@ mod install;
 mod secure;
 mod sendmail;
 mod stamp;
+mod tcprules;
+mod tcpserver;
+mod words;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-pub use install::{InstallError, NAMES, Standing, install, look, remove};
+pub use install::{InstallError, NAMES, Standing, USUAL, install, look, remove};
 pub use secure::{SecureExecution, refuse_secure_execution};
 pub use sendmail::{EXIT_CODES, OPTIONS};
 pub use stamp::Stamp;
+pub use tcprules::{tcprules, tcprulescheck};
+pub use tcpserver::tcpserver;
 
 use exit::{Code, Failure};
 
@@ -44,11 +49,14 @@ pub fn main() -> ExitCode {
     {
         name = wanted.to_string_lossy().into_owned();
     }
-    let arguments = arguments.collect();
+    let arguments: Vec<_> = arguments.collect();
     let done = match name.as_str() {
         "sendmail" => sendmail::sendmail(arguments),
         "mailq" => Err(list_queue()),
         "newaliases" => Ok(()),
+        "tcprules" => return tcprules(&arguments),
+        "tcprulescheck" => return tcprulescheck(&arguments),
+        "tcpserver" => return tcpserver(&arguments),
         _ => {
             let names = NAMES.map(|(name, _)| name).join(", ");
             let what = format!("there is no such program; it is called as one of {names}");

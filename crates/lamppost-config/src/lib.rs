@@ -13,12 +13,13 @@ mod unit;
 pub use config::{
     Auth, Config, Durability, Greylist, GreylistMode, GreylistService, HostPort, Kind, Level,
     Limits, Listen, LoadError, Log, LogFormat, Mail, Metrics, Network, Queue, Relay, RelayTls,
-    Secret, Sendmail, Server, StoreFailure, Tls, TlsMode, WhenAbsent, read_file,
+    Rules, Secret, Sendmail, Server, StoreFailure, SystemUsers, Tls, TlsMode, WhenAbsent,
+    read_file,
 };
 pub use problem::{Problem, Problems, Severity};
 pub use reference::{
     Entry, Key, Source, defaults_text, demo_text, explain, explain_section, init_text, reference,
     similar_key,
 };
-pub use remark::{Remark, line_of, placed};
+pub use remark::{Remark, line_of, placed, text_of};
 pub use unit::{ByteSize, format_duration, parse_duration};

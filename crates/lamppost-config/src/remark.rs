@@ -59,6 +59,17 @@ pub fn line_of(text: &str, key: &str) -> Option<usize> {
     Some(before.matches('\n').count() + 1)
 }
 
+/// The text that stands at a key in a file's text, as far as that can be read; the file may be wrong.
+pub fn text_of(text: &str, key: &str) -> Option<String> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let mut table = root.get_ref();
+    let (sections, name) = key.rsplit_once('.').unwrap_or(("", key));
+    for section in sections.split('.').filter(|section| !section.is_empty()) {
+        table = table.get(section)?.get_ref().as_table()?;
+    }
+    table.get(name)?.get_ref().as_str().map(str::to_owned)
+}
+
 /// Where a key, or the nearest section that would hold it, stands.
 fn place(root: &DeTable<'_>, key: &str) -> Range<usize> {
     find(root, key).0
@@ -88,10 +99,11 @@ impl Config {
         let is_asked = self.mail.greylist.service.is_on();
         if self.mail.listen.is_empty() && !is_asked {
             let what = "there is no [[mail.listen]]: nothing would run";
-            remarks.push(Remark::warning("mail.listen", what, "`lamppost init -` shows one"));
+            remarks.push(Remark::error("mail.listen", what, "`lamppost init -` shows one"));
         }
-        // Who has the greylist alone serves no domain.
-        if self.mail.domains.is_empty() && !(self.mail.listen.is_empty() && is_asked) {
+        let users = &self.mail.system_users;
+        let is_greylist_alone = self.mail.listen.is_empty() && is_asked;
+        if self.mail.domains.is_empty() && users.domains.is_empty() && !is_greylist_alone {
             let what = "no domain is served: mail from outside is refused, whoever it is for";
             let cure = "name the domains whose mailboxes are here: `domains = [\"example.org\"]` in `[mail]`";
             remarks.push(Remark::warning("mail.domains", what, cure));
@@ -106,6 +118,7 @@ impl Config {
         if let Some(postmaster) = &self.mail.postmaster
             && let Some((_, domain)) = postmaster.rsplit_once('@')
             && !self.mail.domains.contains(&domain.to_lowercase())
+            && !users.domains.contains(&domain.to_lowercase())
         {
             let what = format!("`{domain}` is not in `domains`: this account can have no mailbox");
             let cure = "name an account whose domain is served here";
@@ -206,6 +219,20 @@ mod tests {
             ("server.state", None),
         ] {
             assert_eq!(line_of(text, key), line, "{key}");
+        }
+    }
+
+    #[test]
+    fn texts_of_a_wrong_file_are_read_as_far_as_they_can_be() {
+        let text = "top = \"x\"\n[server]\nstate = \"/s\"\nhostname =\n[mail]\ndomains = 5\n";
+        for (key, expected) in [
+            ("top", Some("x")),
+            ("server.state", Some("/s")),
+            ("server.control-socket", None),
+            ("mail.domains", None),
+            ("log.level", None),
+        ] {
+            assert_eq!(text_of(text, key).as_deref(), expected, "{key}");
         }
     }
 

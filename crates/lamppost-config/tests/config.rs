@@ -475,3 +475,32 @@ fn an_unknown_section_is_called_one() {
         ]
     );
 }
+
+#[test]
+fn mailboxes_of_users_are_checked() {
+    for (text, what, cure) in [
+        (
+            "domains = [\"example.org\"]",
+            "`example.org` is in `domains` of [mail] too",
+            "one of the two",
+        ),
+        ("maildir = \"../Maildir\"", "no folder in a home", "without `..`"),
+        ("maildir = \"/var/mail\"", "no folder in a home", "seen from the home"),
+        ("maildir = \"\"", "no folder in a home", "such as"),
+        ("uid-min = 0", "not a number that it may be", "from 1"),
+        ("except = [\"a:b\"]", "no name of a user", "/etc/passwd"),
+        ("process-files-max = 3", "not a number that it may be", "from 64"),
+        ("process-memory-max = \"1MiB\"", "", "64MiB"),
+    ] {
+        let text = format!("[mail]\ndomains = [\"Example.org\"]\n[mail.system-users]\n{text}\n");
+        let told = problems(&text);
+        assert!(told.contains(what) && told.contains(cure), "{told}");
+        assert_eq!(told.matches("error:").count(), 1, "{told}");
+        assert!(told.contains("lamppost.toml:4:"), "{told}");
+    }
+    let text = "[mail]\npostmaster = \"alice@users.test\"\n[mail.system-users]\n\
+                domains = [\"Users.test\"]\n[[mail.listen]]\naddress = [\"127.0.0.1:2525\"]\nkind = \"mx\"\ntls = \"off\"\n";
+    let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
+    assert_eq!(config.mail.system_users.maildir, "Maildir");
+    assert_eq!(config.remarks(), []);
+}

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -19,8 +19,9 @@ use lamppost_roles::{
 };
 use lamppost_telemetry::read_outcomes;
 use serde::Deserialize;
+use tokio::time::timeout;
 
-use crate::host::{Host, Pause, ReloadError, Status};
+use crate::host::{Host, Pause, Phase, ReloadError, Status};
 use crate::{Asker, ControlSocket, Door, greylist, import, snapshot};
 
 /// Messages on a page unless the client says how many.
@@ -29,7 +30,9 @@ const PAGE: u32 = 100;
 const PIECE_BYTES: u32 = 256 * 1024;
 
 /// How long the queue may take to tell of itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while it begins, and will answer once it has.
+const PATIENCE_WITH_BEGIN: Duration = Duration::from_millis(200);
 
 /// The control role.
 #[derive(Clone)]
@@ -158,13 +161,26 @@ fn id(text: &str) -> Result<QueueId, Failed> {
 }
 
 async fn status(State(control): State<Control>) -> Result<Json<Status>, Failed> {
-    // Whoever asks how the program is must learn that its queue is not well.
-    let queue = tokio::time::timeout(PATIENCE, control.ask(ControlRequest::Status)).await;
-    let silent = || Failed(StatusCode::SERVICE_UNAVAILABLE, "the queue does not answer".into());
-    let ControlAnswer::Status(queue) = queue.map_err(|_| silent())?? else {
-        return Err(nonsense());
+    // Whoever asks how the program is must learn that a part of it does not answer, and soon.
+    let mut host = control.host.status();
+    let mut asked = Box::pin(control.ask(ControlRequest::Status));
+    let begun = Instant::now();
+    let (host, queue) = tokio::select! {
+        host = &mut host => {
+            let patience = if host.phase == Phase::Beginning { PATIENCE_WITH_BEGIN } else { PATIENCE };
+            let left = patience.saturating_sub(begun.elapsed());
+            (host, timeout(left, asked).await.ok())
+        }
+        queue = &mut asked => (host.await, Some(queue)),
     };
-    Ok(Json(Status { host: control.host.status().await, queue }))
+    let queue = match queue {
+        Some(Ok(ControlAnswer::Status(queue))) => Some(queue),
+        Some(Ok(_)) => return Err(nonsense()),
+        // It hangs, or it begins again in a moment.
+        None | Some(Err(Failed(StatusCode::SERVICE_UNAVAILABLE, _))) => None,
+        Some(Err(failed)) => return Err(failed),
+    };
+    Ok(Json(Status { host, queue }))
 }
 
 /// Which page of which messages. What is not known is refused: a filter with a slip in its name must
@@ -295,7 +311,10 @@ async fn log(
 }
 
 async fn reload(State(control): State<Control>) -> Result<Response, Failed> {
-    done(control.host.reload().await)
+    match control.host.reload().await {
+        Ok(reloaded) => Ok(Json(reloaded).into_response()),
+        Err(ReloadError(text)) => Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, text)),
+    }
 }
 
 fn pause_of(body: Result<Bytes, BytesRejection>) -> Result<Pause, Failed> {

@@ -227,8 +227,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, Part, ReloadError,
-        Status,
+        Control, ControlSettings, ControlSocket, Host, HostStatus, Imported, Part, Phase,
+        ReloadError, Reloaded, Status,
     };
 
     struct Fixed;
@@ -242,6 +242,8 @@ mod tests {
                 version: "1".into(),
                 pid: 7,
                 uptime_s: 1,
+                phase: Phase::AtWork,
+                phase_left_s: None,
                 state: "/state".into(),
                 listeners: Vec::new(),
                 sessions: 0,
@@ -253,7 +255,7 @@ mod tests {
 
         fn reload(
             &self,
-        ) -> std::pin::Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<Reloaded, ReloadError>> + Send + '_>>
         {
             Box::pin(std::future::ready(Err(ReloadError("line 1 is wrong".into()))))
         }

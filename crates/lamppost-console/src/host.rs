@@ -14,7 +14,7 @@ pub trait Host: Send + Sync + 'static {
     fn status(&self) -> Pin<Box<dyn Future<Output = HostStatus> + Send + '_>>;
 
     /// Reads the configuration again.
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Reloaded, ReloadError>> + Send + '_>>;
 
     /// Has the program's file begin anew in the place of what runs, which ends soon after the answer.
     fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>>;
@@ -34,6 +34,43 @@ pub struct ReloadError(
     pub String,
 );
 
+/// A configuration that was read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Reloaded {
+    /// What was done, for people.
+    pub done: String,
+    /// What is odd about it.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something odd about a configuration that is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Warning {
+    /// The line of the file, from 1; nothing when it is about the machine.
+    pub line: Option<u64>,
+    /// The column in letters, from 1.
+    pub column: Option<u64>,
+    /// What it is, for people.
+    pub what: String,
+    /// What to do about it.
+    pub cure: Option<String>,
+}
+
+/// What the program is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// All roles are at work.
+    #[default]
+    AtWork,
+    /// New connections wait while sessions end, so that all roles can begin anew.
+    EndingSessions,
+    /// All roles begin, for the first time or anew.
+    Beginning,
+}
+
 /// The program's own figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -44,6 +81,12 @@ pub struct HostStatus {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime_s: u64,
+    /// What the program is at.
+    #[serde(default)]
+    pub phase: Phase,
+    /// How many seconds that may take yet; nothing when nobody can tell.
+    #[serde(default)]
+    pub phase_left_s: Option<u64>,
     /// Where the state is.
     pub state: PathBuf,
     /// The configuration file; nothing for the built-in demo.
@@ -105,8 +148,11 @@ pub struct RoleStatus {
     pub name: String,
     /// Its process.
     pub pid: u32,
-    /// What it gave up.
-    pub force: InForce,
+    /// Whether it answers.
+    #[serde(default = "is_so")]
+    pub answers: bool,
+    /// What it gave up; nothing when it does not say.
+    pub force: Option<InForce>,
 }
 
 /// The host of `relay-to`.
@@ -157,6 +203,11 @@ pub struct ListenerStatus {
 pub struct Status {
     /// The program's own figures.
     pub host: HostStatus,
-    /// The queue's.
-    pub queue: QueueStatus,
+    /// The queue's; nothing while it does not answer.
+    pub queue: Option<QueueStatus>,
+}
+
+/// Programs before this one left out a role that did not answer.
+fn is_so() -> bool {
+    true
 }

@@ -1,6 +1,6 @@
 //! Mail that an administrator puts into the queue: one line of JSON, then the content.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -169,7 +169,7 @@ fn own_origin(received: Option<Timestamp>) -> Origin {
     let now = || Timestamp(u64::try_from(SystemClock.now().as_millis()).unwrap_or(u64::MAX));
     Origin {
         session: "import".into(),
-        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        peer: Ipv4Addr::LOCALHOST.into(),
         helo: String::new(),
         host: "localhost".into(),
         protocol: "SMTP".into(),

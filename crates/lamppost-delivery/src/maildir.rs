@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lamppost_disk::{Disk, DiskFile};
 use lamppost_smtp::Status;
+use rustix::io::Errno;
 
 /// A Maildir on a disk.
 #[derive(Clone)]
@@ -13,10 +14,18 @@ pub(crate) struct Maildir<'a> {
     path: PathBuf,
 }
 
+/// Makes a Maildir, durably.
+///
+/// # Errors
+/// Where something is in the way.
+pub fn make_maildir(disk: &dyn Disk, path: &Path) -> Result<(), MaildirError> {
+    Maildir::new(disk, path.to_owned()).create()
+}
+
 /// What could not be done to which file.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} {path}: {source}{cure}")]
-pub(crate) struct MaildirError {
+pub struct MaildirError {
     step: &'static str,
     path: PathBuf,
     source: io::Error,
@@ -27,13 +36,16 @@ impl MaildirError {
     fn new(step: &'static str, path: &Path, source: io::Error) -> Self {
         let cure = match source.kind() {
             io::ErrorKind::PermissionDenied => {
-                " (the user that lamppost runs as must own the Maildir)"
+                " (the user whom the Maildir is written as must own it)"
             }
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 " (something that is no folder is in the way)"
             }
             io::ErrorKind::QuotaExceeded => " (the mailbox is over its quota)",
             io::ErrorKind::StorageFull => " (the file system of the mailbox is full)",
+            _ if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                " (a symbolic link is in the way)"
+            }
             _ => "",
         };
         Self { step, path: path.to_owned(), source, cure }

@@ -1,15 +1,20 @@
 //! Answers the queue: batches of messages into Maildirs, and messages for elsewhere.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_disk::{Blocking, Disk};
 use lamppost_net::link::{Inbox, Port};
-use lamppost_roles::{ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome};
+use lamppost_roles::{
+    ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome, Placement,
+};
+use lamppost_smtp::Address;
 use lamppost_telemetry::{Health, Metrics};
 
 use crate::MaildirTemplate;
-use crate::mailboxes::Mailboxes;
+use crate::mailboxes::{Mailboxes, deferred};
+use crate::owners::Owners;
 use crate::relay::Relay;
 use crate::sync::Way;
 
@@ -34,6 +39,8 @@ pub struct Settings {
     pub way: Option<Way>,
     /// The way to elsewhere.
     pub relay: Relay,
+    /// Users of this machine who get mail at home, if any do.
+    pub owners: Option<Owners>,
 }
 
 /// Answers the queue until it is gone.
@@ -44,20 +51,101 @@ pub async fn run(
     mut inbox: Inbox<DeliveryRequest, DeliveryAnswer>,
     content: Port<ContentRequest, ContentAnswer>,
 ) {
-    let relay = settings.relay.clone();
+    let (relay, owners) = (settings.relay.clone(), settings.owners.clone());
     let mailboxes = Arc::new(Mailboxes::new(settings, disk, metrics.clone(), content.clone()));
     while let Some((request, reply)) = inbox.next().await {
-        let (mailboxes, relay) = (mailboxes.clone(), relay.clone());
+        let (mailboxes, relay, owners) = (mailboxes.clone(), relay.clone(), owners.clone());
         let (content, metrics) = (content.clone(), metrics.clone());
         tokio::spawn(async move {
             let outcomes = match request {
-                DeliveryRequest::Prepare(jobs) => mailboxes.prepare(jobs).await,
-                DeliveryRequest::Publish(placements) => mailboxes.publish(placements).await,
+                DeliveryRequest::Prepare(jobs) => {
+                    let prepare = async |own| mailboxes.prepare(own).await;
+                    spread(jobs, owners.as_ref(), prepare, &metrics).await
+                }
+                DeliveryRequest::Publish(placements) => {
+                    let publish = async |own| mailboxes.publish(own).await;
+                    spread(placements, owners.as_ref(), publish, &metrics).await
+                }
                 DeliveryRequest::Relay(jobs) => relay.deliver(jobs, content, &metrics).await,
             };
             reply.send(DeliveryAnswer(outcomes));
         });
     }
+}
+
+/// An entry of a batch.
+trait Entry: Sized {
+    fn mailbox(&self) -> &Address;
+    fn request(entries: Vec<Self>) -> DeliveryRequest;
+    /// Counts what a user's process made of it.
+    fn count(metrics: &Metrics, outcome: &Outcome);
+}
+
+impl Entry for DeliveryJob {
+    fn mailbox(&self) -> &Address {
+        &self.placement.mailbox
+    }
+
+    fn request(entries: Vec<Self>) -> DeliveryRequest {
+        DeliveryRequest::Prepare(entries)
+    }
+
+    fn count(metrics: &Metrics, outcome: &Outcome) {
+        if *outcome != Outcome::Done {
+            count(metrics, outcome, "");
+        }
+    }
+}
+
+impl Entry for Placement {
+    fn mailbox(&self) -> &Address {
+        &self.mailbox
+    }
+
+    fn request(entries: Vec<Self>) -> DeliveryRequest {
+        DeliveryRequest::Publish(entries)
+    }
+
+    fn count(metrics: &Metrics, outcome: &Outcome) {
+        count(metrics, outcome, "delivered");
+    }
+}
+
+/// Has a batch carried out: what lies in homes by the processes of their users, the rest by this role.
+async fn spread<E: Entry>(
+    entries: Vec<E>,
+    owners: Option<&Owners>,
+    own: impl AsyncFnOnce(Vec<E>) -> Vec<Outcome>,
+    metrics: &Metrics,
+) -> Vec<Outcome> {
+    let Some(owners) = owners else { return own(entries).await };
+    let mut outcomes = vec![None; entries.len()];
+    let mut rest = (Vec::new(), Vec::new());
+    let mut homes: HashMap<Address, (Vec<usize>, Vec<E>)> = HashMap::new();
+    for (place, entry) in entries.into_iter().enumerate() {
+        let (places, some) = if owners.is_theirs(entry.mailbox()) {
+            homes.entry(entry.mailbox().clone()).or_default()
+        } else {
+            &mut rest
+        };
+        places.push(place);
+        some.push(entry);
+    }
+    let (mut places, mut requests) = (Vec::new(), Vec::new());
+    for (mailbox, (those, some)) in homes {
+        requests.push((mailbox, some.len(), E::request(some)));
+        places.push(those);
+    }
+    let (in_homes, others) = tokio::join!(owners.deliver(requests), own(rest.1));
+    for outcome in in_homes.iter().flatten() {
+        E::count(metrics, outcome);
+    }
+    let of_homes = places.into_iter().flatten().zip(in_homes.into_iter().flatten());
+    for (place, outcome) in of_homes.chain(rest.0.into_iter().zip(others)) {
+        outcomes[place] = Some(outcome);
+    }
+    let lost = || deferred("nobody delivered it");
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
 }
 
 /// Counts outcomes; `done` names a success.
@@ -74,7 +162,7 @@ mod tests {
     use bytes::Bytes;
     use lamppost_disk::RealDisk;
     use lamppost_net::link::{carry_answers, carry_questions, link};
-    use lamppost_roles::{Content, DeliveryJob, QueueId};
+    use lamppost_roles::{Content, QueueId};
 
     use super::*;
     use crate::trace::tests::job;
@@ -95,6 +183,7 @@ mod tests {
             health: Health::default(),
             way: None,
             relay: Relay::default(),
+            owners: None,
         };
         let (content, mut contents) = link::<ContentRequest, ContentAnswer>();
         tokio::spawn(async move {

@@ -7,8 +7,13 @@ use lamppost_smtp::Address;
 
 /// A path with `{domain}` and `{local}` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaildirTemplate {
-    text: String,
+pub struct MaildirTemplate(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Text(String),
+    /// All mail goes there: that of one user.
+    One(PathBuf),
 }
 
 /// Why a text is no template.
@@ -35,15 +40,24 @@ impl MaildirTemplate {
         if between || !text.contains("{domain}") || !text.contains("{local}") {
             return Err(TemplateError::Shared);
         }
-        Ok(Self { text })
+        Ok(Self(Kind::Text(text)))
+    }
+
+    /// One Maildir for whatever comes, as in a process that delivers for one user.
+    pub fn one(path: PathBuf) -> Self {
+        Self(Kind::One(path))
     }
 
     /// The Maildir of an account. Two accounts share one only if they differ in case alone.
     pub fn path(&self, mailbox: &Address) -> PathBuf {
+        let text = match &self.0 {
+            Kind::Text(text) => text,
+            Kind::One(path) => return path.clone(),
+        };
         let domain = component(mailbox.domain());
         let local = component(mailbox.local());
         // Neither part holds a brace, so the second replacement finds nothing of the first.
-        PathBuf::from(self.text.replace("{domain}", &domain).replace("{local}", &local))
+        PathBuf::from(text.replace("{domain}", &domain).replace("{local}", &local))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The lines that delivery puts before a message (RFC 5321 §4.4), and the loops that they reveal.
 
-use lamppost_roles::{DeliveryJob, Origin, QueueId, RelayJob};
+use lamppost_roles::{DeliveryJob, Origin, Peer, QueueId, RelayJob};
 use lamppost_smtp::Address;
 
 /// Bytes of a header section that are searched for loops.
@@ -30,10 +30,13 @@ fn received(origin: &Origin, id: QueueId, recipient: Option<&Address>) -> String
     let Origin { helo, peer, host, protocol, tls, received, .. } = origin;
     let tls = tls.as_ref().map(|tls| format!(" ({tls})")).unwrap_or_default();
     let recipient = recipient.map(|recipient| format!(" for <{recipient}>")).unwrap_or_default();
-    // Nobody handed in what this host itself wrote.
-    let from = match helo.as_str() {
-        "" => format!("by {host}"),
-        helo => format!("from {} ([{peer}])\n\tby {host} with {protocol}{tls}", plain(helo)),
+    let from = match (peer, helo.as_str()) {
+        (Peer::User(uid), _) => format!("by {host} (from userid {uid})"),
+        // Nobody handed in what this host itself wrote.
+        (Peer::Address(_), "") => format!("by {host}"),
+        (Peer::Address(peer), helo) => {
+            format!("from {} ([{peer}])\n\tby {host} with {protocol}{tls}", plain(helo))
+        }
     };
     format!("Received: {from}\n\tid {id}{recipient}; {}\n", received.to_rfc5322())
 }

@@ -40,6 +40,7 @@ fn role(disk: &SimulatedDisk, way: Way) -> Port<DeliveryRequest, DeliveryAnswer>
         health: Health::default(),
         way: Some(way),
         relay: Relay::default(),
+        owners: None,
     };
     let (content, mut contents) = link::<ContentRequest, ContentAnswer>();
     tokio::spawn(async move {

@@ -38,6 +38,7 @@ impl Role {
             health: health.clone(),
             way: Some(way),
             relay: Relay::default(),
+            owners: None,
         };
         let (port, inbox) = link();
         let (content, mut contents) = link::<ContentRequest, ContentAnswer>();

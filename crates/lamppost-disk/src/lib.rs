@@ -3,6 +3,7 @@
 //!
 //! All operations block. [`Blocking`] says where that is done.
 
+mod beneath;
 mod blocking;
 mod kind;
 mod real;
@@ -10,6 +11,7 @@ mod real;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
+pub use beneath::Beneath;
 pub use blocking::{Blocking, Cut};
 pub use kind::{FileSystem, file_system};
 pub use real::RealDisk;

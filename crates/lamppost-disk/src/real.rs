@@ -1,6 +1,6 @@
 //! The machine's own file systems.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -30,21 +30,7 @@ impl Disk for RealDisk {
     }
 
     fn read(&self, path: &Path, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
-        let file = File::open(path)?;
-        let there = file.metadata()?.len().saturating_sub(offset);
-        let length = usize::try_from(there).unwrap_or(usize::MAX).min(length_max);
-        let mut bytes = vec![0; length];
-        let mut filled = 0;
-        while filled < length {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes)
+        read_at(&File::open(path)?, offset, length_max)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -56,12 +42,7 @@ impl Disk for RealDisk {
 
     fn look(&self, path: &Path) -> io::Result<Option<Look>> {
         match std::fs::metadata(path) {
-            Ok(found) => Ok(Some(Look {
-                length: found.len(),
-                names: found.nlink(),
-                device: found.dev(),
-                is_folder: found.is_dir(),
-            })),
+            Ok(found) => Ok(Some(looked(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -89,6 +70,34 @@ impl Disk for RealDisk {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Reads at most `length_max` bytes of a file from `offset` on.
+pub(crate) fn read_at(file: &File, offset: u64, length_max: usize) -> io::Result<Vec<u8>> {
+    let there = file.metadata()?.len().saturating_sub(offset);
+    let length = usize::try_from(there).unwrap_or(usize::MAX).min(length_max);
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// What the system tells of a file.
+pub(crate) fn looked(found: &Metadata) -> Look {
+    Look {
+        length: found.len(),
+        names: found.nlink(),
+        device: found.dev(),
+        is_folder: found.is_dir(),
     }
 }
 

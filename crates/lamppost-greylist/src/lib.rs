@@ -94,6 +94,30 @@ impl Greylist {
         if !policy.enabled {
             return Ok(Decision::Accept(Why::SwitchedOff));
         }
+        self.attempt(policy, (peer, sender, recipient), now).await
+    }
+
+    /// As [`Self::check`], though greylisting may be switched off for all others.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn check_although_off(
+        &self,
+        peer: IpAddr,
+        sender: &str,
+        recipient: &str,
+        now: Duration,
+    ) -> Result<Decision, StoreError> {
+        let policy = Policy { enabled: true, ..**self.policy.load() };
+        self.attempt(policy, (peer, sender, recipient), now).await
+    }
+
+    async fn attempt(
+        &self,
+        policy: Policy,
+        (peer, sender, recipient): (IpAddr, &str, &str),
+        now: Duration,
+    ) -> Result<Decision, StoreError> {
         let triplet = Triplet::new(&policy, peer, sender, recipient);
         self.store.attempt(policy, triplet, now).await
     }

@@ -51,6 +51,7 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
     let settings = PolicySettings {
         hostname: "mail.lamppost.test".into(),
         domains: vec!["lamppost.test".into()],
+        user_domains: Vec::new(),
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         observes: false,

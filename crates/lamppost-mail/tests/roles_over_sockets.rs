@@ -61,6 +61,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
     let settings = PolicySettings {
         hostname: "mail.lamppost.test".into(),
         domains: vec!["lamppost.test".into()],
+        user_domains: Vec::new(),
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         observes: false,
@@ -82,6 +83,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         way: None,
         blocking: Blocking::Threads,
         relay: Relay::default(),
+        owners: None,
     };
     let disk = Arc::new(RealDisk);
     let delivering = lamppost_delivery::run(settings, disk, Metrics::new(), delivery, content_port);

@@ -1,13 +1,15 @@
 //! Listening on exactly the addresses that are named.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept::accept_next;
+use crate::user_name;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -118,40 +120,65 @@ impl BindCause {
 }
 
 /// Who listens on the port, for people; as much as /proc lets this user see.
-fn holder(address: SocketAddr) -> String {
-    listening_inodes(address.port())
-        .iter()
-        .find_map(|inode| process_with_socket(inode))
-        .unwrap_or_else(|| {
-            format!("another process (`ss -ltnp 'sport = :{}'` as root names it)", address.port())
-        })
+pub fn holder(address: SocketAddr) -> String {
+    let sockets = listening(address);
+    sockets.iter().find_map(|(inode, _)| process_with_socket(inode)).unwrap_or_else(|| {
+        let user = sockets.first().map(|(_, uid)| format!(" of {}", name_of(*uid)));
+        let user = user.unwrap_or_default();
+        format!("a process{user} (`ss -ltnp 'sport = :{}'` as root names it)", address.port())
+    })
 }
 
-/// The inodes of the sockets that listen on a port (proc(5), /proc/net/tcp).
-fn listening_inodes(port: u16) -> Vec<String> {
+/// Whether anybody listens on the address, or on one that covers it.
+pub fn is_held(address: SocketAddr) -> bool {
+    !listening(address).is_empty()
+}
+
+fn name_of(uid: u32) -> String {
+    user_name(uid).unwrap_or_else(|| format!("user {uid}"))
+}
+
+/// The inodes of the sockets that listen on an address, each with its user (proc(5), /proc/net/tcp).
+fn listening(address: SocketAddr) -> Vec<(String, u32)> {
     const LISTEN: &str = "0A";
-    let mut inodes = Vec::new();
+    let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(text) = std::fs::read_to_string(table) else {
             continue;
         };
         for line in text.lines().skip(1) {
             let columns: Vec<_> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(&LISTEN), Some(inode)) =
-                (columns.get(1), columns.get(3), columns.get(9))
+            let (Some(local), Some(&LISTEN), Some(uid), Some(inode)) =
+                (columns.get(1), columns.get(3), columns.get(7), columns.get(9))
             else {
                 continue;
             };
-            let its_port = local.rsplit(':').next().map(|port| u16::from_str_radix(port, 16));
-            if its_port == Some(Ok(port)) {
-                inodes.push((*inode).to_owned());
+            let Some((ip, port)) = local.rsplit_once(':') else { continue };
+            if u16::from_str_radix(port, 16) == Ok(address.port()) && covers(ip, address.ip()) {
+                sockets.push(((*inode).to_owned(), uid.parse().unwrap_or(u32::MAX)));
             }
         }
     }
-    inodes
+    sockets
 }
 
-/// The process that has a descriptor of the socket, as `NAME (pid N)`.
+/// Whether a socket on this address, in the kernel's hexadecimal words, is in the way of one on `ip`.
+fn covers(listening: &str, ip: IpAddr) -> bool {
+    let word = |bytes: &[u8]| {
+        bytes
+            .try_into()
+            .map(|bytes| format!("{:08X}", u32::from_ne_bytes(bytes)))
+            .unwrap_or_default()
+    };
+    let its = match ip {
+        IpAddr::V4(ip) => word(&ip.octets()),
+        IpAddr::V6(ip) => ip.octets().chunks(4).map(word).collect(),
+    };
+    let is_all = listening.bytes().all(|digit| digit == b'0');
+    ip.is_unspecified() || is_all || listening == its
+}
+
+/// The process that has a descriptor of the socket, as `NAME of USER (pid N)`.
 fn process_with_socket(inode: &str) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
@@ -166,7 +193,8 @@ fn process_with_socket(inode: &str) -> Option<String> {
         });
         if holds {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {pid})", name.trim()));
+            let user = process.metadata().map_or_else(|_| "?".into(), |found| name_of(found.uid()));
+            return Some(format!("{} of {user} (pid {pid})", name.trim()));
         }
     }
     None

@@ -2,7 +2,9 @@
 //!
 //! The files are read and nothing else: what a directory service adds is not seen.
 
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
@@ -18,6 +20,46 @@ pub fn user_name(uid: u32) -> Option<String> {
 /// Whether the machine lists a user of this name.
 pub fn is_user(name: &str) -> bool {
     name == ROOT || find(USERS.as_ref(), |found, _| found == name).is_some()
+}
+
+/// A user as the machine lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListedUser {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+    /// Its home.
+    pub home: PathBuf,
+}
+
+/// All users that the machine lists, in the file's order.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn listed_users() -> io::Result<Vec<ListedUser>> {
+    let text = std::fs::read(USERS)?;
+    Ok(String::from_utf8_lossy(&text).lines().filter_map(listed_user).collect())
+}
+
+fn listed_user(line: &str) -> Option<ListedUser> {
+    let mut columns = line.split(':');
+    let name = columns.next().filter(|name| !name.is_empty())?.to_owned();
+    let uid = columns.nth(1)?.parse().ok()?;
+    let gid = columns.next()?.parse().ok()?;
+    let home = columns.nth(1)?.into();
+    Some(ListedUser { name, uid, gid, home })
+}
+
+/// Tells the list of users from what it is once somebody has changed it.
+///
+/// # Errors
+/// When the file is not there.
+pub fn users_changed() -> io::Result<(u64, u64, i64, i64)> {
+    let found = std::fs::metadata(USERS)?;
+    Ok((found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
 }
 
 /// The number of a group, if the machine lists it.
@@ -51,5 +93,11 @@ mod tests {
         std::fs::write(&path, "# note\nbad:x\nweb:x:33:34:Web:/var/www:/bin/sh\n+::\n").unwrap();
         assert_eq!(find(&path, |_, number| number == 33), Some(("web".into(), 33)));
         assert_eq!(find(&path, |name, _| name == "bad"), None);
+        let home = PathBuf::from("/var/www");
+        let web = ListedUser { name: "web".into(), uid: 33, gid: 34, home };
+        assert_eq!(listed_user("web:x:33:34:Web:/var/www:/bin/sh"), Some(web));
+        for none in ["", "# note", "bad:x", "+::", "x:x:-1:0::/:"] {
+            assert_eq!(listed_user(none), None, "{none}");
+        }
     }
 }

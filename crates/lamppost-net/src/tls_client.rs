@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::{Deserialize, Serialize};
@@ -118,10 +120,45 @@ impl ClientTls {
             .map_err(|error| HandshakeError::Failed(io::Error::other(error)))?;
         let connecting = TlsConnector::from(self.config.clone()).connect(name, stream);
         match tokio::time::timeout(patience, connecting).await {
-            Ok(connected) => connected.map_err(HandshakeError::Failed),
+            Ok(connected) => connected.map_err(|error| HandshakeError::Failed(plain(error))),
             Err(_) => Err(HandshakeError::Timeout),
         }
     }
+}
+
+/// Why a certificate is not believed, in words: those of the library are for those who write programs.
+fn plain(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(why)) = inner else { return error };
+    let text = match why {
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names = match &presented[..] {
+                [] => "no name".to_owned(),
+                names => names.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", "),
+            };
+            format!("its certificate is not for {}: it names {names}", expected.to_str())
+        }
+        CertificateError::NotValidForName => "its certificate is for another name".into(),
+        CertificateError::UnknownIssuer => {
+            "its certificate is of an authority that is not trusted here (UnknownIssuer)".into()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired".into()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet; or the clock of this machine is wrong".into()
+        }
+        CertificateError::Revoked => "its certificate was revoked".into(),
+        CertificateError::BadEncoding => "its certificate is none that can be read".into(),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
+/// A name as the library gives it, such as `DnsName("a.test")`, without what is around it.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// The authorities to believe; nothing for anybody.
@@ -225,7 +262,9 @@ mod tests {
         greeted(&file, &server, "mail.lamppost.test").await.unwrap();
         greeted(&file, &server, "127.0.0.1").await.unwrap();
         let other = greeted(&file, &server, "elsewhere.test").await.unwrap_err();
-        assert!(other.to_string().contains("elsewhere.test"), "{other}");
+        let expected = "its certificate is not for elsewhere.test: it names mail.lamppost.test, ";
+        assert!(other.to_string().contains(expected), "{other}");
+        assert!(!other.to_string().contains(['(', '"']), "{other}");
         greeted(&Trust::Anybody, &server, "elsewhere.test").await.unwrap();
         let system = greeted(&Trust::System, &server, "mail.lamppost.test").await.unwrap_err();
         assert!(system.to_string().contains("UnknownIssuer"), "{system}");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
+use lamppost_telemetry::count;
 use tracing::{error, warn};
 
 use crate::checkpoint::{self, Position, Standing};
@@ -70,7 +71,8 @@ pub(crate) fn replay(disk: &dyn Disk, settings: &Settings) -> Result<Replayed, S
     restore(&mut replay.index, &replay.next, (entries, &lost));
     for (number, lost) in missing(&segments) {
         warn!(segment = number, lost, "records at the end of a segment of the spool are missing");
-        replay.damage.push(format!("{lost} records at the end of segment {number} are missing"));
+        let records = count(lost, "record");
+        replay.damage.push(format!("missing at the end of segment {number}: {records}"));
     }
     let (sequence, newest) = take_in(&mut replay.index, &segments);
     replay.next.sequence = replay.next.sequence.max(sequence);
@@ -175,8 +177,9 @@ impl<'a> Replay<'a> {
             let messages = doubtful.len();
             error!(messages, spool = %self.settings.directory.display(), "the spool has no whole checkpoint: messages that may have been delivered long ago are held");
             self.damage.push(format!(
-                "there is no whole checkpoint: {messages} messages that may have been delivered \
-                 long ago are held; look at each, and release or delete it"
+                "there is no whole checkpoint, so what may have been delivered long ago is held: {}; look at \
+                 each, and release or delete it",
+                count(messages as u64, "message")
             ));
             self.wants_checkpoint = true;
         }
@@ -240,8 +243,9 @@ impl<'a> Replay<'a> {
                 "a part of the spool cannot be read and was skipped"
             );
             self.damage.push(format!(
-                "{length} bytes from {at} on of {} cannot be read: {fault}",
-                path.display()
+                "{} cannot be read, {} from {at} on: {fault}",
+                path.display(),
+                count(length, "byte")
             ));
         }
         if read.holes.is_empty() {
@@ -311,8 +315,9 @@ impl<'a> Replay<'a> {
                 continue;
             }
             self.damage.push(format!(
-                "{length} bytes from {at} on of segment {} are damaged; a copy is {}",
+                "segment {} is damaged, {} from {at} on; a copy is {}",
                 id.number,
+                count(length, "byte"),
                 path.display()
             ));
         }

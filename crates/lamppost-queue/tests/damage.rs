@@ -160,7 +160,7 @@ async fn without_a_checkpoint_what_may_have_been_delivered_is_held() {
         let last = view.recipients[0].last.as_ref().unwrap();
         assert!(view.held && last.reason.text.contains("delivered long ago"), "{view:?}");
         let damage = status(&around).await.damage;
-        assert!(damage.iter().any(|text| text.contains("are held")), "{damage:?}");
+        assert!(damage.iter().any(|text| text.contains("is held: ")), "{damage:?}");
         // They stay held, and released ones go on, whatever is killed.
         change(&around, Verb::Delete, stays).await;
         let mut around = restart(around, &disk.after_kill(), folder.path(), small).await;

@@ -55,6 +55,7 @@ async fn a_silent_maildir_keeps_its_own_mail_waiting_and_nobody_elses() {
         health: health.clone(),
         way: None,
         relay: Relay::default(),
+        owners: None,
     };
     let (_, idle) = lamppost_net::link::link();
     let inbox = std::mem::replace(&mut around.delivery, idle);

@@ -306,5 +306,5 @@ async fn a_record_that_vanished_from_the_end_of_a_segment_is_missed() {
     after.damage(&segment, head, b"X");
     let around = start(&after, folder.path(), |_| {}).await;
     let damage = status(&around).await.damage;
-    assert!(damage.iter().any(|text| text.contains("1 records at the end")), "{damage:?}");
+    assert!(damage.iter().any(|text| text.contains("end of segment 1: 1 record")), "{damage:?}");
 }

@@ -11,10 +11,12 @@
 mod control;
 mod delivery;
 mod envelope;
+mod file_stamp;
 mod greylist;
 mod intake;
 mod policy;
 mod queue_id;
+mod users;
 
 pub use control::{
     Attempt, Changes, ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueStatus,
@@ -25,11 +27,19 @@ pub use delivery::{
     Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryJob, DeliveryRequest, Outcome,
     Placement, Reason, RelayJob,
 };
-pub use envelope::{Envelope, Origin, Recipient, Route, Timestamp};
+pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestamp};
+pub use file_stamp::FileStamp;
 pub use greylist::{
     GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
     GreylistStats, GreylistWhy, TripletView,
 };
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
-pub use policy::{PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, Submitter, Verdict};
+pub use policy::{
+    Admission, PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, RulesAnswer, RulesRequest,
+    Submitter, Verdict,
+};
 pub use queue_id::{QueueId, QueueIdError};
+pub use users::{
+    OwnerAnswer, OwnerQuestion, OwnerRequest, OwnerWork, SystemUser, UserAnswer, UserMailbox,
+    UserName, UserRequest,
+};

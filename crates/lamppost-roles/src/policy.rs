@@ -3,14 +3,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lamppost_smtp::{Address, Refusal, ReversePath, Secret};
 use serde::{Deserialize, Serialize};
 
-use crate::Route;
+use crate::{FileStamp, Route};
 
 /// What the front asks of policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PolicyRequest {
+    /// May this client connect, and what is so for it?
+    Connection {
+        /// The client's address.
+        peer: IpAddr,
+    },
     /// Is this the password of this account?
     Authenticate {
         /// The client's address, for the limit on failed tries.
@@ -42,6 +48,10 @@ pub enum PolicyRequest {
         recipient: Address,
         /// The account or local user that hands it in, if any.
         account: Option<Address>,
+        /// Whether the client may hand in mail for elsewhere, as its [`Admission`] says.
+        relay: bool,
+        /// Whether greylisting is switched on or off for it, as its [`Admission`] says.
+        greylisting: Option<bool>,
     },
     /// Another mail server asks for itself: must mail from this sender to this recipient come later?
     /// The addresses are as that one has them.
@@ -62,6 +72,21 @@ pub enum PolicyRequest {
     },
 }
 
+/// What is so for a client by the rules of connections; the front keeps it as long as the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Whether it may hand in mail for elsewhere (`RELAYCLIENT`), and what is appended to each recipient.
+    pub relay: Option<String>,
+    /// Bytes of a message (`DATABYTES`).
+    pub message_size_max: Option<u64>,
+    /// Why it hands in no mail (`RBLSMTPD`).
+    pub refusal: Option<Refusal>,
+    /// Whether it is greylisted, whatever is so for others (`GREYLISTING`).
+    pub greylisting: Option<bool>,
+    /// What this host calls itself in what it adds to messages (`TCPLOCALHOST`).
+    pub host: Option<String>,
+}
+
 /// Who hands in mail of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Submitter {
@@ -74,6 +99,13 @@ pub enum Submitter {
 /// What policy answers the front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PolicyAnswer {
+    /// To Connection: it may, and this is so for it.
+    Admitted(Admission),
+    /// To Connection: it may not, by the rule with this key.
+    Denied {
+        /// The key.
+        rule: String,
+    },
     /// To Authenticate and `LocalUser`: the client's own name.
     Account(Address),
     /// To Recipient: it may, and this is the way to it.
@@ -124,4 +156,20 @@ pub enum RouteAnswer {
     Nowhere,
     /// It cannot be told now.
     Unavailable,
+}
+
+/// What policy, which may read no file, asks of the supervisor: the rules of connections as their file
+/// holds them now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesRequest;
+
+/// What the supervisor answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesAnswer {
+    /// The file that was looked at, if there is one.
+    pub stamp: Option<FileStamp>,
+    /// What it held when it last held rules.
+    pub rules: Option<Bytes>,
+    /// Why it holds none now; for people.
+    pub fault: Option<String>,
 }

@@ -43,6 +43,9 @@ pub(crate) fn restrict(
     for path in &power.writes {
         created = allow(created, path, AccessFs::from_all(NEWEST) & !unwanted())?;
     }
+    for path in &power.makes {
+        created = allow(created, path, AccessFs::MakeDir | AccessFs::ReadDir)?;
+    }
     let status = created.restrict_self().map_err(failed)?;
     let version = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,

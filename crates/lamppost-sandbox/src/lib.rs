@@ -22,6 +22,8 @@ pub struct Power {
     pub reads: Vec<PathBuf>,
     /// Folders in which it may read, write, make, rename and remove.
     pub writes: Vec<PathBuf>,
+    /// Folders in which it may make folders and sync them, and no more.
+    pub makes: Vec<PathBuf>,
     /// Whether it may make sockets. Those that it was given it may use in any case.
     pub sockets: Sockets,
 }

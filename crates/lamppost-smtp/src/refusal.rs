@@ -25,6 +25,8 @@ pub enum Refusal {
     },
     /// The message went through too many hosts, or through this one before.
     Loop,
+    /// The mailbox is here and cannot take mail now.
+    MailboxAway,
     /// The recipient is elsewhere, and no way out is configured.
     NoWayOut {
         /// The domain that no mail can be sent to.
@@ -50,6 +52,13 @@ pub enum Refusal {
     Unavailable,
     /// The domain is ours, the mailbox does not exist.
     UnknownMailbox,
+    /// The rules of connections say that mail of this client is not wanted, and in which words.
+    Unwanted {
+        /// The words: printable ASCII in one line.
+        text: String,
+        /// Whether it need not come again.
+        for_good: bool,
+    },
 }
 
 impl Refusal {
@@ -61,6 +70,7 @@ impl Refusal {
             Self::AuthFailed => "auth-failed",
             Self::Greylisted { .. } => "greylisted",
             Self::Loop => "loop",
+            Self::MailboxAway => "mailbox-away",
             Self::NoWayOut { .. } => "no-way-out",
             Self::QuotaExceeded { .. } => "quota-exceeded",
             Self::RelayDenied => "relay-denied",
@@ -69,6 +79,7 @@ impl Refusal {
             Self::SpoolFailed => "spool-failed",
             Self::Unavailable => "unavailable",
             Self::UnknownMailbox => "unknown-mailbox",
+            Self::Unwanted { .. } => "unwanted",
         }
     }
 }

@@ -70,6 +70,7 @@ pub(crate) enum Say<'a> {
     TooManyRecipients(usize),
     TooManySessions,
     TooSlow,
+    Unavailable,
     Unsupported,
     Vrfy,
 }
@@ -127,9 +128,10 @@ impl From<Say<'_>> for Reply {
             Say::TooManyCommands => reply(421, "4.7.0", "too many commands that bring no mail"),
             Say::TooManyErrors => reply(421, "4.7.0", "too many errors"),
             Say::TooManyMessages => reply(421, "4.7.0", "enough messages for one session: connect again"),
-            Say::TooManyRecipients(max) => reply(452, "4.5.3", format!("a message may have {max} recipients: send it again to the others")),
+            Say::TooManyRecipients(max) => reply(452, "4.5.3", format!("a message may have {max} recipient{}: send it again to the others", if max == 1 { "" } else { "s" })),
             Say::TooManySessions => reply(421, "4.7.0", "too many sessions: come back later"),
             Say::TooSlow => reply(421, "4.4.2", "the message comes too slowly"),
+            Say::Unavailable => reply(421, "4.3.0", "a part of the server does not answer: come back later"),
             Say::Unsupported => reply(502, "5.5.1", "the command is not offered here"),
             Say::Vrfy => reply(252, "2.1.5", "say RCPT and see"),
         }
@@ -164,6 +166,7 @@ impl From<&Refusal> for Reply {
             Refusal::AuthFailed => reply(535, "5.7.8", "wrong user name or password"),
             Refusal::Greylisted { retry_in } => reply(451, "4.7.1", format!("greylisted: try again in {}", words(*retry_in))),
             Refusal::Loop => reply(554, "5.4.6", "the message went through too many hosts: it is in a loop"),
+            Refusal::MailboxAway => reply(450, "4.2.1", "the mailbox cannot take mail now: try again later"),
             Refusal::NoWayOut { domain } => reply(550, "5.7.1", format!("this server sends no mail to other hosts, so none to {domain}")),
             Refusal::QuotaExceeded { retry_in } => reply(452, "4.7.1", format!("the account sent as much as an hour allows: try again in {}", words(*retry_in))),
             Refusal::RelayDenied => reply(550, "5.7.1", "the recipient is not here, and you may not relay"),
@@ -172,6 +175,8 @@ impl From<&Refusal> for Reply {
             Refusal::SpoolFailed => reply(451, "4.3.0", "the message could not be stored: try again later"),
             Refusal::Unavailable => reply(451, "4.3.0", "a part of the server does not answer: try again later"),
             Refusal::UnknownMailbox => reply(550, "5.1.1", "no such mailbox here"),
+            Refusal::Unwanted { text, for_good: true } => reply(553, "5.7.1", text.clone()),
+            Refusal::Unwanted { text, for_good: false } => reply(451, "4.7.1", text.clone()),
         }
     }
 }
@@ -237,6 +242,7 @@ mod tests {
             Refusal::AuthFailed,
             Refusal::Greylisted { retry_in: Duration::from_millis(9_001) },
             Refusal::Loop,
+            Refusal::MailboxAway,
             Refusal::NoWayOut { domain: "elsewhere.test".into() },
             Refusal::QuotaExceeded { retry_in: Duration::from_secs(3000) },
             Refusal::RelayDenied,
@@ -245,6 +251,8 @@ mod tests {
             Refusal::SpoolFailed,
             Refusal::Unavailable,
             Refusal::UnknownMailbox,
+            Refusal::Unwanted { text: "no mail from you".into(), for_good: true },
+            Refusal::Unwanted { text: "not now".into(), for_good: false },
         ];
         let table: String = refusals.iter().map(|refusal| rendered(&refusal.into())).collect();
         insta::assert_snapshot!(table.replace('\r', ""), @r"
@@ -253,6 +261,7 @@ mod tests {
         535 5.7.8 wrong user name or password
         451 4.7.1 greylisted: try again in 10 seconds
         554 5.4.6 the message went through too many hosts: it is in a loop
+        450 4.2.1 the mailbox cannot take mail now: try again later
         550 5.7.1 this server sends no mail to other hosts, so none to elsewhere.test
         452 4.7.1 the account sent as much as an hour allows: try again in 50 minutes
         550 5.7.1 the recipient is not here, and you may not relay
@@ -261,6 +270,8 @@ mod tests {
         451 4.3.0 the message could not be stored: try again later
         451 4.3.0 a part of the server does not answer: try again later
         550 5.1.1 no such mailbox here
+        553 5.7.1 no mail from you
+        451 4.7.1 not now
         ");
     }
 

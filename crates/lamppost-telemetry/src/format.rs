@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
+use crate::count;
 use crate::lines::{Lines, Writer};
 use crate::outcomes::{Kept, Outcomes, keep, open, pass_on};
 
@@ -151,7 +152,8 @@ fn stderr() -> io::Result<(Lines, Writer)> {
         // Nobody is left to be told when standard error itself fails.
         drop(io::stderr().write_all(lines));
         if dropped > 0 {
-            drop(writeln!(io::stderr(), "{dropped} lines of the log were dropped here"));
+            let lines = count(dropped, "line");
+            drop(writeln!(io::stderr(), "dropped here: {lines} of the log"));
         }
     })
 }

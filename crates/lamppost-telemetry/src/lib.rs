@@ -7,8 +7,10 @@ mod health;
 mod lines;
 mod metrics;
 mod outcomes;
+mod words;
 
 pub use format::{Format, Guard, LinesTo, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
 pub use metrics::{Gauge, Metrics, merged};
 pub use outcomes::{Kept, OutcomeEvent, ReadError, read_outcomes};
+pub use words::count;

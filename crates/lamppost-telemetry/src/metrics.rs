@@ -22,6 +22,8 @@ type Labelled = Family<[(&'static str, String); 1], Counter>;
 #[derive(Debug)]
 pub struct Metrics {
     smtp_sessions: Labelled,
+    /// Connections that a rule denied.
+    pub connections_denied: Counter,
     /// Sessions that are open now.
     pub smtp_sessions_open: Gauge,
     /// Messages that were acknowledged.
@@ -70,6 +72,7 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut metrics = Self {
             smtp_sessions: Family::default(),
+            connections_denied: Counter::default(),
             smtp_sessions_open: Gauge::default(),
             messages_accepted: Counter::default(),
             messages_refused: Family::default(),
@@ -108,6 +111,8 @@ impl Metrics {
     fn register_traffic(&mut self) {
         let to = &mut self.registry;
         to.register("smtp_sessions", "SMTP sessions by listener", self.smtp_sessions.clone());
+        let denied = self.connections_denied.clone();
+        to.register("connections_denied", "Connections denied by a rule", denied);
         let open = self.smtp_sessions_open.clone();
         to.register("smtp_sessions_open", "SMTP sessions open now", open);
         to.register("messages_accepted", "Messages acknowledged", self.messages_accepted.clone());

@@ -2,6 +2,8 @@
 
 mod command;
 mod exit;
+mod homes;
+mod local_way;
 mod named_files;
 mod place;
 mod run;
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     match command::execute(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }

@@ -1,15 +1,20 @@
 //! The files that the configuration names: whether they are there, can be read and are right. Each that
 //! is not is told with its key's place in the file and a cure.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lamppost_config::{self as config, Config, RelayTls, Remark};
 use lamppost_net::{
     CertificateFacts, ClientTls, ClientTlsError, Clock, KeyPair, Pem, ServerTls, SystemClock,
     TlsError, Trust,
 };
+use lamppost_roles::FileStamp;
+use lamppost_rules::Rules;
 use lamppost_smtp::Secret;
 
 use crate::exit::chain;
@@ -63,6 +68,9 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
     {
         fault("mail.relay.tls", authorities(Ok(Trust::System)));
     }
+    if let Some(file) = &config.mail.rules.file {
+        fault("mail.rules.file", rules(file).map(drop).map_err(|(_, wrong)| wrong));
+    }
     let sendmail = &config.mail.sendmail;
     if let Some(group) = sendmail.socket_group.as_ref().filter(|_| sendmail.enabled)
         && lamppost_net::group_id(group).is_none()
@@ -75,6 +83,53 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
         fault("mail.greylist.service.socket-group", Err(no_group(group)));
     }
     remarks
+}
+
+/// What is odd about the connection rules that a configuration names, though they are in force.
+pub(crate) fn odd_rules(config: &Config) -> Vec<Remark> {
+    let Some(file) = &config.mail.rules.file else { return Vec::new() };
+    let Ok((_, _, rules)) = rules(file) else { return Vec::new() };
+    let odd = rules.remarks().iter().map(|remark| {
+        let what = format!("{}, {remark}", file.display());
+        Remark::warning("mail.rules.file", what, "write the key without blanks")
+    });
+    odd.collect()
+}
+
+/// The connection rules of a file: as they stand there, and read. What does not do is told with the stamp
+/// of the file, if there is one.
+pub(crate) fn rules(path: &Path) -> Result<(FileStamp, Bytes, Rules), (Option<FileStamp>, Wrong)> {
+    readable(path).map_err(|wrong| (None, wrong))?;
+    let shown = path.display();
+    let cannot = |error: std::io::Error| {
+        let cure = "name a file that can be read".into();
+        (None, Wrong { what: format!("{shown} cannot be read: {error}"), cure })
+    };
+    // A pipe that nobody writes to is no reason to wait.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = opened.map_err(cannot)?;
+    let found = file.metadata().map_err(cannot)?;
+    let stamp = FileStamp::of(&found);
+    let wrong = |what: String, cure: String| (Some(stamp), Wrong { what, cure });
+    if !found.is_file() {
+        return Err(wrong(
+            format!("{shown} is no plain file"),
+            "name a text of rules, or a cdb".into(),
+        ));
+    }
+    let mut bytes = Vec::new();
+    let size_max = u64::from(Rules::SIZE_MAX);
+    file.take(size_max + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > size_max {
+        let cure = "name networks instead of each address".into();
+        return Err(wrong(format!("{shown} is larger than {size_max} bytes"), cure));
+    }
+    let bytes = Bytes::from(bytes);
+    match Rules::read(bytes.to_vec()) {
+        Ok(rules) => Ok((stamp, bytes, rules)),
+        Err(error) => Err(wrong(format!("{shown}, {error}"), error.cure())),
+    }
 }
 
 /// A group that the machine does not list.

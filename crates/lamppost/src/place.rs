@@ -8,8 +8,9 @@ use clap::Args;
 use lamppost_config::{Config, LoadError, Remark};
 use rustix::fs::Access;
 
+use crate::command::out;
 use crate::exit::{Code, Failure};
-use crate::{named_files, state_files};
+use crate::{local_way, named_files, state_files};
 
 /// The file of an installed system.
 pub(crate) const SYSTEM_FILE: &str = "/etc/lamppost/lamppost.toml";
@@ -20,10 +21,13 @@ const SYSTEM_STATE: &str = "/var/lib/lamppost";
 /// Where the user says that things are.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
-    /// Read this file [default: `$LAMPPOST_CONFIG`, /etc/lamppost/lamppost.toml, else a built-in demo]
+    /// Use this configuration file [default: `$LAMPPOST_CONFIG`, /etc/lamppost/lamppost.toml, else a
+    /// built-in demo]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Keep the state in this folder [default: what the file says]
+    /// The state folder: where `run` keeps the queue, accounts and logs, and by which other commands
+    /// find them and the running program [default: `state` of the file, else /var/lib/lamppost or
+    /// a folder in the home]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 }
@@ -88,19 +92,97 @@ impl Place {
     }
 }
 
+/// Where a running program is found.
+pub(crate) struct Reached {
+    pub(crate) control_socket: PathBuf,
+    pub(crate) outcomes: PathBuf,
+}
+
+impl Place {
+    /// Where the running program is found, also when its file was made wrong since it began: then, too, one
+    /// must be able to look at it and to stop what it does.
+    pub(crate) fn reach(&self) -> Result<Reached, Failure> {
+        let failure = match self.open() {
+            Ok(opened) => {
+                let outcomes = opened.outcomes();
+                return Ok(Reached { control_socket: opened.control_socket, outcomes });
+            }
+            Err(failure) => failure,
+        };
+        let file = self.file();
+        let text = file.as_ref().and_then(|file| lamppost_config::read_file(file).ok());
+        let (Some(file), Some(text)) = (file, text) else { return Err(failure) };
+        let named = |key| match lamppost_config::text_of(&text, key) {
+            Some(path) if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+            // It stands there, and nobody knows what it says.
+            _ if is_mentioned(&text, key) => Err(()),
+            _ => Ok(None),
+        };
+        let state = match (&self.state, named("server.state")) {
+            (Some(state), _) => Ok(Some(state.clone())),
+            (None, named) => named,
+        };
+        let (Ok(state), Ok(control_socket)) = (state, named("server.control-socket")) else {
+            return Err(
+                failure.or_cure("name the state folder of the running program with --state DIR")
+            );
+        };
+        let state = state.map_or_else(|| default_state(Some(&file), true), Ok)?;
+        let control_socket = control_socket.unwrap_or_else(|| state.join("control.sock"));
+        out::complain(&format!(
+            "warning: {} is wrong (`lamppost check` tells all of it); the program is looked for at {}\n  \
+             help: --state DIR names another place\n\n",
+            file.display(),
+            control_socket.display()
+        ));
+        Ok(Reached { control_socket, outcomes: state.join("log") })
+    }
+}
+
+impl Place {
+    /// What a further command must be told to be about the same.
+    pub(crate) fn options(&self) -> String {
+        let options = [("--config", &self.config), ("--state", &self.state)];
+        let named = options.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+        let words = named.flat_map(|(option, path)| [option.to_owned(), out::quoted(path)]);
+        words.flat_map(|word| [" ".to_owned(), word]).collect()
+    }
+}
+
+/// Whether a key seems to be set in a text that cannot be read whole, and not to nothing.
+fn is_mentioned(text: &str, key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let sets = |line: &str| {
+        let parts = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+        parts.is_some_and(|(key, value)| key == name && !value.starts_with("\"\""))
+    };
+    text.lines().any(sets)
+}
+
+/// Says that a command is about the demo, where nobody asked for it.
+pub(crate) fn tell_demo(opened: &Opened) {
+    if opened.file.is_none() {
+        out::complain(&format!(
+            "note: there is no {SYSTEM_FILE}, so this is about the built-in demo; --config FILE names a file\n"
+        ));
+    }
+}
+
 impl Opened {
     /// Looks at the files that the configuration names, which the program will need.
     pub(crate) fn check_files(&self) -> Result<(), Failure> {
         self.file.as_ref().map_or(Ok(()), |file| check_files(file, &self.config))
     }
 
-    /// Makes the state folder, which nobody else may enter.
+    /// Makes the state folder, into which nobody else may look.
     pub(crate) fn make_state(&self) -> Result<(), Failure> {
         let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.state).map_err(|error| {
-            let step = format!("cannot make the state folder {}", self.state.display());
-            Failure::at(Code::Io, &step, &error).cure("choose another with --state DIR")
-        })?;
+        builder.recursive(true).mode(local_way::state_mode(self)).create(&self.state).map_err(
+            |error| {
+                let step = format!("cannot make the state folder {}", self.state.display());
+                Failure::at(Code::Io, &step, &error).cure("choose another with --state DIR")
+            },
+        )?;
         // What is made in it would fail later, and in words that name no cure.
         rustix::fs::access(&self.state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|error| {

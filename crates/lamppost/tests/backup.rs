@@ -128,6 +128,8 @@ fn a_backup_under_load_is_restored_on_a_second_instance() {
         let restore = lamppost().args(["restore", text, "--state", &state]).output().unwrap();
         let told = succeeded(&restore);
         assert!(told.contains("held, since the original may have delivered"), "{told}");
+        // What is to be done next is about the same state.
+        assert!(told.contains(&format!("  `lamppost run --state {state}`\n")), "{told}");
         let config = std::fs::read(second.state().join("restored.toml")).unwrap();
         assert_eq!(config, std::fs::read(server.config()).unwrap());
         for name in ["ca.pem", "key.pem"] {

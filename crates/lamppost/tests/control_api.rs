@@ -331,13 +331,20 @@ fn the_status_and_a_reload_are_as_the_document_says() {
     };
     assert_eq!(words("kind"), ["mx", "submission", "submission", "local"]);
     assert_eq!(words("tls"), ["starttls", "starttls", "implicit", "off"]);
+    assert_eq!(status["host"]["phase"], "at-work");
     let done = ask(&server, "POST", "/v1/reload", b"").good();
-    assert_eq!(keys(&done), ["done"]);
+    assert_eq!(keys(&done), ["done", "warnings"]);
     let text = std::fs::read_to_string(server.config()).unwrap();
-    let text = text.replace("[mail.limits]\n", "[mail.limits]\nerrors-max = 7\n");
+    let text = text
+        .replace("[mail.limits]\n", "[mail.limits]\nerrors-max = 7\ncommand-timeout = \"9s\"\n");
     std::fs::write(server.config(), text).unwrap();
     let done = ask(&server, "POST", "/v1/reload", b"").good();
     assert!(done["done"].as_str().unwrap().contains("changed in [mail.limits]"), "{done}");
+    let warnings = done["warnings"].as_array().unwrap();
+    let slow = warnings.iter().find(|one| one["what"].as_str().unwrap().contains("9s cuts off"));
+    let slow = slow.expect("a warning of the timeout");
+    is_documented(slow, "A warning has");
+    assert!(slow["line"].is_u64() && slow["column"].is_u64() && slow["cure"].is_string());
     let done = ask(&server, "POST", "/v1/upgrade", b"").good();
     assert_eq!(keys(&done), ["done"]);
 }

@@ -145,7 +145,7 @@ fn is_exposed(debian: &Debian, unit: &str, tenths: u8) {
 
 fn upgrade(debian: &Debian) {
     let mut text = std::fs::read_to_string(debian.path(FILE)).unwrap();
-    text = text.replace("#domains = []", "domains = [\"lamppost.test\"]");
+    text = text.replacen("#domains = []", "domains = [\"lamppost.test\"]", 1);
     std::fs::write(debian.path(FILE), &text).unwrap();
     debian.run(&["chmod", "0600", "/etc/lamppost/lamppost.toml"]);
     debian.run(&["lamppost", "account", "add", "you@lamppost.test", "--generate"]);
@@ -286,6 +286,12 @@ fn under_systemd(debian: &Debian) {
         format!(
             "restart 0\n{DELIVERED}\n\
              lamppost-delivery /home/mail/lamppost.test\nlamppost-delivery /home/mail/old"
+        )
+    );
+    assert_eq!(
+        printed("homes"),
+        format!(
+            "restart 0\n{DELIVERED}\ndora:dora 700\ndora:dora 600\nlamppost role user dora 0 1 2\n1"
         )
     );
     without_root(&printed);

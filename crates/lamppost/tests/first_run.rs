@@ -17,8 +17,10 @@ fn the_demo_runs_as_the_readme_says() {
         command.env_remove("LAMPPOST_CONFIG").arg("--state").arg(state.path()).args(arguments);
         command
     };
-    let mut child =
-        lamppost(&["run"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let complaints = folder.path().join("log");
+    let said = std::fs::File::create(&complaints).unwrap();
+    let mut child = lamppost(&["run"]).stdout(Stdio::piped()).stderr(said).spawn().unwrap();
     let mut banner = String::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
@@ -55,6 +57,16 @@ fn the_demo_runs_as_the_readme_says() {
     let log = succeeded(&lamppost(&["log", &id]).output().unwrap());
     assert!(log.contains("message accepted") && log.contains("message delivered"), "{log}");
     assert!(Wire::connect("127.0.0.1:2525".parse().unwrap()).reply().starts_with("220 "));
+    // There is nothing to read again, which is no fault of anybody.
+    let reload = lamppost(&["reload"]).output().unwrap();
+    let told = String::from_utf8(reload.stderr).unwrap();
+    assert!(told.contains("no file to read again") && told.contains("`lamppost init "), "{told}");
+    let said = std::fs::read_to_string(&complaints).unwrap();
+    assert!(said.contains("INFO there is no file to read again"), "{said}");
+    assert!(!said.contains("ERROR"), "{said}");
+    let listed = lamppost(&["account", "list"]).output().unwrap();
+    let told = String::from_utf8(listed.stderr).unwrap();
+    assert!(told.contains("so this is about the built-in demo; --config FILE names"), "{told}");
     support::signal(child.id(), "TERM");
     assert!(child.wait().unwrap().success());
 }

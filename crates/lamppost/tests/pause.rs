@@ -19,7 +19,7 @@ fn pid_of(server: &Server, name: &str) -> Option<u64> {
     let output = server.command(&["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
     let roles = status["host"]["roles"].as_array().unwrap().clone();
-    roles.iter().find(|role| role["name"] == name)?["pid"].as_u64()
+    roles.iter().find(|role| role["name"] == name && role["answers"] == true)?["pid"].as_u64()
 }
 
 #[test]
@@ -44,6 +44,25 @@ fn connections_wait_while_the_front_is_paused() {
     server.must(&["resume", "front"]);
     assert!(waiting.reply().starts_with("220"));
     assert!(!server.must(&["status"]).contains("paused"));
+}
+
+/// It was right when the program began, and is read again by nobody who only looks at it or has it wait.
+#[test]
+fn a_file_made_wrong_keeps_nobody_from_the_running_program() {
+    let server = Server::start(&Setup::default());
+    std::fs::write(server.config(), "[mail]\ndomain = 1\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let export = ["queue", "export", folder.path().to_str().unwrap()];
+    for arguments in
+        [&["status"][..], &["queue"], &export, &["pause", "front"], &["resume", "front"]]
+    {
+        let output = server.command(arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {told}");
+        assert!(told.contains("is wrong (`lamppost check` tells all of it)"), "{told}");
+    }
+    let unknown = server.command(&["log", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(65));
 }
 
 #[test]

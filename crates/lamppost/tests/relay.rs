@@ -44,7 +44,7 @@ fn mail_waits_while_the_relay_is_away() {
     }
     let status = here.must(&["status"]);
     assert!(status.contains(&format!("relay     {nobody}: DOWN for ")), "{status}");
-    assert!(status.contains(" 0 connections open, 1 recipients waiting\n"), "{status}");
+    assert!(status.contains(" 0 connections open, 1 recipient waiting\n"), "{status}");
     let status: serde_json::Value =
         serde_json::from_str(&here.must(&["status", "--json"])).unwrap();
     let relay = &status["host"]["relay"];
@@ -316,6 +316,7 @@ mod peers {
                 way: None,
                 blocking: Blocking::Threads,
                 relay,
+                owners: None,
             };
             let (port, inbox) = link();
             let (content, _contents) = link();

@@ -47,10 +47,7 @@ fn postfix_takes_mail_under_tls() {
         assert!(log.contains(&relay) && log.contains("250 2.0.0 Ok: queued as"), "{log}");
         let status = here.must(&["status"]);
         let up = format!("relay     {relay}: up for ");
-        assert!(
-            status.contains(&up) && status.contains(" 1 connections open, 0 recip"),
-            "{status}"
-        );
+        assert!(status.contains(&up) && status.contains(" 1 connection open, 0 recip"), "{status}");
     }
 }
 

@@ -199,6 +199,27 @@ fn a_file_that_cannot_be_in_force_changes_nothing() {
     server.must(&["reload"]);
 }
 
+/// What `check` finds odd is told to whoever reloads, in the log, and over the API.
+#[test]
+fn a_reload_tells_what_is_odd_about_the_file() {
+    let server = Server::start(&Setup::default());
+    let doubled = "domains = [\"lamppost.test\", \"LAMPPOST.test\"]";
+    rewrite(&server, |text| text.replace("domains = [\"lamppost.test\"]", doubled));
+    let reloaded = server.command(&["reload"]);
+    let told = String::from_utf8(reloaded.stderr).unwrap();
+    assert!(reloaded.status.success());
+    let line = std::fs::read_to_string(server.config()).unwrap();
+    let line = line.lines().position(|line| line.contains("LAMPPOST.test")).unwrap() + 1;
+    let place = format!(" --> {}:{line}:", server.config().display());
+    assert!(told.contains("warning: `lamppost.test` is named twice"), "{told}");
+    assert!(told.contains(&place) && told.contains("  help: remove one of the two"), "{told}");
+    assert!(server.log().contains("is named twice"), "{}", server.log());
+    // The accounts are looked at too.
+    rewrite(&server, |text| text.replace("postmaster = \"demo@", "postmaster = \"nobody@"));
+    let told = String::from_utf8(server.command(&["reload"]).stderr).unwrap();
+    assert!(told.contains("there is no account nobody@lamppost.test"), "{told}");
+}
+
 /// What is in the old one would stay behind.
 #[test]
 fn the_state_stays_where_it_is() {

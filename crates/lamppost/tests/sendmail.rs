@@ -132,6 +132,43 @@ fn a_refused_message_is_told_to_the_caller() {
 }
 
 #[test]
+fn a_recipient_without_a_domain_is_told_with_the_key() {
+    let machine = Machine::start("");
+    let refused = machine.send_own(&["root", DEMO], "Text\n");
+    fails(&refused, 69, "root@mail.lamppost.test: 550 5.7.1");
+    let cure = "root has no domain, so it is taken to be at mail.lamppost.test: `domain` in [mail.sendmail]";
+    fails(&refused, 69, cure);
+    let named = machine.send_own(&["root@mail.lamppost.test"], "Text\n");
+    assert!(!String::from_utf8_lossy(&named.stderr).contains("has no domain"));
+}
+
+/// Nothing of it came by a network.
+#[test]
+fn mail_of_a_user_of_this_machine_is_told_as_that() {
+    let machine = Machine::start("");
+    let uid = rustix::process::geteuid().as_raw();
+    let own = own_address();
+    let name = own.split('@').next().unwrap();
+    machine.server.must(&["pause", "delivery"]);
+    succeeded(&machine.send_own(&[DEMO], "Text\n"));
+    let listed: serde_json::Value =
+        serde_json::from_str(&machine.server.must(&["queue", "list", "--json"])).unwrap();
+    assert_eq!(listed[0]["origin"]["peer"], format!("uid:{uid}"));
+    let id = listed[0]["id"].as_str().unwrap();
+    let shown = machine.server.must(&["queue", "show", id]);
+    let expected = format!("client    {name}, user {uid} of this machine, by `sendmail`");
+    assert!(shown.contains(&expected) && !shown.contains("127.0.0.1"), "{shown}");
+    let expected = format!("peer=\"{name} (uid {uid})\"");
+    let log = machine.server.log();
+    let accepted = log.lines().find(|line| line.contains("message accepted")).unwrap();
+    assert!(accepted.contains(&expected) && !accepted.contains("127.0.0.1"), "{accepted}");
+    machine.server.must(&["resume", "delivery"]);
+    let message = machine.server.only_message(DEMO);
+    let expected = format!("Received: by mail.lamppost.test (from userid {uid})\n\tid {id} ");
+    assert!(message.contains(&expected), "{message}");
+}
+
+#[test]
 fn a_message_that_is_too_large_is_refused_however_large_it_is() {
     let limits = "greeting-delay = \"0s\"\nmessage-size-max = \"64KiB\"";
     let machine = Machine::start_with("", &Setup { limits, ..Setup::default() });
@@ -226,6 +263,53 @@ fn the_socket_is_for_whom_its_mode_says() {
     fails(&machine.send(NOBODY, &[DEMO], "Text\n"), 75, "socket-mode and socket-group");
     succeeded(&machine.send(33, &[DEMO], "Text\n"));
     machine.server.only_message(DEMO);
+}
+
+/// Its mode lets everybody write to the socket, and a folder above it lets nobody get there.
+#[test]
+fn a_folder_that_keeps_users_from_the_socket_is_told() {
+    let machine = Machine::start("");
+    let told = |command: &str| {
+        let output = machine.server.command(&[command]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let run = machine.folder.path().join("run");
+    std::fs::set_permissions(&run, Permissions::from_mode(0o711)).unwrap();
+    assert!(!told("check").contains("nobody else may pass"), "{}", told("check"));
+    std::fs::set_permissions(&run, Permissions::from_mode(0o700)).unwrap();
+    let what = format!("nobody else may pass through that folder to {}/submit.sock", run.display());
+    let cure = format!("`chmod a+x {}`", run.display());
+    for command in ["check", "doctor", "reload"] {
+        let told = told(command);
+        assert!(told.contains(&what) && told.contains(&cure), "{command}: {told}");
+    }
+    if !is_root() {
+        return skipped("only root can call as other users");
+    }
+    let expected = format!("may not pass through the folder {}: `chmod a+x ", run.display());
+    fails(&machine.send(NOBODY, &[DEMO], "Text\n"), 75, &expected);
+    std::fs::set_permissions(&run, Permissions::from_mode(0o711)).unwrap();
+    succeeded(&machine.send(NOBODY, &[DEMO], "Text\n"));
+}
+
+/// What is in it is for the roles alone.
+#[test]
+fn a_new_state_folder_is_one_to_pass_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lamppost.toml");
+    let made = |sendmail: &str, name: &str| {
+        let text = format!("[mail]\ndomains = [\"a.test\"]\n[mail.sendmail]\n{sendmail}\n");
+        std::fs::write(&file, text).unwrap();
+        let state = folder.path().join(name);
+        let mut add = support::lamppost();
+        add.arg("--config").arg(&file).arg("--state").arg(&state);
+        succeeded(&add.args(["account", "add", "a@a.test", "--generate"]).output().unwrap());
+        std::fs::metadata(state).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(made("", "a"), 0o711);
+    assert_eq!(made("enabled = false", "b"), 0o700);
+    assert_eq!(made("socket = \"/run/elsewhere/submit.sock\"", "c"), 0o700);
+    assert_eq!(made("socket-mode = \"0600\"", "d"), 0o700);
 }
 
 #[test]

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit};
 use support::{Server, Setup, Wire, is_stopped, signal, until};
@@ -51,17 +52,92 @@ fn a_role_that_hangs_holds_up_neither_a_reload_nor_the_end() {
     let told = complaint(&server, &["reload"]);
     assert!(told.contains("the role `policy` does not answer"), "{told}");
     assert!(told.contains("The old configuration stays in force."), "{told}");
-    assert!(server.must(&["status"]).contains("listening"));
+    let status = server.command(&["status"]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("listening"));
     assert_eq!(server.stop(), Some(0));
 }
 
 #[test]
-fn a_queue_that_hangs_is_told() {
+fn a_role_that_hangs_is_named_by_the_status() {
+    for role in ["policy", "queue"] {
+        let mut server = hasty();
+        hang(&server, role);
+        let output = server.command(&["status", "--json"]);
+        assert_eq!(output.status.code(), Some(69));
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(complaint.contains(&format!("does not answer: {role}\n")), "{complaint}");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(status["queue"].is_null(), role == "queue");
+        let roles = status["host"]["roles"].as_array().unwrap();
+        assert_eq!(roles.len(), 5);
+        for one in roles {
+            assert_eq!(one["answers"], one["name"] != role, "{one}");
+            assert!(one["pid"].as_u64().unwrap() > 0);
+        }
+        let told = String::from_utf8(server.command(&["status"]).stdout).unwrap();
+        assert!(told.contains(&format!("FAIL      roles: the role `{role}`, process ")), "{told}");
+        assert_eq!(server.stop(), Some(0));
+    }
+}
+
+#[test]
+fn a_control_role_that_hangs_is_told() {
     let mut server = hasty();
-    hang(&server, "queue");
+    hang(&server, "control");
     let told = complaint(&server, &["status"]);
-    assert!(told.contains("the queue does not answer"), "{told}");
+    assert!(told.contains("its control role says nothing for "), "{told}");
     assert_eq!(server.stop(), Some(0));
+}
+
+/// The processes of a role that are there now.
+fn processes(server: &Server, role: &str) -> Vec<u32> {
+    let line =
+        |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_its = |pid: &u32| line(pid).split('\0').nth(2) == Some(role);
+    server.processes().into_iter().filter(is_its).collect()
+}
+
+#[test]
+fn what_a_reload_waits_for_is_told_while_it_waits() {
+    let server = Server::start(&Setup::default());
+    let mut session = Wire::greeted(server.mx);
+    let first = server.role("queue");
+    rewrite(&server, "[mail.queue]\n", "[mail.queue]\nbatch-max = 7\n");
+    let status = || {
+        let status = server.must(&["status", "--json"]);
+        serde_json::from_str::<serde_json::Value>(&status).unwrap()
+    };
+    let is_in = |phase: &str| until(|| status()["host"]["phase"] == phase);
+    let mut reload = support::lamppost();
+    reload.arg("--config").arg(server.config()).arg("--state").arg(server.state()).arg("reload");
+    let mut reload = reload.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(reload.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.is_ok_and(|line| line.contains("new connections wait until"))));
+    assert!(is_in("ending-sessions"));
+    let now = status();
+    assert!(now["host"]["phase-left-s"].as_u64().unwrap() <= 30, "{now}");
+    assert_eq!(now["host"]["listeners"].as_array().unwrap().len(), 4);
+    let told = server.must(&["status"]);
+    assert!(told.contains("have ended (1 session, for "), "{told}");
+    // The next roles wait already; one of them will take its time.
+    let next = || processes(&server, "queue").into_iter().find(|pid| *pid != first);
+    assert!(until(|| next().is_some()));
+    let next = next().unwrap();
+    signal(next, "STOP");
+    assert!(until(|| is_stopped(next)));
+    assert!(session.ask("QUIT\r\n").starts_with("221"));
+    drop(session);
+    assert!(is_in("beginning"));
+    let now = status();
+    assert!(now["queue"].is_null() && now["host"]["phase-left-s"].is_null(), "{now}");
+    assert_eq!(now["host"]["listeners"].as_array().unwrap().len(), 4);
+    let told = server.must(&["status"]);
+    assert!(told.contains("now       all roles begin") && told.contains("listening"), "{told}");
+    assert!(said.any(|line| line.is_ok_and(|line| line.contains("all roles begin"))));
+    signal(next, "CONT");
+    assert!(reload.wait().unwrap().success());
+    assert_eq!(status()["host"]["phase"], "at-work");
+    assert!(!server.must(&["status"]).contains("now  "));
 }
 
 #[test]

@@ -32,11 +32,18 @@ pub(super) struct Reply {
 /// Connects, or says that mail must wait.
 pub(super) fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     let stream = UnixStream::connect(socket).map_err(|error| {
-        let cure = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "this user may not use it (socket-mode and socket-group in [mail.sendmail])"
+        let cure = match (error.kind(), barrier(socket)) {
+            (io::ErrorKind::PermissionDenied, Some(folder)) => {
+                let folder = folder.display();
+                format!(
+                    "this user may not pass through the folder {folder}: `chmod a+x {folder}` lets all pass \
+                     and nobody look into it"
+                )
             }
-            _ => "is `lamppost run` at work?",
+            (io::ErrorKind::PermissionDenied, None) => {
+                "this user may not use it (socket-mode and socket-group in [mail.sendmail])".into()
+            }
+            _ => "is `lamppost run` at work?".to_owned(),
         };
         let socket = socket.display();
         let what = format!("the message was not taken: no answer on {socket}: {error}; {cure}");
@@ -47,6 +54,17 @@ pub(super) fn connect(socket: &Path) -> Result<UnixStream, Failure> {
         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
     limited.map_err(|error| lost(&error))?;
     Ok(stream)
+}
+
+/// The first folder on the way through which this user may not pass.
+fn barrier(socket: &Path) -> Option<&Path> {
+    let folders: Vec<_> = socket.ancestors().skip(1).collect();
+    let is_closed = |folder: &&&Path| {
+        // To look at what is in it, be it itself, is to pass through it.
+        let seen = std::fs::metadata(folder.join("."));
+        seen.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    folders.iter().rev().find(is_closed).copied()
 }
 
 impl Dialogue {

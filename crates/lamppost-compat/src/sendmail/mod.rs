@@ -79,8 +79,8 @@ fn submit(options: &Options, input: &mut dyn Read, socket: &Path) -> Result<(), 
     let header = Header::read(&message.waiting);
     let recipients = recipients(options, &header)?;
     let mut dialogue = Dialogue::begin(socket)?;
-    let recipients: Vec<_> =
-        recipients.iter().map(|address| whole(address, &dialogue.domain)).collect();
+    let given = recipients;
+    let recipients: Vec<_> = given.iter().map(|address| whole(address, &dialogue.domain)).collect();
     let sender = match options.sender.as_deref() {
         Some("" | "<>") => String::new(),
         Some(sender) => match &addresses(sender)?[..] {
@@ -89,7 +89,13 @@ fn submit(options: &Options, input: &mut dyn Read, socket: &Path) -> Result<(), 
         },
         None => dialogue.account.clone(),
     };
-    envelope(&mut dialogue, &sender, &recipients)?;
+    envelope(&mut dialogue, &sender, &recipients).map_err(|failure| {
+        let bare = given.iter().zip(&recipients).find(|(given, whole)| given != whole);
+        match bare.filter(|(_, whole)| failure.text.contains(&format!(": {whole}: "))) {
+            Some((bare, _)) => no_domain(failure, bare, &dialogue.domain),
+            None => failure,
+        }
+    })?;
     dialogue.ask("DATA")?.expect(354, "DATA")?;
     let from = if sender.is_empty() { &dialogue.account } else { &sender };
     let has_from = header.has("from") || header.has("resent-from");
@@ -145,7 +151,9 @@ fn addresses(list: &str) -> Result<Vec<String>, Failure> {
 
 fn no_address(list: &str) -> Failure {
     let list = list.trim();
-    Failure::new(Code::Data, format!("the message was not taken: this is no address: {list:?}"))
+    let shown: String =
+        list.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
+    Failure::new(Code::Data, format!("the message was not taken: this is no address: {shown}"))
 }
 
 /// An address with its domain, which is that of local users where there is none.
@@ -153,6 +161,16 @@ fn whole(address: &str, domain: &str) -> String {
     // A quoted local part may hold a sign of its own.
     let outside = address.rsplit('"').next().unwrap_or_default();
     if outside.contains('@') { address.to_owned() } else { format!("{address}@{domain}") }
+}
+
+/// What is refused is what a recipient without a domain was taken for: tells which key says otherwise.
+fn no_domain(failure: Failure, recipient: &str, domain: &str) -> Failure {
+    let Failure { code, text } = failure;
+    let text = format!(
+        "{text}; {recipient} has no domain, so it is taken to be at {domain}: `domain` in [mail.sendmail] of \
+         lamppost.toml names another, such as one of `domains` in [mail]"
+    );
+    Failure { code, text }
 }
 
 /// Says whom the message is from and to; all must be taken, or none is.

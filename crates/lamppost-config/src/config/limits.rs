@@ -48,6 +48,7 @@ pub struct Auth {
     pub hash_wait: Duration,
     pub messages_per_hour_max: u32,
     pub recipients_per_hour_max: u32,
+    pub password_length_min: usize,
 }
 
 impl Limits {
@@ -101,6 +102,8 @@ impl Auth {
             hash_wait: time_within(from, "hash-wait", (SECOND, DAY), findings).value,
             messages_per_hour_max: small_count(from, "messages-per-hour-max", findings),
             recipients_per_hour_max: small_count(from, "recipients-per-hour-max", findings),
+            // Those that are made have more letters.
+            password_length_min: count_to(from, "password-length-min", 20, findings),
         };
         section.finish(findings);
         auth

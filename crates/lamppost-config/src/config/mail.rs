@@ -1,5 +1,6 @@
-//! `[mail]`, `[mail.greylist]` and `[mail.queue]`; the other sections below `[mail]` have their own files.
+//! `[mail]`, `[mail.rules]`, `[mail.greylist]` and `[mail.queue]`; the other sections below `[mail]` have their own files.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -9,8 +10,10 @@ use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
 use super::sendmail::Sendmail;
+use super::system_users::SystemUsers;
 use super::{
-    DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, size, size_within, time, time_within,
+    DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, path, size, size_within, time,
+    time_within,
 };
 use crate::reader::{self, Findings, Section, Wrong};
 use crate::unit::ByteSize;
@@ -25,11 +28,20 @@ pub struct Mail {
     pub relay_to: Option<HostPort>,
     pub relay: Relay,
     pub sendmail: Sendmail,
+    pub system_users: SystemUsers,
     pub listen: Vec<Listen>,
     pub limits: Limits,
     pub auth: Auth,
+    pub rules: Rules,
     pub greylist: Greylist,
     pub queue: Queue,
+}
+
+/// `[mail.rules]`.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
+pub struct Rules {
+    pub file: Option<PathBuf>,
 }
 
 /// `[mail.greylist]`.
@@ -138,8 +150,11 @@ impl Mail {
         let relay = Relay::read(section.section("relay", "mail.relay", findings), findings);
         let sendmail =
             Sendmail::read(section.section("sendmail", "mail.sendmail", findings), findings);
+        let users = section.section("system-users", "mail.system-users", findings);
+        let system_users = SystemUsers::read(users, &domains, findings);
         let limits = Limits::read(section.section("limits", "mail.limits", findings), findings);
         let auth = Auth::read(section.section("auth", "mail.auth", findings), findings);
+        let rules = Rules::read(section.section("rules", "mail.rules", findings), findings);
         let greylist =
             Greylist::read(section.section("greylist", "mail.greylist", findings), findings);
         let queue = Queue::read(section.section("queue", "mail.queue", findings), findings);
@@ -152,12 +167,22 @@ impl Mail {
             relay_to,
             relay,
             sendmail,
+            system_users,
             listen,
             limits,
             auth,
+            rules,
             greylist,
             queue,
         }
+    }
+}
+
+impl Rules {
+    fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
+        let file = path(&mut section, "file", findings);
+        section.finish(findings);
+        Self { file }
     }
 }
 

@@ -6,6 +6,7 @@ mod listen;
 mod mail;
 mod relay;
 mod sendmail;
+mod system_users;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,9 +22,10 @@ use crate::unit::ByteSize;
 pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
-pub use mail::{Durability, Greylist, GreylistMode, Mail, Queue, StoreFailure};
+pub use mail::{Durability, Greylist, GreylistMode, Mail, Queue, Rules, StoreFailure};
 pub use relay::{HostPort, Relay, RelayTls};
 pub use sendmail::Sendmail;
+pub use system_users::SystemUsers;
 
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -50,7 +50,7 @@ pub(super) fn mode(value: &Spanned<DeValue<'_>>) -> Result<u32, Wrong> {
     })
 }
 
-fn user(value: &Spanned<DeValue<'_>>) -> Result<String, Wrong> {
+pub(super) fn user(value: &Spanned<DeValue<'_>>) -> Result<String, Wrong> {
     match reader::text(value)? {
         text if !text.is_empty() && !text.contains([':', '@', ' ']) => Ok(text),
         _ => Err(Wrong::new("is no name of a user", "write it as in /etc/passwd: \"www-data\"")),

@@ -82,6 +82,7 @@ impl Role {
             way: None,
             blocking: Blocking::Threads,
             relay: relay.clone(),
+            owners: None,
         };
         let (port, inbox) = link();
         let metrics = Metrics::new();

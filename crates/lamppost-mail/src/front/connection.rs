@@ -1,20 +1,24 @@
 //! One client's connection: carries bytes between the socket and the session, and the session's
 //! questions to policy and the queue.
 
+mod recipient;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lamppost_net::{ServerTls, close_gracefully};
-use lamppost_roles::{Envelope, Origin, PolicyAnswer, PolicyRequest, Submitter, Timestamp};
+use lamppost_roles::{
+    Admission, Envelope, Origin, Peer, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
+};
 use lamppost_smtp::{
-    Action, Address, Answer, Greeting, Interrupt, Kind, Question, Refusal, Reply, ReversePath,
-    Secret, Session,
+    Action, Answer, Greeting, Interrupt, Kind, Question, Refusal, ReversePath, Secret, Session,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::Front;
+use super::client::{Client, session_id};
 use super::completion::Completion;
 use super::content::{Inflow, Unstored};
 use super::lost::Lost;
@@ -36,22 +40,14 @@ pub(super) struct Connection<'a, S> {
     stream: Stream<S>,
     tls: Option<&'a ServerTls>,
     user: Option<u32>,
+    admission: Admission,
     id: String,
+    /// This machine's own for its users, whom `shown` tells apart.
     peer: IpAddr,
+    shown: String,
     cipher: Option<String>,
     transaction: Transaction,
     pace: Pace,
-}
-
-/// Who is at the other end, and how to talk to it.
-pub(super) struct Client<'a, S> {
-    pub(super) stream: S,
-    pub(super) peer: IpAddr,
-    pub(super) session: Session,
-    pub(super) kind: Kind,
-    pub(super) tls: Option<&'a ServerTls>,
-    /// The user of this machine, if the system told one.
-    pub(super) user: Option<u32>,
 }
 
 /// How long the connection has been listened to since it last made progress.
@@ -67,12 +63,14 @@ struct Pace {
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     pub(super) fn new(front: &'a Front, client: Client<'a, S>) -> Self {
         Self {
+            shown: client.shown(),
             front,
             kind: client.kind,
             session: client.session,
             stream: Stream::Plain(client.stream),
             tls: client.tls,
             user: client.user,
+            admission: client.admission,
             id: session_id(front.clock.now()),
             peer: client.peer,
             cipher: None,
@@ -84,6 +82,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// The session's name in the log.
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Who is at the other end, in the log: an address, or a user of this machine.
+    fn peer(&self) -> &str {
+        &self.shown
     }
 
     /// Runs the session to its end.
@@ -141,7 +144,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             match timeout(delay, stream.read_into(|bytes| session.receive(bytes))).await {
                 Ok(Ok(0)) => return Err(Lost::Closed),
                 Ok(Ok(_)) => {
-                    info!(session = self.id, peer = %self.peer, reason = "talked before the greeting", "connection refused");
+                    info!(
+                        session = self.id,
+                        peer = self.peer(),
+                        reason = "talked before the greeting",
+                        "connection refused"
+                    );
                     greeting = Greeting::EarlyTalker;
                 }
                 Ok(Err(error)) => return Err(error.into()),
@@ -182,7 +190,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Some(Ok(Err(error))) => Err(error.into()),
             Some(Err(_)) => {
                 let why = if in_content { Interrupt::TooSlow } else { Interrupt::Timeout };
-                info!(session = self.id, peer = %self.peer, reason = ?why, "session interrupted");
+                let reason = if in_content { "too-slow" } else { "timeout" };
+                info!(session = self.id, peer = self.peer(), reason, "session interrupted");
                 self.session.interrupt(why);
                 Ok(())
             }
@@ -230,7 +239,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
                 true
             }
             Err(error) => {
-                info!(session = self.id, peer = %self.peer, reason = %error, "TLS handshake failed");
+                info!(session = self.id, peer = self.peer(), reason = %error, "TLS handshake failed");
                 false
             }
         }
@@ -257,11 +266,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let question = PolicyRequest::Authenticate { peer: self.peer, user, password };
         match self.policy(question).await {
             PolicyAnswer::Account(account) => {
-                info!(session = self.id, peer = %self.peer, %account, "authenticated");
+                info!(session = self.id, peer = self.peer(), %account, "authenticated");
                 Answer::Account(account)
             }
             PolicyAnswer::Refused(refusal) => {
-                info!(session = self.id, peer = %self.peer, %account, reason = refusal.reason(), "authentication refused");
+                info!(session = self.id, peer = self.peer(), %account, reason = refusal.reason(), "authentication refused");
                 self.front.metrics.auth_failures.inc();
                 if refusal == Refusal::AuthFailed {
                     tokio::time::sleep(self.front.settings.limits.auth_failure_delay).await;
@@ -281,35 +290,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         match self.policy(PolicyRequest::Sender { by, sender: sender.clone() }).await {
             PolicyAnswer::Allowed => Answer::Yes,
             PolicyAnswer::Refused(refusal) => {
-                info!(session = self.id, peer = %self.peer, from = %sender, reason = refusal.reason(), "sender refused");
-                Answer::Refused(refusal)
-            }
-            _ => Answer::Refused(Refusal::Unavailable),
-        }
-    }
-
-    async fn add_recipient(&mut self, recipient: Address) -> Answer {
-        let sender = self.transaction.sender.clone().unwrap_or(ReversePath::Null);
-        let question = PolicyRequest::Recipient {
-            peer: self.peer,
-            sender: sender.clone(),
-            recipient: recipient.clone(),
-            account: self.session.account().cloned(),
-        };
-        match self.policy(question).await {
-            PolicyAnswer::Route(route) => {
-                self.transaction.add(recipient, route);
-                Answer::Yes
-            }
-            PolicyAnswer::Refused(refusal) => {
-                let (session, peer, reason) = (&self.id, self.peer, refusal.reason());
-                if Reply::from(&refusal).is_temporary() {
-                    info!(session, %peer, from = %sender, to = %recipient, reason, "recipient deferred");
-                    self.front.metrics.recipient_deferred(reason);
-                } else {
-                    info!(session, %peer, from = %sender, to = %recipient, reason, "recipient refused");
-                    self.front.metrics.recipient_refused(reason);
-                }
+                info!(session = self.id, peer = self.peer(), from = %sender, reason = refusal.reason(), "sender refused");
                 Answer::Refused(refusal)
             }
             _ => Answer::Refused(Refusal::Unavailable),
@@ -364,20 +345,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let completion = self.completion();
         match transaction.content.finish(&self.inflow(), envelope, completion.as_ref()).await {
             Ok(queue_id) => {
-                info!(session = self.id, %queue_id, peer = %self.peer, from = %sender, recipients, size, "message accepted");
+                info!(session = self.id, %queue_id, peer = self.peer(), from = %sender, recipients, size, "message accepted");
                 self.front.metrics.messages_accepted.inc();
                 Ok(Answer::Stored(queue_id.to_string()))
             }
             Err(Unstored::Refused(refusal)) => Ok(self.refuse_message(refusal)),
             Err(Unstored::Unknown) => {
-                warn!(session = self.id, peer = %self.peer, from = %sender, "session cut off: the queue ended while it took the message");
+                warn!(session = self.id, peer = self.peer(), from = %sender, "session cut off: the queue ended while it took the message");
                 Err(Lost::CutOff)
             }
         }
     }
 
     fn refuse_message(&self, refusal: Refusal) -> Answer {
-        info!(session = self.id, peer = %self.peer, reason = refusal.reason(), "message refused");
+        info!(session = self.id, peer = self.peer(), reason = refusal.reason(), "message refused");
         self.front.metrics.message_refused(refusal.reason());
         Answer::Refused(refusal)
     }
@@ -385,9 +366,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     fn origin(&self) -> Origin {
         Origin {
             session: self.id.clone(),
-            peer: self.peer,
+            peer: self.user.map_or(Peer::Address(self.peer), Peer::User),
             helo: self.session.helo().unwrap_or_default().to_owned(),
-            host: self.front.settings.hostname.clone(),
+            host: self.host().to_owned(),
             protocol: self.session.protocol().to_owned(),
             tls: self.cipher.clone(),
             account: self.session.account().cloned(),
@@ -398,10 +379,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// What to add to a message that an account hands in; nothing is added to others'.
     fn completion(&self) -> Option<Completion> {
         (self.kind == Kind::Submission).then(|| Completion {
-            host: self.front.settings.hostname.clone(),
+            host: self.host().to_owned(),
             session: self.id.clone(),
             now: self.now(),
         })
+    }
+
+    /// What this host calls itself to this client's messages.
+    fn host(&self) -> &str {
+        self.admission.host.as_deref().unwrap_or(&self.front.settings.hostname)
     }
 
     fn now(&self) -> Timestamp {
@@ -421,15 +407,4 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
         let asked = self.front.ends.policy.ask(question).await;
         asked.unwrap_or(PolicyAnswer::Refused(Refusal::Unavailable))
     }
-}
-
-/// A name for the session that no other session of this host has.
-fn session_id(now: Duration) -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    let next = |last: u64| now.max(last + 1);
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
-    let id = next(last.unwrap_or_default());
-    format!("{id:x}")
 }

@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use lamppost_net::{LocalListener, close_gracefully};
-use lamppost_roles::{PolicyAnswer, PolicyRequest};
+use lamppost_roles::{Admission, PolicyAnswer, PolicyRequest};
 use lamppost_smtp::{BareNewline, Greeting, Link, Session};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tracing::info;
 
-use super::connection::{Client, LINGER};
+use super::client::Client;
+use super::connection::LINGER;
 use super::{Front, ListenerSettings};
 
 impl Front {
@@ -49,6 +50,7 @@ impl Front {
             kind: settings.smtp.kind,
             tls: None,
             user: Some(uid),
+            admission: Admission::default(),
         };
         self.converse(client, self.sessions.admit_user(uid), settings).await;
     }

@@ -1,5 +1,7 @@
 //! The front: accepts connections and drives SMTP sessions on them.
 
+mod admission;
+mod client;
 mod completion;
 mod connection;
 mod content;
@@ -18,15 +20,17 @@ use std::sync::Arc;
 use lamppost_net::link::Port;
 use lamppost_net::proxy;
 use lamppost_net::{Clock, Drain, Listener, Permit, ServerTls, SessionLimits, TooMany};
-use lamppost_roles::{IntakeAnswer, IntakeRequest, PolicyAnswer, PolicyRequest};
-use lamppost_smtp::{BareNewline, Greeting, Link, Session};
+use lamppost_roles::{Admission, IntakeAnswer, IntakeRequest, PolicyAnswer, PolicyRequest};
+use lamppost_smtp::{Greeting, Session};
 use lamppost_telemetry::Metrics;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
-use self::connection::{Client, Connection};
+use self::admission::NotAdmitted;
+use self::client::Client;
+use self::connection::Connection;
 use self::room::Room;
 
 pub use self::greylist_service::{GreylistService, GreylistServiceSettings};
@@ -136,18 +140,25 @@ impl Front {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let link = Link {
-            tls: settings.tls == TlsMode::Implicit,
-            bare_newline: if settings.fix_for.iter().any(|network| network.contains(peer)) {
-                BareNewline::Fix
-            } else {
-                BareNewline::Refuse
-            },
+        let permit = self.sessions.admit(peer);
+        let admission = match &permit {
+            Ok(_) => self.admission(peer, settings.smtp.kind).await,
+            // It is told so, and nothing else is asked.
+            Err(_) => Ok(Admission::default()),
         };
-        let session = Session::new(settings.smtp.clone(), link);
+        let mut session = admission::session(&settings, peer, admission.as_ref().ok());
+        let admission = match admission {
+            Ok(admission) => admission,
+            Err(NotAdmitted::Denied) => return,
+            Err(NotAdmitted::Unknown) => {
+                session.greet(Greeting::Unavailable);
+                let implicit_tls = settings.tls == TlsMode::Implicit;
+                return turn_away(stream, session, implicit_tls);
+            }
+        };
         let (kind, tls) = (settings.smtp.kind, tls.as_deref());
-        let client = Client { stream, peer, session, kind, tls, user: None };
-        self.converse(client, self.sessions.admit(peer), &settings).await;
+        let client = Client { stream, peer, session, kind, tls, user: None, admission };
+        self.converse(client, permit, &settings).await;
     }
 
     /// The session of a client, if there may be one more.
@@ -165,8 +176,9 @@ impl Front {
             Ok(permit) => permit,
             Err(limit) => {
                 info!(%peer, reason = %limit, "connection refused");
-                refuse(client.stream, client.session, implicit_tls);
-                return;
+                let mut session = client.session;
+                session.greet(Greeting::TooManySessions);
+                return turn_away(client.stream, session, implicit_tls);
             }
         };
         self.metrics.smtp_sessions_open.inc();
@@ -179,13 +191,12 @@ impl Front {
     }
 }
 
-/// Tells a client that there are too many already; costs one write that may fail.
-fn refuse<S: AsyncWrite + Unpin>(mut stream: S, mut session: Session, tls: bool) {
+/// Tells a client the greeting that turns it away; costs one write that may fail.
+fn turn_away<S: AsyncWrite + Unpin>(mut stream: S, mut session: Session, tls: bool) {
     // Before a TLS handshake nothing can be said.
     if tls {
         return;
     }
-    session.greet(Greeting::TooManySessions);
     let reply = session.take_output();
     // A fresh connection's send buffer takes a line at once; a client that can't is not worth a wait.
     let writing = tokio::io::AsyncWriteExt::write_all(&mut stream, &reply);

@@ -8,15 +8,30 @@ use tracing::{debug, error, info};
 
 use super::{Policy, PolicySettings, StoreFailure, chain};
 
+/// An attempt to send.
+pub(super) struct Attempt<'a> {
+    pub(super) peer: IpAddr,
+    /// Sender and recipient; the null sender is empty.
+    pub(super) addresses: (&'a str, &'a str),
+    /// Whether the client is one of those who wait though others need not.
+    pub(super) although_off: bool,
+}
+
 impl Policy {
     /// Decides an attempt by its sender and recipient; each decision is told in the log and counted.
     pub(super) async fn greylisted(
         &self,
-        peer: IpAddr,
-        (from, to): (&str, &str),
+        attempt: Attempt<'_>,
         settings: &PolicySettings,
     ) -> Verdict {
-        let decision = match self.greylist.check(peer, from, to, self.clock.now()).await {
+        let Attempt { peer, addresses: (from, to), although_off } = attempt;
+        let (greylist, now) = (&self.greylist, self.clock.now());
+        let checked = if although_off {
+            greylist.check_although_off(peer, from, to, now).await
+        } else {
+            greylist.check(peer, from, to, now).await
+        };
+        let decision = match checked {
             Ok(decision) => decision,
             Err(error) => {
                 error!(%peer, to, reason = %chain(&error), "the greylist could not be asked");

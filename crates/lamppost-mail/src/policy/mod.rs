@@ -3,11 +3,14 @@
 //! The order of the questions about a recipient is part of the policy: a mailbox that does not
 //! exist is refused for good before greylisting makes anyone wait for it.
 
+mod admission;
 mod greylist_control;
 mod greylisted;
 mod local;
+mod rules;
 mod settings;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +21,16 @@ use lamppost_greylist::Greylist;
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
-    PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, Verdict,
+    Admission, PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter,
+    UserAnswer, UserMailbox, UserName, UserRequest, Verdict,
 };
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use lamppost_telemetry::Metrics;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
+use self::greylisted::Attempt;
 use self::local::User;
+pub use self::rules::ConnectionRules;
 pub use self::settings::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
 
 /// How often records that nobody needs any more are swept out of the greylist.
@@ -38,16 +44,20 @@ pub struct Policy {
     greylist: Arc<Greylist>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Who knows the users of this machine; nobody where policy may read them itself.
-    users: Option<Port<u32, Option<String>>>,
+    /// Who knows the users of this machine; where nobody does, policy may read their names itself.
+    users: Option<Port<UserRequest, UserAnswer>>,
+    /// The rules of connections; without them everybody may connect.
+    rules: Option<ConnectionRules>,
 }
 
 /// A recipient as the front asks about it.
 struct Candidate {
-    peer: std::net::IpAddr,
+    peer: IpAddr,
     sender: ReversePath,
     recipient: Address,
     account: Option<Address>,
+    relay: bool,
+    greylisting: Option<bool>,
 }
 
 impl Policy {
@@ -60,12 +70,12 @@ impl Policy {
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let metrics = Metrics::new();
-        Self { settings, accounts, greylist, clock, metrics, users: None }
+        Self { settings, accounts, greylist, clock, metrics, users: None, rules: None }
     }
 
-    /// Asks this role for the names of the machine's users instead of reading them.
+    /// Asks the supervisor about the machine's users.
     #[must_use]
-    pub fn asking(self, users: Port<u32, Option<String>>) -> Self {
+    pub fn asking(self, users: Port<UserRequest, UserAnswer>) -> Self {
         Self { users: Some(users), ..self }
     }
 
@@ -73,6 +83,12 @@ impl Policy {
     #[must_use]
     pub fn counting(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Decides by these rules who may connect.
+    #[must_use]
+    pub fn ruled_by(self, rules: ConnectionRules) -> Self {
+        Self { rules: Some(rules), ..self }
     }
 
     /// Answers by other settings from the next question on.
@@ -122,6 +138,7 @@ impl Policy {
 
     async fn answer(&self, question: PolicyRequest) -> PolicyAnswer {
         let answer = match question {
+            PolicyRequest::Connection { peer } => self.connection(peer).await,
             PolicyRequest::Authenticate { peer, user, password } => {
                 let now = self.clock.now();
                 let tried = self.accounts.authenticate(peer, &user, &password, now).await;
@@ -135,13 +152,15 @@ impl Policy {
             PolicyRequest::Sender { by, sender } => {
                 self.may_send_as(&by, sender).await.map(|()| PolicyAnswer::Allowed)
             }
-            PolicyRequest::Recipient { peer, sender, recipient, account } => {
-                let candidate = Candidate { peer, sender, recipient, account };
+            PolicyRequest::Recipient { peer, sender, recipient, account, relay, greylisting } => {
+                let candidate = Candidate { peer, sender, recipient, account, relay, greylisting };
                 self.admit(candidate).await.map(PolicyAnswer::Route)
             }
             PolicyRequest::Greylist { peer, sender, recipient } => {
                 let settings = self.settings.load_full();
-                let verdict = self.greylisted(peer, (&sender, &recipient), &settings).await;
+                let addresses = (&sender[..], &recipient[..]);
+                let attempt = Attempt { peer, addresses, although_off: false };
+                let verdict = self.greylisted(attempt, &settings).await;
                 Ok(PolicyAnswer::Greylist(verdict))
             }
             PolicyRequest::Charge { by, recipients } => {
@@ -149,6 +168,19 @@ impl Policy {
             }
         };
         answer.unwrap_or_else(PolicyAnswer::Refused)
+    }
+
+    /// Whether a client may connect, and what is so for it.
+    async fn connection(&self, peer: IpAddr) -> Result<PolicyAnswer, Refusal> {
+        let Some(rules) = &self.rules else {
+            return Ok(PolicyAnswer::Admitted(Admission::default()));
+        };
+        let verdict = rules.verdict(peer).await.ok_or(Refusal::Unavailable)?;
+        Ok(if verdict.denied {
+            PolicyAnswer::Denied { rule: verdict.key.unwrap_or_default() }
+        } else {
+            PolicyAnswer::Admitted(admission::by(&verdict, peer))
+        })
     }
 
     async fn route(&self, address: &Address) -> RouteAnswer {
@@ -199,7 +231,10 @@ impl Policy {
     async fn user(&self, uid: u32) -> User {
         let name = match &self.users {
             None => lamppost_net::user_name(uid),
-            Some(users) => users.ask(uid).await.unwrap_or_default(),
+            Some(users) => match users.ask(UserRequest::Name(uid)).await {
+                Ok(UserAnswer::Name(name)) => name,
+                _ => None,
+            },
         };
         User { uid, name }
     }
@@ -209,16 +244,21 @@ impl Policy {
         let recipient = &candidate.recipient;
         let Some(target) = settings.target(recipient) else {
             let domain = recipient.domain().to_owned();
-            return match (&candidate.account, settings.elsewhere) {
-                (None, _) => Err(Refusal::RelayDenied),
-                (Some(_), Elsewhere::Nowhere) => Err(Refusal::NoWayOut { domain }),
-                (Some(_), Elsewhere::Relay) => Ok(Route::Relay),
+            return match settings.elsewhere {
+                _ if !candidate.may_relay() => Err(Refusal::RelayDenied),
+                Elsewhere::Nowhere => Err(Refusal::NoWayOut { domain }),
+                Elsewhere::Relay => Ok(Route::Relay),
             };
         };
         let mailbox = self.mailbox(&target, &settings).await?;
-        if candidate.account.is_none() {
+        if !candidate.may_relay() && candidate.greylisting != Some(false) {
             let addresses = (&candidate.sender.to_string()[..], candidate.recipient.as_str());
-            match self.greylisted(candidate.peer, addresses, &settings).await {
+            let attempt = Attempt {
+                peer: candidate.peer,
+                addresses,
+                although_off: candidate.greylisting == Some(true),
+            };
+            match self.greylisted(attempt, &settings).await {
                 Verdict::Pass { .. } => {}
                 Verdict::Wait { retry_in, .. } => return Err(Refusal::Greylisted { retry_in }),
                 Verdict::Unavailable => return Err(Refusal::Unavailable),
@@ -227,30 +267,62 @@ impl Policy {
         Ok(Route::Mailbox(mailbox))
     }
 
-    /// The account that mail to a local address goes to.
+    /// The account or user that mail to a local address goes to.
     async fn mailbox(
         &self,
         target: &Address,
         settings: &PolicySettings,
     ) -> Result<Address, Refusal> {
-        if let Some(account) = self.find(target).await? {
-            return Ok(account);
+        if let Some(found) = self.find(target, settings).await? {
+            return Ok(found);
         }
         // Mail to the postmaster must always arrive somewhere (RFC 5321 §4.5.1).
         if target.local().eq_ignore_ascii_case("postmaster")
             && let Some(postmaster) = &settings.postmaster
-            && let Some(account) = self.find(postmaster).await?
+            && let Some(found) = self.find(postmaster, settings).await?
         {
-            return Ok(account);
+            return Ok(found);
         }
         Err(Refusal::UnknownMailbox)
     }
 
-    async fn find(&self, address: &Address) -> Result<Option<Address>, Refusal> {
+    async fn find(
+        &self,
+        address: &Address,
+        settings: &PolicySettings,
+    ) -> Result<Option<Address>, Refusal> {
+        if settings.is_of_user(address) {
+            return self.find_user(address).await;
+        }
         self.accounts.find(address).await.map_err(|error| {
             error!(to = %address, reason = %chain(&error), "accounts could not be asked");
             Refusal::Unavailable
         })
+    }
+
+    /// The mailbox of a user of this machine, in lower case.
+    async fn find_user(&self, address: &Address) -> Result<Option<Address>, Refusal> {
+        let Some(name) = UserName::of(address.local()) else { return Ok(None) };
+        let Some(users) = &self.users else { return Ok(None) };
+        match users.ask(UserRequest::Mailbox(name)).await {
+            Ok(UserAnswer::Mailbox(UserMailbox::Here(_))) => {
+                let mailbox = format!("{}@{}", name.as_str(), address.domain().to_lowercase());
+                mailbox.parse().map(Some).map_err(|_| Refusal::UnknownMailbox)
+            }
+            Ok(UserAnswer::Mailbox(UserMailbox::Unknown)) => Ok(None),
+            Ok(UserAnswer::Mailbox(UserMailbox::Away(reason))) => {
+                warn!(to = %address, reason, "the home of a user takes no mail now");
+                Err(Refusal::MailboxAway)
+            }
+            Ok(UserAnswer::Name(_)) | Err(_) => Err(Refusal::Unavailable),
+        }
+    }
+}
+
+impl Candidate {
+    /// Whether mail for elsewhere may come: of an account, or of a client that the rules trust.
+    fn may_relay(&self) -> bool {
+        self.account.is_some() || self.relay
     }
 }
 

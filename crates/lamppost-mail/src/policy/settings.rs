@@ -9,6 +9,8 @@ pub struct PolicySettings {
     pub hostname: String,
     /// The domains whose mailboxes are here.
     pub domains: Vec<String>,
+    /// The domains whose mailboxes are those of this machine's users.
+    pub user_domains: Vec<String>,
     /// The account that gets the mail of every postmaster without an account of its own.
     pub postmaster: Option<Address>,
     /// What happens to mail while the greylist cannot be asked.
@@ -52,10 +54,17 @@ impl PolicySettings {
     /// The address to look up when the recipient is here; nothing when it is elsewhere.
     pub(super) fn target(&self, recipient: &Address) -> Option<Address> {
         let domain = recipient.domain();
-        let served = self.domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
+        let mut domains = self.domains.iter().chain(&self.user_domains);
+        let served = domains.any(|ours| ours.eq_ignore_ascii_case(domain));
         let host = self.hostname.eq_ignore_ascii_case(domain)
             && recipient.local().eq_ignore_ascii_case("postmaster");
         (served || host).then(|| recipient.clone())
+    }
+
+    /// Whether the mailbox of an address that is here lies in a home.
+    pub(super) fn is_of_user(&self, address: &Address) -> bool {
+        let domain = address.domain();
+        self.user_domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain))
     }
 }
 
@@ -67,6 +76,7 @@ mod tests {
         PolicySettings {
             hostname: "mail.lamppost.test".into(),
             domains: vec!["lamppost.test".into()],
+            user_domains: vec!["users.test".into()],
             postmaster: None,
             when_store_fails: StoreFailure::Defer,
             observes: false,
@@ -85,6 +95,7 @@ mod tests {
     fn only_served_domains_are_here() {
         check("demo@lamppost.test", true);
         check("demo@LAMPPOST.TEST", true);
+        check("alice@Users.test", true);
         check("demo@sub.lamppost.test", false);
         check("demo@elsewhere.test", false);
     }

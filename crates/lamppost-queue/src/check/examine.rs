@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lamppost_disk::Disk;
 use lamppost_roles::QueueId;
+use lamppost_telemetry::count;
 
 use super::{Finding, Report, Severity, failed};
 use crate::checkpoint::{self, Position, Standing};
@@ -177,8 +178,8 @@ impl Examination<'_> {
             return;
         }
         let what = format!(
-            "there is no whole checkpoint: {} messages may have been delivered long ago",
-            doubtful.len()
+            "there is no whole checkpoint: {} may have been delivered long ago",
+            count(doubtful.len() as u64, "message")
         );
         let cure = "the next start holds them, and so does --repair; look at each, and release or \
                     delete it";
@@ -204,7 +205,10 @@ impl Examination<'_> {
                 self.out.report.spares += 1;
                 has_reserve |= length == self.settings.reserve();
                 if length < self.settings.reserve() {
-                    let what = format!("a segment that was being made ahead has {length} bytes");
+                    let what = format!(
+                        "a segment that was being made ahead has {}",
+                        count(length, "byte")
+                    );
                     self.note(&path, what, "the next start removes it");
                 }
             } else {
@@ -320,7 +324,7 @@ impl Examination<'_> {
     }
 
     fn hole(&mut self, number: u64, at: u64, length: u64) {
-        let what = format!("{length} bytes from {at} on are damaged");
+        let what = format!("damaged: {} from {at} on", count(length, "byte"));
         let cure = "--repair copies them to quarantine/ and writes what is whole again elsewhere";
         self.damage(&self.settings.segment(number), what, cure);
         self.out.damaged.insert(number);
@@ -395,8 +399,8 @@ impl Examination<'_> {
             if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
                 let what = match missing.len() {
                     1 => format!("the record number {first} is missing"),
-                    count => {
-                        format!("{count} records are missing between numbers {first} and {last}")
+                    many => {
+                        format!("{many} records are missing between numbers {first} and {last}")
                     }
                 };
                 self.damage(
@@ -417,7 +421,10 @@ impl Examination<'_> {
             }
             self.note(
                 &self.settings.segment(number),
-                format!("{length} bytes from {at} on are a torn write, acknowledged to nobody"),
+                format!(
+                    "a torn write, acknowledged to nobody: {} from {at} on",
+                    count(length, "byte")
+                ),
                 "nothing need be done",
             );
         }

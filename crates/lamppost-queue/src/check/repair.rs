@@ -191,7 +191,8 @@ impl Repair<'_> {
         }
         log.sync().map_err(failed("sync", &folder))?;
         if count > 0 {
-            self.done.push(format!("wrote {count} whole messages again out of damaged segments"));
+            let messages = lamppost_telemetry::count(count, "whole message");
+            self.done.push(format!("wrote {messages} again out of damaged segments"));
         }
         Ok(())
     }

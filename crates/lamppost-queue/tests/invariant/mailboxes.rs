@@ -90,6 +90,7 @@ impl Deliveries {
             health: lamppost_telemetry::Health::default(),
             way: self.way,
             relay: Relay::default(),
+            owners: None,
         };
         let (port, inbox) = link();
         let disk = Arc::new(self.disk.clone());

@@ -94,6 +94,8 @@ pub enum Greeting {
     Nobody,
     /// There are as many sessions as there may be.
     TooManySessions,
+    /// It cannot be told whether the client may connect.
+    Unavailable,
 }
 
 /// Why a session is ended from outside.
@@ -230,6 +232,7 @@ impl Session {
             Greeting::ShuttingDown => self.close_saying(Say::ShuttingDown),
             Greeting::Nobody => self.close_saying(Say::Nobody),
             Greeting::TooManySessions => self.close_saying(Say::TooManySessions),
+            Greeting::Unavailable => self.close_saying(Say::Unavailable),
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::out;
 use crate::exit::{Code, Failure};
-use crate::place::{Opened, Place};
+use crate::place::{self, Opened, Place};
 use crate::state_files::database_failure;
 
 /// Bytes of a password.
@@ -61,8 +61,15 @@ pub(crate) struct PasswordSource {
 impl AccountCommand {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
         let opened = place.open()?;
+        // One in whose domain it serves is told by itself.
+        if !matches!(self, Self::Add { .. }) {
+            place::tell_demo(&opened);
+        }
         match &self {
-            Self::Add { address, .. } => check_domain(&opened, address)?,
+            Self::Add { address, .. } => {
+                check_domain(&opened, address)?;
+                place::tell_demo(&opened);
+            }
             Self::List { json } => return list(&opened, *json).await,
             Self::Passwd { .. } | Self::Delete { .. } => {}
         }
@@ -71,12 +78,12 @@ impl AccountCommand {
         match self {
             Self::List { .. } => Ok(()),
             Self::Add { address, password } => {
-                let (password, made) = password.read()?;
+                let (password, made) = password.read(&opened)?;
                 accounts.add(&address, &password).await.map_err(|error| failure(&error))?;
                 tell_password(&address, &password, made, "added")
             }
             Self::Passwd { address, password } => {
-                let (password, made) = password.read()?;
+                let (password, made) = password.read(&opened)?;
                 accounts
                     .set_password(&address, &password)
                     .await
@@ -145,20 +152,24 @@ fn failure(opened: &Opened, error: &AccountError) -> Failure {
 /// An account in a domain that is not served would never get mail.
 fn check_domain(opened: &Opened, address: &Address) -> Result<(), Failure> {
     let domain = address.domain().to_lowercase();
-    if opened.config.mail.domains.contains(&domain) {
+    let mail = &opened.config.mail;
+    // A user of this machine hands in mail with the password of an account.
+    if mail.domains.contains(&domain) || mail.system_users.domains.contains(&domain) {
         return Ok(());
     }
     if let Some(file) = &opened.file {
         let mut domains = opened.config.mail.domains.clone();
         domains.push(domain.clone());
+        let list = domains.iter().map(|domain| format!("\"{domain}\"")).collect::<Vec<_>>();
+        let list = list.join(", ");
         let (what, cure) = match opened.place_of("mail.domains") {
             Some(place) => (
                 format!("{domain} is not in `domains` ({place})"),
-                format!("add it to the list: `domains = {domains:?}`"),
+                format!("add it to the list: `domains = [{list}]`"),
             ),
             None => (
                 format!("{domain} is not served: {} has no `domains` in [mail]", file.display()),
-                format!("add the list to [mail]: `domains = {domains:?}`"),
+                format!("add the list to [mail]: `domains = [{list}]`"),
             ),
         };
         return Err(Failure::new(Code::Data, what).cure(cure));
@@ -185,8 +196,25 @@ fn tell_password(
 }
 
 impl PasswordSource {
-    /// The password, and whether it was made here.
-    fn read(&self) -> Result<(Secret, bool), Failure> {
+    /// The password, and whether it was made here; one that is too short is refused.
+    fn read(&self, opened: &Opened) -> Result<(Secret, bool), Failure> {
+        let (password, made) = self.take()?;
+        let (length, least) =
+            (password.expose().chars().count(), opened.config.mail.auth.password_length_min);
+        if length >= least {
+            return Ok((password, made));
+        }
+        let place = opened.place_of("mail.auth.password-length-min");
+        let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+        let what = format!(
+            "the password has {}, and `password-length-min` in [mail.auth]{place} wants {least}",
+            out::count(length as u64, "letter")
+        );
+        let cure = "choose a longer one, such as four words, or have one made with --generate";
+        Err(Failure::new(Code::Data, what).cure(cure))
+    }
+
+    fn take(&self) -> Result<(Secret, bool), Failure> {
         let failed = |error: io::Error| Failure::at(Code::Io, "cannot read the password", &error);
         match &self.password_file {
             Some(path) if path.as_os_str() == "-" => first_line(io::stdin().lock()).map_err(failed),

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use lamppost_compat::{EXECUTABLE, InstallError, NAMES, Stamp, Standing};
+use lamppost_compat::{EXECUTABLE, InstallError, NAMES, Stamp, Standing, USUAL};
 
 use super::out;
 use crate::exit::{Code, Failure, chain};
-use crate::place::{Opened, Place};
+use crate::place::{self, Opened, Place};
 
 /// Folders in which programs look for a sendmail.
-const USUAL: [&str; 4] = ["/usr/sbin", "/usr/lib", "/usr/bin", "/usr/local/sbin"];
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/lib", "/usr/bin", "/usr/local/sbin"];
 /// Where the small executable may be, as seen from the folder of the main program: beside it, or where
 /// packages put what only other programs call.
 const BESIDE: [&str; 3] = [".", "../lib/lamppost", "../libexec/lamppost"];
@@ -19,10 +19,10 @@ const BESIDE: [&str; 3] = [".", "../lib/lamppost", "../libexec/lamppost"];
 /// Put small programs under names of old, such as sendmail, into a folder
 #[derive(Debug, Subcommand)]
 pub(crate) enum CompatCommand {
-    /// Put sendmail, mailq and newaliases into a folder, or take them out
+    /// Put sendmail, mailq and newaliases into a folder, or programs that are named, or take them out
     ///
-    /// A file of somebody else is never replaced or removed. The programs hand in mail on the socket of
-    /// `[mail.sendmail]`; they are neither setuid nor setgid. After an upgrade, do it once more.
+    /// A file of somebody else is never replaced or removed. The programs that hand in mail do so on the
+    /// socket of `[mail.sendmail]`; none is setuid or setgid. After an upgrade, do it once more.
     Install(Install),
     /// Show the names, and what stands under them in a folder
     List(List),
@@ -33,7 +33,7 @@ pub(crate) struct Install {
     /// The folder, such as /usr/local/sbin
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Only these: sendmail, mailq, newaliases [default: all]
+    /// These: sendmail, mailq, newaliases, tcprules, tcprulescheck, tcpserver [default: the first three]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Take them out: those of Lamppost only
@@ -71,13 +71,18 @@ impl Install {
             return Err(Failure::new(Code::Usage, format!("there is no program {unknown}"))
                 .cure(format!("the names are {names}")));
         }
-        let is_wanted = |name: &str| self.names.is_empty() || self.names.iter().any(|n| n == name);
+        let is_wanted = |name: &str| match &self.names[..] {
+            // What is taken out is all that there is.
+            [] => self.remove || USUAL.contains(&name),
+            names => names.iter().any(|one| one == name),
+        };
         Ok(known().filter(|name| is_wanted(name)).map(|name| self.folder.join(name)).collect())
     }
 
     fn install(&self, place: &Place) -> Result<(), Failure> {
         let paths = self.paths()?;
         let opened = place.open()?;
+        place::tell_demo(&opened);
         let (program, stamp) = (executable()?, stamp(place, &opened)?);
         // All or none: half a set would be worse than what was there.
         for path in &paths {
@@ -92,7 +97,11 @@ impl Install {
             lamppost_compat::install(&program, &stamp, path).map_err(|error| failed(&error))?;
             let _infallible = writeln!(text, "{} is Lamppost's now", path.display());
         }
-        out::print(&format!("{text}They hand in mail at {}.\n", stamp.socket.display()))
+        let is_usual = |path: &PathBuf| USUAL.iter().any(|name| path.ends_with(name));
+        if paths.iter().any(is_usual) {
+            let _infallible = writeln!(text, "Mail is handed in at {}.", stamp.socket.display());
+        }
+        out::print(&text)
     }
 
     fn remove(&self) -> Result<(), Failure> {
@@ -144,7 +153,11 @@ impl Found {
             (Some(version), Some(socket), _) => {
                 let is_current = version == env!("CARGO_PKG_VERSION");
                 let age = if is_current { "" } else { ", of another version" };
-                format!("hands in at {}{age}", socket.display())
+                if USUAL.iter().any(|name| self.path.ends_with(name)) {
+                    format!("hands in at {}{age}", socket.display())
+                } else {
+                    format!("version {version}{age}")
+                }
             }
             (.., what) => what.clone().unwrap_or_default(),
         }
@@ -154,7 +167,7 @@ impl Found {
 impl List {
     fn execute(self) -> Result<(), Failure> {
         let folders = match &self.folders[..] {
-            [] => USUAL.iter().map(PathBuf::from).collect(),
+            [] => FOLDERS.iter().map(PathBuf::from).collect(),
             named => named.to_vec(),
         };
         folders

@@ -30,15 +30,25 @@ impl Check {
             }
             return out::print("There is no file; `lamppost run` would use the built-in demo.\n");
         };
-        let problems = match place::read(&file) {
-            Ok(config) => remarks::of(&file, &config, place.state.as_deref())?,
-            Err(LoadError::Problems(problems)) => problems,
+        let (problems, users) = match place::read(&file) {
+            Ok(_) => {
+                let opened =
+                    Place { config: Some(file.clone()), state: place.state.clone() }.open()?;
+                let postmaster = super::wait(remarks::unknown_postmaster(&opened))?;
+                let problems = remarks::of(&opened, postmaster.into_iter().collect());
+                (problems, remarks::users(&opened))
+            }
+            Err(LoadError::Problems(problems)) => (problems, None),
             Err(error) => return Err(place::unread(&error)),
         };
         if self.json {
             out::json(&problems)?;
         } else if !problems.problems.is_empty() {
             out::complain(&format!("{}\n\n", problems.render(io::stderr().is_terminal())));
+        }
+        // It is about this machine, not about the file.
+        if let Some((what, cure)) = users.filter(|_| !self.json) {
+            out::complain(&format!("warning: {what}\n  help: {cure}\n\n"));
         }
         let count_of = |severity| {
             problems.problems.iter().filter(|problem| problem.severity == severity).count() as u64

@@ -25,7 +25,7 @@ pub(crate) struct Log {
 impl Log {
     /// Reads the outcome log itself, so that it works also when nothing runs.
     pub(crate) fn execute(self, place: &Place) -> Result<(), Failure> {
-        let folder = place.open()?.outcomes();
+        let folder = place.reach()?.outcomes;
         let events =
             std::fs::read_dir(&folder).map_err(|error| unread(&folder, &error)).and_then(|_| {
                 read_outcomes(&folder, &self.id).map_err(|error| unread(&folder, &error))

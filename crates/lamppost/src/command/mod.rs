@@ -12,14 +12,17 @@ pub(crate) mod out;
 mod pause;
 mod progress;
 mod queue;
-mod remarks;
+mod reload;
+pub(crate) mod remarks;
 mod security;
 mod setup;
 mod status;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use lamppost_console::{Client, ClientError};
 
 use crate::exit::{Code, Failure};
@@ -58,6 +61,9 @@ enum Command {
     #[command(subcommand)]
     Greylist(greylist::GreylistCommand),
     /// Show what runs and how it is
+    ///
+    /// Ends with code 69 when the program does not run, or a part of it does not answer, which is told within
+    /// some seconds.
     Status(status::Status),
     /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
     ///
@@ -68,6 +74,9 @@ enum Command {
     /// Tell what became of a message or a session
     Log(log::Log),
     /// Make the running program read its configuration file again
+    ///
+    /// Ends once all of it is in force, or with all that is wrong: the old configuration stays in force then.
+    /// What `check` would warn of is told too, and what it waits for while it waits.
     Reload,
     /// Have new connections, or deliveries, wait until `resume`
     Pause(pause::Pause),
@@ -111,12 +120,46 @@ enum Command {
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
+    /// Make the cdb of connection rules out of their text on standard input: `[-e] RULES.CDB RULES.TMP`
+    ///
+    /// It does what ucspi-tcp's program does: RULES.TMP is written, and becomes RULES.CDB once it is whole
+    /// and durable; the cdb is the same, byte for byte. The exit code is 100 for a line that is no rule and
+    /// 111 for a file that cannot be read or written; RULES.CDB stays as it was then. With -e the text may
+    /// hold networks and comments behind rules, and a wrong line is told with its place and a cure.
+    Tcprules(Words),
+    /// Tell what the cdb of connection rules says of a client: `[-e] RULES.CDB`
+    ///
+    /// It does what ucspi-tcp's program does: the client is $TCPREMOTEIP, $TCPREMOTEHOST and
+    /// $TCPREMOTEINFO. The exit code is 111 for a file that cannot be read or is no cdb. With -e networks
+    /// are looked up too, as the mail service does, and the file may be a text.
+    Tcprulescheck(Words),
+    /// Have a program serve each connection that the rules allow: `[OPTIONS] HOST PORT PROGRAM [ARGUMENT …]`
+    ///
+    /// It does what ucspi-tcp's program does, with its options, environment, lines and exit codes; HOST may
+    /// be an IPv6 address. No process is begun before a connection is allowed. `-C N` takes N connections
+    /// at once from one address (IPv6: from one /64), and a rule may say another number in MAXCONNIP;
+    /// `-T N` waits N seconds for a name, 5 by default.
+    Tcpserver(Words),
+}
+
+/// What is passed on as it is.
+#[derive(Args, Debug)]
+struct Words {
+    /// What the program of this name takes
+    #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Does what the command line says.
-pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { place, command } = arguments;
-    match command {
+    let done = match command {
+        // They end with codes of their own.
+        Command::Tcprules(Words { words }) => return Ok(lamppost_compat::tcprules(&words)),
+        Command::Tcprulescheck(Words { words }) => {
+            return Ok(lamppost_compat::tcprulescheck(&words));
+        }
+        Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),
@@ -129,8 +172,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Log(log) => log.execute(&place),
         Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
         Command::Role { role, probe: false } => crate::run::run_role(role),
-        Command::Reload => wait(status::reload(&place)).flatten(),
-        Command::Upgrade => wait(status::upgrade(&place)).flatten(),
+        Command::Reload => wait(reload::reload(&place)).flatten(),
+        Command::Upgrade => wait(reload::upgrade(&place)).flatten(),
         Command::Pause(pause) => wait(pause.execute(&place)).flatten(),
         Command::Resume(resume) => wait(resume.execute(&place)).flatten(),
         Command::Man(man) => man.execute(&Arguments::command()),
@@ -139,7 +182,8 @@ pub(crate) fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Doctor(doctor) => doctor.execute(&place),
         Command::Setup(setup) => setup.execute(&place),
         Command::Compat(command) => command.execute(&place),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs a command that talks to the program or to the database.
@@ -167,7 +211,7 @@ fn encoded(value: &str) -> String {
 
 /// A way to ask the running program.
 fn client(place: &Place) -> Result<Client, Failure> {
-    Ok(Client::new(&place.open()?.control_socket))
+    Ok(Client::new(&place.reach()?.control_socket))
 }
 
 /// What to tell when the running program does not do what was asked.

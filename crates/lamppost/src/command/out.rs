@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use lamppost_console::ListenerStatus;
+pub(crate) use lamppost_telemetry::count;
 
 use crate::exit::{Code, Failure};
 
@@ -102,9 +104,11 @@ pub(crate) fn words_of(listener: &ListenerStatus) -> (&str, &str) {
     (kind, tls)
 }
 
-/// `1 message`, `2 messages`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// A size for people.
@@ -124,12 +128,6 @@ mod tests {
     fn tables_are_lined_up() {
         let rows = [["a".into(), "1".into()], ["longer".into(), String::new()]];
         assert_eq!(table(["id", "n"], &rows), "id      n\na       1\nlonger\n");
-    }
-
-    #[test]
-    fn one_is_not_many() {
-        let counted = [0, 1, 2].map(|number| count(number, "sync"));
-        assert_eq!(counted, ["0 syncs", "1 sync", "2 syncs"]);
     }
 
     #[test]

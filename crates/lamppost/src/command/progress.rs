@@ -3,6 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use lamppost_console::Phase;
+
+use super::out;
+
 /// What is over sooner needs no words.
 const QUIET: Duration = Duration::from_millis(700);
 /// Between two lines.
@@ -41,5 +45,39 @@ impl Drop for Progress {
         if self.is_shown {
             drop(write!(io::stderr(), "\r\x1b[K"));
         }
+    }
+}
+
+/// What a command waits for that has no count: told anew at a terminal, and once elsewhere.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    told: Option<Phase>,
+    is_shown: bool,
+}
+
+impl Waiting {
+    /// It waits for this, which the program is at.
+    pub(crate) fn tell(&mut self, phase: Phase, text: &str) {
+        if io::stderr().is_terminal() {
+            self.is_shown = true;
+            // A terminal that is gone needs no progress.
+            drop(write!(io::stderr(), "\r{text} …\x1b[K"));
+        } else if self.told != Some(phase) {
+            out::complain(&format!("{text}\n"));
+        }
+        self.told = Some(phase);
+    }
+
+    /// What it waited for is over.
+    pub(crate) fn forget(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            drop(write!(io::stderr(), "\r\x1b[K"));
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.forget();
     }
 }

@@ -3,45 +3,71 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use lamppost_config::{Config, Problems, Remark, Secret, WhenAbsent, read_file};
+use lamppost_config::{Config, Problems, Remark, Secret, WhenAbsent};
 use lamppost_database::Database;
 use lamppost_disk::{FileSystem, file_system};
 use lamppost_smtp::Address;
 
-use crate::exit::Failure;
-use crate::named_files;
-use crate::place::{self, Opened, Place};
+use crate::homes::{self, Home};
+use crate::place::Opened;
+use crate::{local_way, named_files, state_files};
 
-/// All that is odd about a file that can be read, at its places.
-pub(super) fn of(file: &Path, config: &Config, state: Option<&Path>) -> Result<Problems, Failure> {
-    let place = Place { config: Some(file.to_owned()), state: state.map(PathBuf::from) };
-    let opened = place.open()?;
-    let mut remarks = of_values(&opened);
-    remarks.extend(named_files::odd_certificate(config, &opened.hostname()));
-    remarks.extend(state_folder(&opened));
-    remarks.extend(open_to_everybody(&opened));
-    let text = read_file(file).map_err(|error| place::unread(&error))?;
-    Ok(lamppost_config::placed(file, &text, remarks))
+/// All that is odd about a file that can be read, at its places; with what else the asker found.
+///
+/// The databases are not looked into: the supervisor, which asks too, reads nothing that roles write.
+pub(crate) fn of(opened: &Opened, mut remarks: Vec<Remark>) -> Problems {
+    remarks.extend(of_values(opened));
+    remarks.extend(named_files::odd_certificate(&opened.config, &opened.hostname()));
+    remarks.extend(state_folder(opened));
+    remarks.extend(open_to_everybody(opened));
+    let file = opened.file.as_deref().unwrap_or(Path::new("demo"));
+    lamppost_config::placed(file, &opened.text, remarks)
 }
 
-/// What is odd about the values themselves: alone, and in view of this machine and its accounts.
+/// What is odd about the values themselves: alone, and in view of this machine.
 pub(super) fn of_values(opened: &Opened) -> Vec<Remark> {
     let config = &opened.config;
     let mut remarks = config.remarks();
     remarks.extend(named_files::remarks(config));
+    remarks.extend(named_files::odd_rules(config));
     remarks.extend(opened.file.iter().flat_map(|file| absent_credentials(file, config)));
     remarks.extend(absent_addresses(config));
-    remarks.extend(unknown_postmaster(opened));
     remarks.extend(unknown_users(config));
+    remarks.extend(way_to_socket(opened));
+    remarks.extend(homes_of_users(config));
     remarks
+}
+
+/// What is odd about the users of the roles, if root is to begin the program; whoever else it is whose the
+/// state is begins it.
+pub(super) fn users(opened: &Opened) -> Option<(String, String)> {
+    let is_anothers = state_files::other_owner(&opened.state).is_some();
+    if is_anothers { None } else { crate::run::odd_users(opened) }
+}
+
+/// A folder that keeps local users from the socket by which they hand in mail.
+fn way_to_socket(opened: &Opened) -> Option<Remark> {
+    let (socket, folder) = (opened.submit_socket()?, local_way::barrier(opened)?);
+    let (shown, socket) = (folder.display(), socket.display());
+    let what = format!(
+        "only root and the owner of {shown} can hand in mail by `sendmail`: nobody else may pass through \
+         that folder to {socket}"
+    );
+    let cure = format!(
+        "`chmod a+x {shown}` lets all pass and nobody look into it; or name a `socket` elsewhere in \
+         [mail.sendmail], or set `enabled = false` there"
+    );
+    let is_named = opened.config.mail.sendmail.socket.is_some();
+    let key = if is_named { "mail.sendmail.socket" } else { "server.state" };
+    Some(Remark::warning(key, what, cure))
 }
 
 /// The secrets and the state that are not kept from others.
 pub(super) fn open_to_everybody(opened: &Opened) -> Vec<Remark> {
     let mut remarks = named_files::open_secrets(&opened.config);
-    remarks.extend(open_state(&opened.state));
+    remarks.extend(open_state(opened));
     remarks
 }
 
@@ -100,32 +126,36 @@ pub(super) fn state_folder(opened: &Opened) -> Option<Remark> {
 
 /// A state folder into which everybody may look. To pass through is allowed to all where each role has a user
 /// of its own, or local users hand in mail; what is in it is each role's alone.
-fn open_state(state: &Path) -> Option<Remark> {
-    let mode = std::fs::metadata(state).ok()?.permissions().mode();
-    let state = state.display();
+fn open_state(opened: &Opened) -> Option<Remark> {
+    let mode = std::fs::metadata(&opened.state).ok()?.permissions().mode();
+    let state = opened.state.display();
     (mode & 0o006 != 0).then(|| {
         let what = format!("everybody on this machine may look into the state folder {state}");
-        Remark::warning("server.state", what, format!("`chmod 700 {state}`"))
+        let cure = format!("`chmod {:o} {state}`", local_way::state_mode(opened));
+        Remark::warning("server.state", what, cure)
     })
 }
 
 /// Addresses without which the program does not start here.
 fn absent_addresses(config: &Config) -> Vec<Remark> {
     let mut remarks = Vec::new();
+    let mut look = |address: IpAddr, key: String, wait: &str| {
+        if !is_here(address) {
+            let what =
+                format!("this machine does not have {address}: `lamppost run` does not start");
+            let cure = format!("`ip address` lists those that it has: correct the address{wait}");
+            remarks.push(Remark::error(&key, what, cure));
+        }
+    };
     for (number, listen) in config.mail.listen.iter().enumerate() {
         let needed = listen.when_absent == WhenAbsent::Fail;
         for (position, address) in listen.address.iter().enumerate().filter(|_| needed) {
-            if !is_here(address.ip()) {
-                let key = format!("mail.listen.{number}.address.{position}");
-                let what = format!(
-                    "this machine does not have {}: `lamppost run` does not start",
-                    address.ip()
-                );
-                let cure = "`ip address` lists those that it has: correct the address, or set \
-                            `when-absent = \"wait\"`, which listens once it appears";
-                remarks.push(Remark::warning(&key, what, cure));
-            }
+            let wait = ", or set `when-absent = \"wait\"`, which listens once it appears";
+            look(address.ip(), format!("mail.listen.{number}.address.{position}"), wait);
         }
+    }
+    for (number, address) in config.metrics.listen.iter().enumerate() {
+        look(address.ip(), format!("metrics.listen.{number}"), "");
     }
     remarks
 }
@@ -148,11 +178,67 @@ fn unknown_users(config: &Config) -> Vec<Remark> {
     unknown.collect()
 }
 
+/// Users of `[mail.system-users]` who would get no mail here.
+fn homes_of_users(config: &Config) -> Vec<Remark> {
+    /// Homes that are named one by one.
+    const NAMED_MAX: usize = 5;
+    let users = &config.mail.system_users;
+    if users.domains.is_empty() {
+        return Vec::new();
+    }
+    let warning =
+        |what: String, cure: String| Remark::warning("mail.system-users.domains", what, cure);
+    let mut remarks = Vec::new();
+    let own = rustix::process::geteuid();
+    if !own.is_root() {
+        let me = state_files::name(own.as_raw());
+        let what = format!(
+            "only root can write into homes of others: started by {me}, it serves {me} alone"
+        );
+        remarks.push(warning(what, "start `lamppost run` as root".into()));
+    }
+    let listed = lamppost_net::listed_users().unwrap_or_default();
+    let served: Vec<_> = listed.iter().filter(|user| homes::is_served(user, users)).collect();
+    if served.is_empty() {
+        let what = format!("/etc/passwd lists no user from {} on who gets mail", users.uid_min);
+        remarks.push(warning(what, "lower `uid-min`, or leave the section out".into()));
+    }
+    let unfit: Vec<_> = served
+        .iter()
+        .filter_map(|user| match homes::look(user) {
+            Home::Unfit { what, cure } => Some((what, cure)),
+            Home::Nowhere => None,
+            Home::Fit => homes::closed_above(user).map(|folder| {
+                let (name, folder) = (&user.name, folder.display());
+                let what = format!("{name} may not pass through {folder} to its home");
+                (what, format!("`chmod o+x {folder}`"))
+            }),
+        })
+        .collect();
+    let more = unfit.len().saturating_sub(NAMED_MAX);
+    remarks.extend(
+        unfit
+            .into_iter()
+            .take(NAMED_MAX)
+            .map(|(what, cure)| warning(format!("{what}: mail for it waits"), cure)),
+    );
+    if more > 0 {
+        let what = format!("{more} more homes take no mail now");
+        remarks.push(warning(what, "see to those above, and check again".into()));
+    }
+    remarks
+}
+
 /// A postmaster without an account, as far as this user may read the accounts.
-fn unknown_postmaster(opened: &Opened) -> Option<Remark> {
-    let postmaster: Address = opened.config.mail.postmaster.as_ref()?.parse().ok()?;
+pub(super) async fn unknown_postmaster(opened: &Opened) -> Option<Remark> {
+    let mail = &opened.config.mail;
+    let postmaster: Address = mail.postmaster.as_ref()?.parse().ok()?;
+    // Users of this machine have no account.
+    if mail.system_users.domains.contains(&postmaster.domain().to_lowercase()) {
+        return None;
+    }
     let database = Database::open_to_read(&opened.accounts()).ok()?;
-    let accounts = super::wait(lamppost_accounts::listed(&database)).ok()?.ok()?;
+    let accounts = lamppost_accounts::listed(&database).await.ok()?;
     let is_postmaster =
         |account: &Address| account.as_str().eq_ignore_ascii_case(postmaster.as_str());
     if accounts.iter().any(is_postmaster) {

@@ -48,7 +48,7 @@ pub(super) fn processes(host: &HostStatus) -> Vec<Process> {
             missing: force.map(|force| force.missing.clone()).unwrap_or_default(),
         }
     };
-    let roles = host.roles.iter().map(|role| one(&role.name, role.pid, Some(&role.force)));
+    let roles = host.roles.iter().map(|role| one(&role.name, role.pid, role.force.as_ref()));
     std::iter::once(one("supervisor", host.pid, None)).chain(roles).collect()
 }
 

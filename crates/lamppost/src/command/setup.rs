@@ -248,8 +248,7 @@ mod tests {
 
     #[test]
     fn the_list_has_the_service_and_every_role() {
-        use clap::ValueEnum as _;
-        let roles = Role::value_variants().iter().map(|role| crate::run::user_name(*role));
+        let roles = Role::ALL.iter().map(|role| crate::run::user_name(*role));
         let expected: Vec<_> = std::iter::once(GROUP.to_owned()).chain(roles).collect();
         assert_eq!(users().map(|user| user.name).collect::<Vec<_>>(), expected);
         let text: Vec<_> = USERS.lines().filter(|line| line.starts_with("u ")).collect();

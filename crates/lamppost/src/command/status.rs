@@ -1,12 +1,13 @@
-//! status and reload.
+//! status.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lamppost_console::{Blocked, ClientError, RelayStatus, Status as Shown};
+use lamppost_console::{
+    Blocked, Client, ClientError, HostStatus, Phase, RelayStatus, Status as Shown,
+};
 use lamppost_roles::QueueStatus;
 use lamppost_telemetry::State;
 
@@ -49,7 +50,12 @@ impl Status {
                 out::print(&security::text(&processes))
             };
         }
-        if self.json { out::json(&status) } else { out::print(&text(&status)) }
+        if self.json {
+            out::json(&status)?;
+        } else {
+            out::print(&text(&status))?;
+        }
+        answered(&status)
     }
 
     /// Shows it until somebody ends this command, or nobody reads it any more.
@@ -62,8 +68,9 @@ impl Status {
             if self.json {
                 out::json_line(&status)?;
             } else {
-                let rates = before.as_ref().map(|(before, at)| {
-                    rates(&before.queue, &status.queue, now.duration_since(*at))
+                let rates = before.as_ref().and_then(|(before, at)| {
+                    let (before, now_there) = (before.queue.as_ref()?, status.queue.as_ref()?);
+                    Some(rates(before, now_there, now.duration_since(*at)))
                 });
                 // The screen is for one at a time; a file gets one after another.
                 let begin = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
@@ -76,7 +83,63 @@ impl Status {
 }
 
 async fn ask(place: &Place) -> Result<Shown, Failure> {
-    client(place)?.get("/v1/status").await.map_err(|error| unanswered(&error))
+    of(&client(place)?).await?.map_err(|error| unanswered(&error))
+}
+
+/// How the program is. It tells within a few seconds that a part of it does not answer; one that tells nothing
+/// hangs itself.
+pub(super) async fn of(client: &Client) -> Result<Result<Shown, ClientError>, Failure> {
+    const PATIENCE: Duration = Duration::from_secs(12);
+    tokio::time::timeout(PATIENCE, client.get("/v1/status")).await.map_err(|_| {
+        let seconds = PATIENCE.as_secs();
+        let what =
+            format!("the program runs, and its control role says nothing for {seconds} seconds");
+        Failure::new(Code::Unavailable, what).cure(
+            "the log may tell why; when the process of `lamppost role control` is gone, as after \
+             `kill -9` of it, all roles begin again",
+        )
+    })
+}
+
+/// Fails when a part of the program does not answer, though none begins.
+fn answered(status: &Shown) -> Result<(), Failure> {
+    if status.host.phase == Phase::Beginning {
+        return Ok(());
+    }
+    let silent = status.host.roles.iter().filter(|role| !role.answers);
+    let mut names: Vec<_> = silent.map(|role| role.name.as_str()).collect();
+    if status.queue.is_none() && !names.contains(&"queue") {
+        names.push("queue");
+    }
+    if status.host.pid == 0 {
+        names.push("supervisor");
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = format!("a part of the program does not answer: {}", names.join(", "));
+    Err(Failure::new(Code::Unavailable, what))
+}
+
+/// What the program is at and what that waits for; nothing when all of it is at work.
+pub(super) fn phase(host: &HostStatus) -> Option<String> {
+    match host.phase {
+        Phase::AtWork => None,
+        Phase::EndingSessions => {
+            let sessions = u64::try_from(host.sessions).unwrap_or_default();
+            let left = host
+                .phase_left_s
+                .map(|left| format!(", for {} at most", out::age(Duration::from_secs(left))));
+            Some(format!(
+                "new connections wait until those that are open have ended ({}{})",
+                out::count(sessions, "session"),
+                left.unwrap_or_default()
+            ))
+        }
+        Phase::Beginning => {
+            Some("all roles begin, which takes as long as the queue takes to read".into())
+        }
+    }
 }
 
 /// What came and went in a second.
@@ -97,12 +160,15 @@ fn rates(before: &QueueStatus, now: &QueueStatus, time: Duration) -> String {
 fn text(status: &Shown) -> String {
     let Shown { host, queue } = status;
     let mut text = format!(
-        "lamppost {}, process {}, up {}\nstate     {}\n\n",
+        "lamppost {}, process {}, up {}\nstate     {}\n",
         host.version,
         host.pid,
         out::age(Duration::from_secs(host.uptime_s)),
         host.state.display()
     );
+    if let Some(phase) = phase(host) {
+        let _infallible = writeln!(text, "now       {phase}");
+    }
     let listeners: Vec<_> = host
         .listeners
         .iter()
@@ -112,43 +178,34 @@ fn text(status: &Shown) -> String {
             [one.address.as_str(), kind, tls, state].map(str::to_owned)
         })
         .collect();
+    text.push('\n');
     text.push_str(&out::table(["LISTENER", "FOR", "TLS", "STATE"], &listeners));
-    let _infallible = write!(
-        text,
-        "\nsessions  {} open\nqueue     {} ({} held), {} waiting, {} failed\n\
-         spool     {}; since the start {} accepted, {} delivered, {}\n",
-        host.sessions,
-        out::count(queue.messages, "message"),
-        queue.held,
-        out::count(queue.waiting, "recipient"),
-        queue.failed,
-        out::size(queue.spool_bytes),
-        out::count(queue.accepted, "message"),
-        out::count(queue.delivered, "recipient"),
-        out::count(queue.syncs, "sync")
-    );
+    let _infallible = writeln!(text, "\nsessions  {} open", host.sessions);
+    match queue {
+        Some(queue) => text.push_str(&queue_lines(queue)),
+        None if host.phase == Phase::Beginning => text.push_str("queue     it is being read\n"),
+        None => text.push_str("FAIL      queue: it does not answer\n"),
+    }
     if !host.paused.is_empty() {
         let paused: Vec<_> = host.paused.iter().map(|part| part.name()).collect();
         let paused = paused.join(", ");
         let _infallible = writeln!(text, "paused    {paused}; `lamppost resume` has each go on");
     }
     if let Some(relay) = &host.relay {
-        text.push_str(&relay_line(relay, queue.waiting_for_relay));
+        let waiting = queue.as_ref().map(|queue| queue.waiting_for_relay);
+        text.push_str(&relay_line(relay, waiting));
     }
     let Blocked { addresses, accounts } = host.blocked;
     if addresses + accounts > 0 {
-        let addresses = match addresses {
-            1 => "1 address".to_owned(),
-            many => format!("{many} addresses"),
-        };
-        let accounts = out::count(accounts, "account");
+        let (addresses, accounts) =
+            (out::count(addresses, "address"), out::count(accounts, "account"));
         let _infallible =
             writeln!(text, "blocked   {addresses}, {accounts}, after wrong passwords");
     }
-    if let Some(fault) = &queue.fault {
+    for fault in queue.iter().filter_map(|queue| queue.fault.as_ref()) {
         let _infallible = writeln!(text, "FAIL      spool: {fault}");
     }
-    for damage in &queue.damage {
+    for damage in queue.iter().flat_map(|queue| &queue.damage) {
         let _infallible = writeln!(text, "WARN      spool: {damage}");
     }
     for fact in &host.health {
@@ -162,99 +219,38 @@ fn text(status: &Shown) -> String {
     text
 }
 
+fn queue_lines(queue: &QueueStatus) -> String {
+    format!(
+        "queue     {} ({} held), {} waiting, {} failed\n\
+         spool     {}; since the start {} accepted, {} delivered, {}\n",
+        out::count(queue.messages, "message"),
+        queue.held,
+        out::count(queue.waiting, "recipient"),
+        queue.failed,
+        out::size(queue.spool_bytes),
+        out::count(queue.accepted, "message"),
+        out::count(queue.delivered, "recipient"),
+        out::count(queue.syncs, "sync")
+    )
+}
+
 /// The host of `relay-to`: whether it takes mail, and what waits for it.
-fn relay_line(relay: &RelayStatus, waiting: u64) -> String {
+fn relay_line(relay: &RelayStatus, waiting: Option<u64>) -> String {
     let since = |seconds: Option<u64>| out::age(Duration::from_secs(seconds.unwrap_or_default()));
     let state = match relay.up {
         None => "not tried yet".to_owned(),
         Some(true) => format!("up for {}", since(relay.for_s)),
         Some(false) => format!("DOWN for {}", since(relay.for_s)),
     };
-    let mut line = format!(
-        "relay     {}: {state}, {} connections open, {waiting} recipients waiting\n",
-        relay.host, relay.connections
-    );
+    let connections = out::count(relay.connections, "connection");
+    let mut line = format!("relay     {}: {state}, {connections} open", relay.host);
+    if let Some(waiting) = waiting {
+        let _infallible = write!(line, ", {} waiting", out::count(waiting, "recipient"));
+    }
+    line.push('\n');
     if let Some(error) = &relay.last_error {
         let ago = since(relay.last_error_ago_s);
         let _infallible = writeln!(line, "          last error, {ago} ago: {error}");
     }
     line
-}
-
-/// Make the running program read its file again.
-pub(crate) async fn reload(place: &Place) -> Result<(), Failure> {
-    let client = client(place).map_err(|failure| {
-        failure.or_cure("a running program was not asked: its configuration stays in force")
-    })?;
-    let lost = |error: &ClientError| {
-        let failure = unanswered(error);
-        match error {
-            ClientError::NotRunning { .. } => failure.cure(
-                "start it with `lamppost run`; if it runs and `state` or `control-socket` was \
-                 changed in the file since, name its folder with --state DIR: `lamppost run` \
-                 printed it",
-            ),
-            _ => failure,
-        }
-    };
-    let status: Shown = client.get("/v1/status").await.map_err(|error| lost(&error))?;
-    if let (Some(named), Some(its)) = (place.named_file(), &status.host.file)
-        && !is_same(&named, its)
-    {
-        let (named, its) = (named.display(), its.display());
-        let what = format!("the running program reads {its}, not {named}");
-        return Err(Failure::new(Code::Usage, what).cure(format!(
-            "`lamppost reload --config {its}` makes it read its own again; for another file, \
-             start it again with `lamppost run --config {named}`"
-        )));
-    }
-    match client.post::<serde_json::Value>("/v1/reload", &()).await {
-        Ok(done) => out::print(&format!("{}\n", done["done"].as_str().unwrap_or("reloaded"))),
-        Err(ClientError::Refused(text)) => Err(Failure::new(Code::Config, text)),
-        Err(error) => Err(lost(&error)),
-    }
-}
-
-/// Have the program's file take the place of what runs, and wait until it has.
-pub(crate) async fn upgrade(place: &Place) -> Result<(), Failure> {
-    /// How long sessions may take to end, and the queue to be read, before nobody waits any more.
-    const PATIENCE: Duration = Duration::from_secs(300);
-    const LOOK_EVERY: Duration = Duration::from_millis(50);
-    let client = client(place)?;
-    let before: Shown = client.get("/v1/status").await.map_err(|error| unanswered(&error))?;
-    let done = client.post::<serde_json::Value>("/v1/upgrade", &()).await;
-    let done = done.map_err(|error| match error {
-        ClientError::Refused(text) => Failure::new(Code::Data, text)
-            .cure("what runs goes on; put a program there that begins"),
-        error => unanswered(&error),
-    })?;
-    out::print(&format!("{}\n", done["done"].as_str().unwrap_or_default()))?;
-    let begun = Instant::now();
-    loop {
-        let left = PATIENCE.saturating_sub(begun.elapsed());
-        match tokio::time::timeout(left, client.get::<Shown>("/v1/status")).await {
-            Ok(Ok(now))
-                if !now.host.roles.is_empty()
-                    && now.host.roles.iter().all(|role| !before.host.roles.contains(role)) =>
-            {
-                return out::print(&format!("lamppost {} is at work.\n", now.host.version));
-            }
-            // The socket stays open from one program to the next.
-            Ok(Err(error @ ClientError::NotRunning { .. })) => return Err(unanswered(&error)),
-            Ok(_) => {}
-            Err(_) => {
-                let what = "the new program does not answer";
-                return Err(Failure::new(Code::Unavailable, what).cure("look into its log"));
-            }
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Whether two paths lead to the same file.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let whole = |path: &Path| {
-        path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned())
-    };
-    whole(one) == whole(other)
 }

@@ -1,11 +1,11 @@
 //! What only the demo has: an account made by itself, and words of welcome.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use lamppost_accounts::Accounts;
 use lamppost_smtp::{Address, Secret};
 
+use crate::command::out::quoted;
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
 
@@ -55,11 +55,4 @@ pub(super) fn welcome(password: Option<&Secret>, opened: &Opened) -> String {
         "What became of it: `lamppost queue{option}`, `lamppost status{option}`, `lamppost log ID{option}`."
     );
     text
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
-    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

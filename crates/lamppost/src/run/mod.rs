@@ -5,6 +5,7 @@ mod demo;
 mod listeners;
 mod local;
 mod orders;
+mod own_users;
 mod relay;
 mod role;
 mod settings;
@@ -23,6 +24,7 @@ use tracing::Level as LogLevel;
 use crate::exit::{Code, Failure};
 use crate::state_files::{database_failure, folder_failure};
 
+pub(crate) use self::own_users::{delivery_user, maildir_template, odd_users};
 pub(crate) use self::role::{Role, probe as probe_role, run as run_role};
 pub(crate) use self::supervisor::run;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lamppost_console::{Blocked, Part, RelayStatus};
+use lamppost_console::{Blocked, Part, RelayStatus, Reloaded, RoleStatus};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::Fact;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,8 @@ pub(super) struct Condition {
     pub(super) blocked: Blocked,
     /// What it gave up.
     pub(super) force: InForce,
+    /// Processes that work for it; delivery's, one a user of this machine.
+    pub(super) owners: Vec<RoleStatus>,
 }
 
 /// What the control role may ask the supervisor for: nothing that has a size of its own.
@@ -114,8 +116,10 @@ pub(super) enum Wish {
 /// The supervisor's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Granted {
-    /// What the reload or the upgrade does, or all that is wrong.
+    /// What the upgrade or the pause does, or all that is wrong.
     Done(Result<String, String>),
+    /// What the reload did, or all that is wrong.
+    Reloaded(Result<Reloaded, String>),
     /// The program as the supervisor sees it, in JSON's text: `lamppost_console::HostStatus`.
     Status(String),
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lamppost_config as config;
 use lamppost_config::Config;
-use lamppost_delivery::{MaildirTemplate, Relay, TemplateError};
+use lamppost_delivery::{MaildirTemplate, OwnersSettings, Relay, TemplateError};
 use lamppost_greylist::Policy as GreylistPolicy;
 use lamppost_mail::policy::{Elsewhere, LocalSettings, PolicySettings, StoreFailure};
 use lamppost_mail::{
@@ -32,6 +32,7 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
     PolicySettings {
         hostname: hostname.to_owned(),
         domains: config.mail.domains.clone(),
+        user_domains: config.mail.system_users.domains.clone(),
         // What is no address was refused when the file was read.
         postmaster: config.mail.postmaster.as_deref().and_then(|address| address.parse().ok()),
         when_store_fails: match config.mail.greylist.when_store_fails {
@@ -116,7 +117,42 @@ pub(super) fn delivery(
         health: health.clone(),
         way: None,
         relay: relay.clone(),
+        owners: None,
     })
+}
+
+/// What delivery is told of users of this machine; nothing where none gets mail.
+pub(super) fn owners(config: &Config, health: &Health) -> Option<OwnersSettings> {
+    let users = &config.mail.system_users;
+    (!users.domains.is_empty()).then(|| OwnersSettings {
+        domains: users.domains.clone(),
+        processes_max: users.processes_max,
+        idle: users.process_idle,
+        patience: config.mail.queue.maildir_timeout,
+        health: health.clone(),
+    })
+}
+
+/// What the process of a user is told: whose mail it is was decided by others.
+pub(super) fn owner(
+    config: &Config,
+    hostname: &str,
+    maildir: &Path,
+) -> lamppost_delivery::Settings {
+    /// Files that one process writes at once.
+    const WRITERS_MAX: usize = 8;
+    lamppost_delivery::Settings {
+        maildir: MaildirTemplate::one(maildir.to_owned()),
+        hostname: hostname.to_owned(),
+        writers_max: WRITERS_MAX.min(config.mail.queue.writers_max),
+        blocking: lamppost_disk::Blocking::Threads,
+        patience: config.mail.queue.maildir_timeout,
+        silent_max: 1,
+        health: Health::default(),
+        way: None,
+        relay: Relay::default(),
+        owners: None,
+    }
 }
 
 pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {

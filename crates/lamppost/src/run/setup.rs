@@ -131,6 +131,7 @@ impl Setup {
 fn settled(begun: Config, new: &Config) -> Config {
     let mut settled = begun;
     settled.mail.greylist = new.mail.greylist.clone();
+    settled.mail.rules = new.mail.rules.clone();
     settled.mail.domains.clone_from(&new.mail.domains);
     settled.mail.postmaster.clone_from(&new.mail.postmaster);
     settled.mail.relay_to.clone_from(&new.mail.relay_to);

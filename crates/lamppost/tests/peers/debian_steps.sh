@@ -24,9 +24,10 @@ running() {
     done | sort
 }
 deliver() {
+    local to=${2:-you@lamppost.test}
     exec 3<>/dev/tcp/127.0.0.1/25
     read -r -t 20 greeting <&3
-    for line in 'HELO x.test' 'MAIL FROM:<a@x.test>' 'RCPT TO:<you@lamppost.test>' DATA "Subject: hello\\r\\n\\r\\n$1\\r\\n." QUIT; do
+    for line in 'HELO x.test' 'MAIL FROM:<a@x.test>' "RCPT TO:<$to>" DATA "Subject: hello\\r\\n\\r\\n$1\\r\\n." QUIT; do
         printf "$line\r\n" >&3
         read -r -t 20 reply <&3
         echo "${reply%% *}"
@@ -43,7 +44,7 @@ systemctl is-active lamppost
 systemctl is-enabled lamppost
 
 mark powers
-sed -i 's/^#domains = .*/domains = ["lamppost.test"]/; /^\[mail.greylist\]/,/^#enabled/ s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
+sed -i '/^\[mail\]/,/^#domains/ s/^#domains = .*/domains = ["lamppost.test"]/; /^\[mail.greylist\]/,/^#enabled/ s/^#enabled = true/enabled = false/; s/127.0.0.1:2525/127.0.0.1:25/' $file
 systemctl restart lamppost
 echo "restart $?"
 grep -E '^(Cap[PEBA]|NoNewPrivs|Seccomp:)' "/proc/$(main_pid)/status"
@@ -186,7 +187,7 @@ mark elsewhere
 install --directory --owner lamppost --group lamppost --mode 0700 /home/mail /home/mail/old
 mkdir /etc/systemd/system/lamppost.service.d
 printf '[Service]\nProtectHome=no\nReadWritePaths=/home/mail\n' > /etc/systemd/system/lamppost.service.d/mail.conf
-sed -i 's|^#maildir = .*|maildir = "/home/mail/{domain}/{local}/Maildir"|' $file
+sed -i '/^\[mail\]/,/^#maildir/ s|^#maildir = .*|maildir = "/home/mail/{domain}/{local}/Maildir"|' $file
 systemctl daemon-reload
 systemctl restart lamppost
 echo "restart $?"
@@ -195,6 +196,28 @@ new=/home/mail/lamppost.test/you/Maildir/new
 deliver elsewhere
 new=$own
 stat --format '%U %n' /home/mail/*
+rm -r /etc/systemd/system/lamppost.service.d
+cp --preserve=all /root/good.toml $file
+systemctl daemon-reload
+systemctl reset-failed lamppost
+systemctl restart lamppost
+
+mark homes
+# As the guide says.
+useradd --create-home --key HOME_MODE=0700 dora
+mkdir /etc/systemd/system/lamppost.service.d
+printf '[Service]\nProtectHome=no\nReadWritePaths=/home\n' > /etc/systemd/system/lamppost.service.d/homes.conf
+sed -i '/^\[mail.system-users\]/,/^#domains/ s/^#domains = .*/domains = ["users.test"]/' $file
+systemctl daemon-reload
+systemctl restart lamppost
+echo "restart $?"
+own=$new
+new=/home/dora/Maildir/new
+deliver homes dora@users.test
+new=$own
+stat --format '%U:%G %a' /home/dora/Maildir /home/dora/Maildir/new/*
+running | grep user
+lamppost status --security | grep --count '^user dora .* dora .* none .* yes .* yes '
 rm -r /etc/systemd/system/lamppost.service.d
 cp --preserve=all /root/good.toml $file
 systemctl daemon-reload

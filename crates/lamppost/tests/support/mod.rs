@@ -307,8 +307,13 @@ impl Server {
 
     /// Waits until the process has ended, and starts it again.
     pub(crate) fn launch_after_exit(&mut self) {
+        self.launch_after_exit_under(lamppost());
+    }
+
+    /// As [`Server::launch_after_exit`], with a command that ends with the program.
+    pub(crate) fn launch_after_exit_under(&mut self, command: Command) {
         self.child.take().unwrap().wait().unwrap();
-        self.launch();
+        self.launch_under(command);
     }
 
     /// What the process wrote to its log.

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use crate::command::out;
 use crate::command::progress::Progress;
 use crate::command::queue::source::{settings, unopened};
 use crate::exit::{Code, Failure};
+use crate::local_way;
 use crate::place::{self, Opened, Place};
 
 /// Where the configuration file of a backup is put, in the state folder.
@@ -74,10 +75,14 @@ impl Restore {
             return Err(Failure::new(Code::Data, what));
         }
         let queue = self.make_ready(&opened, &staged, &manifest)?;
+        // As the program itself would make it.
+        let mode = Permissions::from_mode(local_way::state_mode(&opened));
+        std::fs::set_permissions(&staged.path, mode)
+            .map_err(|error| unwritten(&staged.path, &error))?;
         staged.sync()?;
         let placed = place_back(&staged.path, &opened.state)?;
         staged.keep();
-        self.tell(&opened, &manifest, (&queue, &placed))
+        self.tell((&opened, &place.options()), &manifest, (&queue, &placed))
     }
 
     /// Nobody knows what was delivered since, so nothing is tried before somebody says so.
@@ -99,10 +104,10 @@ impl Restore {
         let report = spool.report();
         if report.messages != manifest.messages {
             let what = format!(
-                "the queue in {} holds {} of {} messages",
+                "the queue in {} holds {} of {}",
                 self.file.display(),
                 report.messages,
-                manifest.messages
+                out::count(manifest.messages, "message")
             );
             return Err(Failure::new(Code::Data, what).cure("nothing was changed"));
         }
@@ -114,7 +119,7 @@ impl Restore {
 
     fn tell(
         &self,
-        opened: &Opened,
+        (opened, options): (&Opened, &str),
         manifest: &Manifest,
         (queue, placed): (&Queue, &Placed),
     ) -> Result<(), Failure> {
@@ -143,17 +148,19 @@ impl Restore {
             );
         }
         if !queue.is_sound {
-            text.push_str("  `lamppost queue check`: the queue in the backup was damaged\n");
-        }
-        text.push_str("  `lamppost run`\n");
-        if queue.held > 0 {
-            let held = match queue.held {
-                1 => "1 message is".into(),
-                held => format!("{held} messages are"),
-            };
             let _infallible = writeln!(
                 text,
-                "  {held} held, since the original may have delivered what was in its queue:\n  `lamppost queue`, then `queue release` or `queue delete`"
+                "  `lamppost queue check{options}`: the queue in the backup was damaged"
+            );
+        }
+        let _infallible = writeln!(text, "  `lamppost run{options}`");
+        if queue.held > 0 {
+            let is = if queue.held == 1 { "is" } else { "are" };
+            let held = out::count(queue.held, "message");
+            let _infallible = writeln!(
+                text,
+                "  {held} {is} held, since the original may have delivered what was in its queue:\n  \
+                 `lamppost queue{options}`, then `lamppost queue release{options}` or `lamppost queue delete{options}`"
             );
         }
         out::print(&text)

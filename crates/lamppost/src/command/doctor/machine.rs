@@ -28,7 +28,13 @@ pub(super) fn name(opened: &Opened) -> Finding {
         .iter()
         .all(|listen| listen.address.iter().all(|address| address.ip().is_loopback()));
     match resolve(&hostname) {
-        Err(why) => {
+        Err(Unresolved::NobodyAnswers(why)) => {
+            let what = format!("no name server answers, so {hostname} is not looked up: {why}");
+            let cure = "look at the network and at the name servers in /etc/resolv.conf; `--no-dns` leaves it out";
+            let finding = Finding::fail(area, what, cure);
+            if is_private { finding.milder() } else { finding }
+        }
+        Err(Unresolved::NotThere(why)) => {
             let what = format!("{hostname} is not found: {why}");
             let cure = "give it an A or AAAA record, or set `hostname` in [server] to a name that has one; others may refuse mail of a host without a name";
             // Nobody elsewhere looks for a host that listens for itself alone.
@@ -48,8 +54,17 @@ pub(super) fn name(opened: &Opened) -> Finding {
     }
 }
 
+/// Why a name has no address.
+enum Unresolved {
+    /// No server could be asked, or none answered in time.
+    NobodyAnswers(String),
+    /// It was answered that there is none.
+    NotThere(String),
+}
+
 /// The addresses of a name. The system's resolver cannot be interrupted: one that hangs is left behind.
-fn resolve(hostname: &str) -> Result<Vec<IpAddr>, String> {
+fn resolve(hostname: &str) -> Result<Vec<IpAddr>, Unresolved> {
+    use Unresolved::{NobodyAnswers, NotThere};
     let (sender, found) = mpsc::channel();
     let name = (hostname.to_owned(), 25);
     let asking = std::thread::Builder::new().spawn(move || {
@@ -57,14 +72,18 @@ fn resolve(hostname: &str) -> Result<Vec<IpAddr>, String> {
         // Nobody waits any more when the time is over.
         drop(sender.send(found.map(|all| all.map(|address| address.ip()).collect::<Vec<_>>())));
     });
-    asking.map_err(|error| error.to_string())?;
+    asking.map_err(|error| NobodyAnswers(error.to_string()))?;
     let mut addresses = found
         .recv_timeout(PATIENCE)
-        .map_err(|_| format!("no answer within {} seconds", PATIENCE.as_secs()))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_| NobodyAnswers(format!("nothing came within {} seconds", PATIENCE.as_secs())))?
+        .map_err(|error| {
+            let text = error.to_string();
+            // The C library has a number for it (EAI_AGAIN), of which only the words are left.
+            if text.contains("Temporary failure") { NobodyAnswers(text) } else { NotThere(text) }
+        })?;
     addresses.sort_unstable();
     addresses.dedup();
-    if addresses.is_empty() { Err("it has no address".into()) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(NotThere("it has no address".into())) } else { Ok(addresses) }
 }
 
 /// Whether there is space for mail, and whether it stays where it is written.

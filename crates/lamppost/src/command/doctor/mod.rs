@@ -2,15 +2,16 @@
 
 mod files;
 mod machine;
+mod mailboxes;
 mod ports;
 
 use std::time::Duration;
 
 use clap::Args;
 use lamppost_config::{Remark, Severity};
-use lamppost_console::{Client, ClientError, Status};
+use lamppost_console::{Client, ClientError, HostStatus, Status};
 
-use super::{out, remarks, wait};
+use super::{out, remarks, status, wait};
 use crate::exit::{Code, Failure};
 use crate::place::{Opened, Place};
 
@@ -77,12 +78,11 @@ impl Finding {
 impl Doctor {
     pub(crate) fn execute(self, place: &Place) -> Result<(), Failure> {
         let opened = place.open()?;
-        let mut findings = configuration(&opened);
-        findings.extend(wait(async {
-            let (is_running, mut asked) = program(&opened).await;
-            asked.extend(ports::look(&opened, is_running).await);
-            asked
-        })?);
+        let mut findings = wait(configuration(&opened))?;
+        let (running, asked) = wait(program(&opened))?;
+        findings.extend(asked);
+        findings.extend(users(&opened, &running));
+        findings.extend(wait(ports::look(&opened, &running))?);
         if !self.no_dns {
             findings.push(machine::name(&opened));
         }
@@ -90,6 +90,7 @@ impl Doctor {
         findings.push(machine::clock(&opened));
         findings.extend(files::certificate(&opened));
         findings.extend(wait(files::databases(&opened))?);
+        findings.extend(wait(mailboxes::look(&opened, running.host()))?);
         findings.extend(files::permissions(&opened));
         if self.json {
             out::json(&findings)?;
@@ -100,7 +101,9 @@ impl Doctor {
         if failed == 0 {
             return Ok(());
         }
-        Err(Failure::new(Code::Unavailable, format!("{failed} of {} are not well", findings.len())))
+        let is = if failed == 1 { "is" } else { "are" };
+        let what = format!("{failed} of {} {is} not well", findings.len());
+        Err(Failure::new(Code::Unavailable, what))
     }
 }
 
@@ -118,13 +121,14 @@ fn text(findings: &[Finding]) -> String {
 }
 
 /// What `lamppost check` tells of the file, but for what has an area of its own here.
-fn configuration(opened: &Opened) -> Vec<Finding> {
+async fn configuration(opened: &Opened) -> Vec<Finding> {
     let area = "configuration";
     let Some(file) = &opened.file else {
         let cure = "`lamppost init FILE` writes a file to begin with";
         return vec![Finding::warn(area, "the built-in demo, for trying out only", cure)];
     };
-    let found = remarks::of_values(opened).into_iter().map(|remark| {
+    let postmaster = remarks::unknown_postmaster(opened).await;
+    let found = remarks::of_values(opened).into_iter().chain(postmaster).map(|remark| {
         let key = remark.key.clone();
         let mut finding = Finding::of(area, remark);
         if let Some(line) = opened.place_of(&key) {
@@ -136,25 +140,52 @@ fn configuration(opened: &Opened) -> Vec<Finding> {
     if found.is_empty() { vec![Finding::ok(area, file.display().to_string())] } else { found }
 }
 
+/// Whether the program runs.
+enum Running {
+    No,
+    /// It does, and does not tell this user how it is.
+    Silently,
+    Yes(Box<HostStatus>),
+}
+
+impl Running {
+    fn host(&self) -> Option<&HostStatus> {
+        match self {
+            Self::Yes(host) => Some(host),
+            Self::No | Self::Silently => None,
+        }
+    }
+}
+
 /// Whether the program runs, and what it says of itself.
-async fn program(opened: &Opened) -> (bool, Vec<Finding>) {
+async fn program(opened: &Opened) -> (Running, Vec<Finding>) {
     let area = "program";
     let client = Client::new(&opened.control_socket);
-    let Status { host, queue } = match client.get("/v1/status").await {
+    let asked = match status::of(&client).await {
+        Ok(asked) => asked,
+        Err(failure) => {
+            let cure = "look into its log; `kill -9` of its control role has all roles begin again";
+            return (Running::Silently, vec![Finding::fail(area, failure.text(), cure)]);
+        }
+    };
+    let Status { host, queue } = match asked {
         Ok(status) => status,
         Err(error @ ClientError::NotRunning { .. }) => {
             let cure = "`lamppost run` starts it";
-            return (false, vec![Finding::fail(area, error.to_string(), cure)]);
+            return (Running::No, vec![Finding::fail(area, error.to_string(), cure)]);
         }
         Err(error) => {
             let cure = "run this as root, or as the user that lamppost runs as";
-            return (true, vec![Finding::fail(area, error.to_string(), cure)]);
+            return (Running::Silently, vec![Finding::fail(area, error.to_string(), cure)]);
         }
     };
     let up = out::age(Duration::from_secs(host.uptime_s));
     let mut findings = vec![Finding::ok(area, format!("runs as process {}, up {up}", host.pid))];
     let cure = "`lamppost status` and the log tell more";
-    for fact in host.health {
+    findings.extend(
+        status::phase(&host).map(|phase| Finding::warn(area, phase, "ask again when that is over")),
+    );
+    for fact in &host.health {
         let what = format!("{}: {}", fact.component, fact.text);
         match fact.state {
             lamppost_telemetry::State::Ok => {}
@@ -164,10 +195,27 @@ async fn program(opened: &Opened) -> (bool, Vec<Finding>) {
     }
     let spool = "`lamppost queue check` looks through the spool of a program that does not run, and \
                  mends it with --repair";
-    findings.extend(queue.fault.map(|fault| Finding::fail("queue", fault, spool)));
-    let damage = queue.damage.into_iter().map(|damage| Finding::warn("queue", damage, spool));
-    findings.extend(damage);
-    (true, findings)
+    if let Some(queue) = queue {
+        findings.extend(queue.fault.map(|fault| Finding::fail("queue", fault, spool)));
+        let damage = queue.damage.into_iter().map(|damage| Finding::warn("queue", damage, spool));
+        findings.extend(damage);
+    }
+    (Running::Yes(Box::new(host)), findings)
+}
+
+/// Whether roles that root begins have users of their own.
+fn users(opened: &Opened, running: &Running) -> Option<Finding> {
+    // Who runs it now is likely to run it next time.
+    let owner = running.host().and_then(|host| {
+        use std::os::unix::fs::MetadataExt as _;
+        Some(std::fs::metadata(format!("/proc/{}", host.pid)).ok()?.uid())
+    });
+    let odd = match owner {
+        Some(0) => crate::run::odd_users(opened),
+        Some(_) => None,
+        None => remarks::users(opened),
+    };
+    odd.map(|(what, cure)| Finding::warn("users", what, cure))
 }
 
 #[cfg(test)]

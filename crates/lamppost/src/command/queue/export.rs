@@ -72,13 +72,13 @@ impl Export {
 
     /// The running program; without one, the spool itself.
     async fn source(&self, place: &Place) -> Result<Source, Failure> {
-        let opened = place.open()?;
         if self.offline {
-            return Source::offline(&opened);
+            return Source::offline(&place.open()?);
         }
         let client = client(place)?;
         match client.get::<serde_json::Value>("/v1/status").await {
             Err(ClientError::NotRunning { .. }) => {
+                let opened = place.open()?;
                 let source = Source::offline(&opened)?;
                 let spool = opened.state.join("spool");
                 tell(&format!("lamppost is not running; reading {} itself", spool.display()));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -309,7 +309,7 @@ pub(super) fn unread(path: &Path, error: &std::io::Error) -> Failure {
 fn own_origin(host: &str, content: Content, received: Timestamp) -> Origin {
     Origin {
         session: content.session(),
-        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        peer: Ipv4Addr::LOCALHOST.into(),
         helo: String::new(),
         host: host.to_owned(),
         protocol: "SMTP".into(),

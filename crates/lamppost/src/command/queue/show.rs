@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use lamppost_console::Client;
-use lamppost_roles::{MessageView, QueueId};
+use lamppost_roles::{MessageView, Peer, QueueId};
 
 use super::known::SESSION;
 use super::list::{sender, state};
@@ -31,12 +31,16 @@ fn text(message: &MessageView) -> String {
     if let Some(origin) = &message.origin {
         line(
             "client",
-            match origin.helo.as_str() {
-                "" if origin.session.starts_with(SESSION.trim_end_matches('-')) => {
+            match (origin.peer, origin.helo.as_str()) {
+                (Peer::User(uid), _) => {
+                    let name = origin.account.as_ref().map_or("?", |account| account.local());
+                    format!("{name}, user {uid} of this machine, by `sendmail`")
+                }
+                (_, "") if origin.session.starts_with(SESSION.trim_end_matches('-')) => {
                     "none: it was imported".into()
                 }
-                "" => "none: this host wrote it".into(),
-                helo => format!("{helo} ([{}]) by {}", origin.peer, origin.protocol),
+                (_, "") => "none: this host wrote it".into(),
+                (peer, helo) => format!("{helo} ([{peer}]) by {}", origin.protocol),
             },
         );
         line("session", origin.session.clone());

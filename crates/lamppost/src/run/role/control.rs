@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use lamppost_console::{
-    Blocked, Control, ControlSettings, ControlSocket, Host, HostStatus, Part, ReloadError,
-    RoleStatus, serve_metrics,
+    Blocked, Control, ControlSettings, ControlSocket, Host, HostStatus, Part, Phase, ReloadError,
+    Reloaded, RoleStatus, serve_metrics,
 };
 use lamppost_net::Listener;
 use lamppost_net::link::{Gone, Port};
 use lamppost_sandbox::InForce;
-use lamppost_telemetry::{Metrics, merged};
+use lamppost_telemetry::{Fact, Metrics, State, merged};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,8 @@ use crate::run::orders::{Granted, Inspect, Inspected, Wish};
 
 /// How long a role may take to tell of itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while all begin, and will answer once they have.
+const PATIENCE_WITH_BEGIN: Duration = Duration::from_millis(200);
 
 /// The other processes, and how each is asked about itself.
 type Others = Arc<Mutex<Vec<(Role, Port<Inspect, Inspected>)>>>;
@@ -119,13 +121,21 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
 }
 
 impl Program {
-    /// What all other processes answer; those that do not are left out, and those that ended forgotten.
-    async fn ask_all(&self, question: fn() -> Inspect) -> Vec<(Role, Inspected)> {
+    /// What all other processes answer within `patience`: nothing for those that do not. Those that ended
+    /// are forgotten.
+    async fn ask_all(
+        &self,
+        question: fn() -> Inspect,
+        patience: Duration,
+    ) -> Vec<(Role, Option<Inspected>)> {
         self.others.lock().retain(|(_, port)| !port.is_gone());
         let others = self.others.lock().clone();
         let asked = others.iter().map(|(role, port)| async move {
-            let answer = tokio::time::timeout(PATIENCE, port.ask(question())).await;
-            Some((*role, answer.ok()?.ok()?))
+            match tokio::time::timeout(patience, port.ask(question())).await {
+                Ok(Ok(answer)) => Some((*role, Some(answer))),
+                Ok(Err(Gone)) => None,
+                Err(_) => Some((*role, None)),
+            }
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
@@ -134,17 +144,15 @@ impl Program {
     async fn wish(&self, wish: Wish) -> Result<String, ReloadError> {
         match self.supervisor.ask(wish).await {
             Ok(Granted::Done(done)) => done.map_err(ReloadError),
-            Ok(Granted::Status(_)) | Err(Gone) => {
-                Err(ReloadError("error: the supervisor does not answer".into()))
-            }
+            _ => Err(unanswered()),
         }
     }
 
     /// The figures of all roles.
     async fn figures(&self) -> String {
         let mut texts = vec![self.metrics.encode()];
-        for (_, answer) in self.ask_all(|| Inspect::Metrics).await {
-            if let Inspected::Metrics(text) = answer {
+        for (_, answer) in self.ask_all(|| Inspect::Metrics, PATIENCE).await {
+            if let Some(Inspected::Metrics(text)) = answer {
                 texts.push(text);
             }
         }
@@ -152,18 +160,22 @@ impl Program {
     }
 
     async fn whole(&self) -> HostStatus {
-        let supervisor = self.supervisor.ask(Wish::Status).await;
+        let supervisor = tokio::time::timeout(PATIENCE, self.supervisor.ask(Wish::Status)).await;
         let mut status = match supervisor {
-            Ok(Granted::Status(text)) => serde_json::from_str(&text).unwrap_or_else(|_| unknown()),
+            Ok(Ok(Granted::Status(text))) => {
+                serde_json::from_str(&text).unwrap_or_else(|_| unknown())
+            }
             _ => unknown(),
         };
-        let own = RoleStatus {
-            name: Role::Control.name().into(),
-            pid: std::process::id(),
-            force: self.force.clone(),
-        };
-        for (role, answer) in self.ask_all(|| Inspect::Condition).await {
-            let Inspected::Condition(condition) = answer else { continue };
+        let is_beginning = status.phase == Phase::Beginning;
+        let patience = if is_beginning { PATIENCE_WITH_BEGIN } else { PATIENCE };
+        let begun = std::mem::take(&mut status.roles);
+        let (mut silent, mut owners) = (Vec::new(), Vec::new());
+        for (role, answer) in self.ask_all(|| Inspect::Condition, patience).await {
+            let Some(Inspected::Condition(condition)) = answer else {
+                silent.push(role);
+                continue;
+            };
             // What another process tells is no reason to fail.
             status.sessions = status.sessions.saturating_add(condition.sessions);
             status.relay = status.relay.or(condition.relay);
@@ -171,27 +183,62 @@ impl Program {
             status.blocked.addresses = status.blocked.addresses.saturating_add(addresses);
             status.blocked.accounts = status.blocked.accounts.saturating_add(accounts);
             status.health.extend(condition.health);
-            let name = role.name().into();
-            status.roles.push(RoleStatus { name, pid: condition.pid, force: condition.force });
+            status.roles.push(answering(role, condition.pid, condition.force));
+            owners.extend(condition.owners);
         }
-        status.roles.push(own);
+        status.roles.push(answering(Role::Control, std::process::id(), self.force.clone()));
+        status.roles.extend(owners);
+        for role in silent {
+            let is_known = |pid| status.roles.iter().any(|known| known.pid == pid);
+            let its = |one: &&RoleStatus| one.name == role.name() && !is_known(one.pid);
+            // One that ended at this moment is not there any more.
+            let Some(found) = begun.iter().find(its).cloned() else { continue };
+            if !is_beginning {
+                status.health.push(silence(&found));
+            }
+            status.roles.push(found);
+        }
         status
     }
 }
 
-/// The program without a supervisor, which ends in a moment.
+fn answering(role: Role, pid: u32, force: InForce) -> RoleStatus {
+    RoleStatus { name: role.name().into(), pid, answers: true, force: Some(force) }
+}
+
+/// What is the matter with a role that does not answer.
+fn silence(role: &RoleStatus) -> Fact {
+    let RoleStatus { name, pid, .. } = role;
+    let text = format!(
+        "the role `{name}`, process {pid}, does not answer; the log may tell why. When it is gone, as after \
+         `kill -9 {pid}`, all roles begin again"
+    );
+    Fact { component: "roles".into(), state: State::Fail, text }
+}
+
+fn unanswered() -> ReloadError {
+    ReloadError("error: the supervisor does not answer".into())
+}
+
+/// The program without a supervisor, which hangs or ends in a moment.
 fn unknown() -> HostStatus {
     HostStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: 0,
         uptime_s: 0,
+        phase: Phase::AtWork,
+        phase_left_s: None,
         state: "".into(),
         file: None,
         listeners: Vec::new(),
         sessions: 0,
         relay: None,
         blocked: Blocked::default(),
-        health: Vec::new(),
+        health: vec![Fact {
+            component: "supervisor".into(),
+            state: State::Fail,
+            text: "the process that began all others does not answer; the log may tell why".into(),
+        }],
         roles: Vec::new(),
         paused: Vec::new(),
     }
@@ -202,8 +249,13 @@ impl Host for Program {
         Box::pin(self.whole())
     }
 
-    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {
-        Box::pin(self.wish(Wish::Reload))
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Result<Reloaded, ReloadError>> + Send + '_>> {
+        Box::pin(async {
+            match self.supervisor.ask(Wish::Reload).await {
+                Ok(Granted::Reloaded(done)) => done.map_err(ReloadError),
+                _ => Err(unanswered()),
+            }
+        })
     }
 
     fn upgrade(&self) -> Pin<Box<dyn Future<Output = Result<String, ReloadError>> + Send + '_>> {

@@ -10,9 +10,10 @@ mod policy;
 mod power;
 mod probe;
 mod queue;
+mod user;
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +24,14 @@ use lamppost_net::link::Inbox;
 use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
 use rustix::process::{Signal, set_parent_process_death_signal};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::links::Links;
 pub(super) use self::power::folders;
 pub(crate) use self::probe::probe;
+pub(super) use self::user::OwnerSetup;
 use super::defect;
 use super::orders::{Condition, Inspect, Inspected, Order, Report};
 use super::setup::Setup;
@@ -52,6 +55,8 @@ pub(crate) enum Role {
     Delivery,
     /// The control socket, the metrics endpoint and the outcome log.
     Control,
+    /// The Maildir of one user of this machine, in whose home it is; there are as many as have mail.
+    User,
 }
 
 /// What every role begins with.
@@ -74,7 +79,8 @@ enum Running {
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 5] =
+    /// Those that there are one of, always.
+    pub(crate) const ALL: [Self; 5] =
         [Self::Front, Self::Policy, Self::Queue, Self::Delivery, Self::Control];
 
     /// Its name in logs, links and processes.
@@ -85,6 +91,7 @@ impl Role {
             Self::Queue => "queue",
             Self::Delivery => "delivery",
             Self::Control => "control",
+            Self::User => "user",
         }
     }
 
@@ -108,7 +115,7 @@ impl Role {
                 relay_trust: setup.relay_trust.clone(),
                 ..told
             },
-            Self::Policy | Self::Queue | Self::Control => told,
+            Self::Policy | Self::Queue | Self::Control | Self::User => told,
         }
     }
 
@@ -122,6 +129,9 @@ impl Role {
 
 /// Is a role until the supervisor is gone or orders the end.
 pub(crate) fn run(role: Role) -> Result<(), Failure> {
+    if role == Role::User {
+        return user::run();
+    }
     let failed = |error: &dyn std::error::Error| {
         Failure::at(Code::Software, &format!("the role `{}` cannot begin", role.name()), error)
     };
@@ -130,13 +140,7 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     // Whoever kills the supervisor wants nothing of this program to go on.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed(&error))?;
     let mut given = Given::take().map_err(|error| failed(&error))?;
-    let setup = given.one("setup").map_err(|error| {
-        Failure::of(Code::Usage, &error).cure("`lamppost run` starts all roles")
-    })?;
-    let mut text = Vec::new();
-    File::from(setup).read_to_end(&mut text).map_err(|error| failed(&error))?;
-    let setup: Setup = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
-    drop(zeroize::Zeroizing::new(text));
+    let setup: Setup = told(&mut given, "setup")?;
     let config = setup.config()?;
     // Whose a file is can be told by name later.
     state_files::users();
@@ -184,6 +188,17 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(log);
     ended
+}
+
+/// What a process is told by its starter, in memory.
+fn told<T: DeserializeOwned>(given: &mut Given, name: &str) -> Result<T, Failure> {
+    let memory = given.one(name).map_err(|error| {
+        Failure::of(Code::Usage, &error).cure("`lamppost run` starts all roles")
+    })?;
+    let mut text = zeroize::Zeroizing::new(Vec::new());
+    let read = File::from(memory).read_to_end(&mut text).map_err(io::Error::other);
+    read.and_then(|_| serde_json::from_slice(&text).map_err(io::Error::other))
+        .map_err(|error| Failure::at(Code::Software, "a process cannot read its orders", &error))
 }
 
 /// Does what the supervisor orders.
@@ -251,6 +266,7 @@ async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
         Role::Queue => Running::Queue(queue::begin(start).await?),
         Role::Delivery => Running::Delivery(delivery::begin(start)?),
         Role::Control => Running::Control(control::begin(start)?),
+        Role::User => return Err(Failure::new(Code::Software, "nobody orders a user's process")),
     })
 }
 
@@ -260,7 +276,7 @@ fn check(role: Role, setup: &Setup) -> Result<(), Failure> {
     match role {
         Role::Front => front::check(setup),
         Role::Delivery => delivery::check(&config, setup),
-        Role::Policy | Role::Queue | Role::Control => Ok(()),
+        Role::Policy | Role::Queue | Role::Control | Role::User => Ok(()),
     }
 }
 
@@ -335,6 +351,7 @@ impl Start {
                         relay: None,
                         blocked: Blocked::default(),
                         force: force.clone(),
+                        owners: Vec::new(),
                     })),
                 });
             }

@@ -1,4 +1,4 @@
-//! Policy: accounts and the greylist.
+//! Policy: accounts, the greylist and the rules of connections.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use lamppost_config::Config;
 use lamppost_console::Blocked;
 use lamppost_database::{Database, Survives};
 use lamppost_greylist::{Greylist, SqliteStore};
-use lamppost_mail::policy::Policy;
+use lamppost_mail::policy::{ConnectionRules, Policy};
 use lamppost_net::SystemClock;
+use lamppost_telemetry::Health;
 use tracing::error;
 
 use super::{Start, handed};
@@ -20,6 +21,7 @@ use crate::state_files::{self, ACCOUNTS, GREYLIST, database_failure};
 pub(super) struct Running {
     policy: Policy,
     greylist: Arc<Greylist>,
+    rules: ConnectionRules,
 }
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
@@ -30,9 +32,20 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let settings = settings::policy(config, &setup.hostname);
     let users = start.links.port("users").map_err(|error| Failure::of(Code::Software, &error))?;
     let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
-    let policy = policy.asking(users).counting(start.metrics.clone());
+    let health = Health::default();
+    let reader = start.links.port("rules").map_err(|error| failed(&error))?;
+    let rules = ConnectionRules::new(reader, health.clone(), Arc::new(SystemClock));
+    rules.set_file(config.mail.rules.file.as_deref());
+    if !rules.are_known().await {
+        // It was looked at a moment ago.
+        let text = health.facts().into_iter().next().map(|fact| fact.text).unwrap_or_default();
+        return Err(Failure::new(Code::Config, format!("no connection rules: {text}")));
+    }
+    let policy = policy.asking(users).ruled_by(rules.clone());
+    let policy = policy.counting(start.metrics.clone());
     let told = policy.clone();
     start.inspected(move |mut condition| {
+        condition.health = health.facts();
         let (addresses, accounts) = told.blocked();
         condition.blocked = Blocked { addresses: addresses as u64, accounts: accounts as u64 };
         condition
@@ -51,7 +64,7 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     tokio::spawn(policy.clone().run_control(wishes));
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
-    Ok(Running { policy, greylist })
+    Ok(Running { policy, greylist, rules })
 }
 
 async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
@@ -68,5 +81,6 @@ impl Running {
     pub(super) fn apply(&self, config: &Config, setup: &Setup) {
         self.greylist.set_policy(settings::greylist(config));
         self.policy.set_settings(settings::policy(config, &setup.hostname));
+        self.rules.set_file(config.mail.rules.file.as_deref());
     }
 }

@@ -18,6 +18,8 @@ enum Files {
     Spool,
     Maildirs,
     OutcomeLog,
+    /// The one that a process finds in the home of its user.
+    OwnMaildir,
     /// What finding another host by name, and believing its certificate, takes.
     NamesAndAuthorities,
 }
@@ -30,7 +32,7 @@ struct Row {
     sockets: Sockets,
 }
 
-const TABLE: [Row; 5] = [
+const TABLE: [Row; 6] = [
     Row { role: Role::Front, reads: &[], writes: &[], sockets: Sockets::None },
     Row { role: Role::Policy, reads: &[], writes: &[Files::Databases], sockets: Sockets::None },
     Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Sockets::None },
@@ -41,6 +43,7 @@ const TABLE: [Row; 5] = [
         sockets: Sockets::Connect,
     },
     Row { role: Role::Control, reads: &[], writes: &[Files::OutcomeLog], sockets: Sockets::None },
+    Row { role: Role::User, reads: &[], writes: &[Files::OwnMaildir], sockets: Sockets::None },
 ];
 
 /// What [`Files::NamesAndAuthorities`] is, as far as a machine has it: the C library's way to names, and
@@ -67,7 +70,8 @@ pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
         let paths = |files: &[Files]| {
             files.iter().flat_map(|files| files.paths(config, state)).collect::<Vec<_>>()
         };
-        power = Power { reads: paths(row.reads), writes: paths(row.writes), sockets: row.sockets };
+        let (reads, writes) = (paths(row.reads), paths(row.writes));
+        power = Power { reads, writes, makes: Vec::new(), sockets: row.sockets };
     }
     power
 }
@@ -95,6 +99,8 @@ impl Files {
             Self::Spool => vec![state.join("spool")],
             Self::Maildirs => mail_folders::folders(&settings::maildir(config, state)),
             Self::OutcomeLog => vec![state.join("log")],
+            // The configuration does not tell whose it is.
+            Self::OwnMaildir => Vec::new(),
             Self::NamesAndAuthorities => {
                 let paths = NAMES_AND_AUTHORITIES.into_iter().map(PathBuf::from);
                 paths.filter(|path| path.exists()).collect()
@@ -114,6 +120,7 @@ mod tests {
                 Self::Spool => "the spool (`STATE/spool`)",
                 Self::Maildirs => "all Maildirs (`maildir` in `[mail]`)",
                 Self::OutcomeLog => "the outcome log (`STATE/log`)",
+                Self::OwnMaildir => "its user's Maildir (`[mail.system-users]`)",
                 Self::NamesAndAuthorities => "what names of hosts and certificates take",
             }
         }

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use lamppost_console::Phase;
 use lamppost_net::give;
 use lamppost_net::link::link;
 use rustix::thread::CapabilitySet;
@@ -21,6 +22,7 @@ use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners::Bound;
 use crate::run::local::Local;
+use crate::run::orders::Order;
 use crate::run::role::Role;
 use crate::run::setup::Setup;
 
@@ -79,7 +81,7 @@ impl Supervisor {
         };
         // As long as there cannot be other processes, those that there are work on.
         let control = next.control.as_ref().unwrap_or(&self.control);
-        let waiting = match Work::waiting(&next.setup, control, &next.metrics) {
+        let waiting = match self.waiting(&next.setup, control, &next.metrics) {
             Ok(waiting) => waiting,
             Err(failure) => {
                 self.leave(next);
@@ -94,6 +96,10 @@ impl Supervisor {
         }
         // Whoever asked for this waits for the answer by this process.
         work.group.retire(Role::Control, REQUESTS_GO_ON, LAST_WORDS).await;
+        // Whoever asks from now on is told what is under way: that it cannot begin is told with all others.
+        self.board.set_phase(Phase::Beginning, None);
+        self.post(&waiting.group);
+        drop(waiting.group.order(Role::Control, Order::Begin).await);
         let mut old = std::mem::take(&mut work.group);
         let asked = std::mem::take(&mut old.retired);
         old.finish(self.config().server.stop_grace).await;
@@ -151,6 +157,7 @@ impl Supervisor {
     /// the program is told to stop.
     async fn end_sessions(&mut self, group: &mut Group, signals: &mut Signals) {
         let grace = self.config().server.stop_grace;
+        self.board.set_phase(Phase::EndingSessions, Some(grace));
         group.hurry(Role::Front, grace, LAST_WORDS).await;
         group.retire(Role::Front, grace, LAST_WORDS).await;
         self.await_retired((group, Role::Front), signals, grace + LAST_WORDS * 2).await;
@@ -172,6 +179,7 @@ impl Supervisor {
 
     /// Takes another configuration and its sockets; returns those before.
     fn put(&mut self, next: Next) -> Next {
+        self.rules.set(next.opened.config.mail.rules.file.as_deref());
         Next {
             opened: std::mem::replace(&mut self.opened, next.opened),
             setup: std::mem::replace(&mut self.setup, next.setup),
@@ -204,6 +212,7 @@ impl Supervisor {
             return None;
         }
         std::mem::take(group).finish(self.config().server.stop_grace).await;
+        self.owners.end().await;
         if signals.stop().now_or_never().is_some() {
             return None;
         }

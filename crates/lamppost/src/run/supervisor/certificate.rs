@@ -1,12 +1,11 @@
 //! Looking after the certificate's files.
 
 use lamppost_telemetry::State;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::Supervisor;
 use super::group::Group;
 use crate::exit::chain;
-use crate::named_files::{self, Wrong};
 use crate::run::setup::Setup;
 
 impl Supervisor {
@@ -33,16 +32,6 @@ impl Supervisor {
                 error!(reason = text, "the new certificate cannot be used; the old one stays");
                 self.health.set("certificate", State::Fail, &text);
             }
-        }
-    }
-
-    /// Tells what clients will find wrong with the certificate.
-    pub(super) fn warn_of_certificate(&self) {
-        let is_made_here = self.config().tls.files.is_none();
-        let Some(pem) = self.setup.pem.as_ref().filter(|_| !is_made_here) else { return };
-        for Wrong { what, cure } in named_files::ages(&pem.files.certificate, &self.setup.hostname)
-        {
-            warn!(reason = what, cure, "clients may refuse the certificate");
         }
     }
 }

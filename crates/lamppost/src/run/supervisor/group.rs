@@ -14,6 +14,8 @@ use lamppost_net::{LinkSocket, give, send_descriptor};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
+use super::owners::{Asked, Owners};
+use super::rules::RulesFile;
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Order, Report, Wish};
 use crate::run::role::Role;
@@ -79,7 +81,9 @@ impl Group {
     /// Starts a process for each role. They wait for the order to begin.
     pub(super) fn start(
         setup: &Setup,
+        owners: &Owners,
         control: ControlSockets,
+        rules: &RulesFile,
     ) -> io::Result<(Self, Inbox<Wish, Granted>)> {
         let mut gifts = Gifts::default();
         for (asking, answering, name) in LINKS {
@@ -115,9 +119,17 @@ impl Group {
         let (ours, theirs) = UnixStream::pair()?;
         gifts.add(Role::Control, "wishes", theirs);
         let wishes = answering(ours)?;
-        let (ours, theirs) = UnixStream::pair()?;
+        let (users, theirs) = UnixStream::pair()?;
         gifts.add(Role::Policy, "users", theirs);
-        tokio::spawn(name_users(answering(ours)?));
+        let (asked, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Delivery, "owners", theirs);
+        let (handed_over, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Delivery, "handed", theirs);
+        let (users, asked) = (answering(users)?, answering(asked)?);
+        owners.serve(setup, Asked { users, owners: asked, handed: handed_over })?;
+        let (ours, theirs) = UnixStream::pair()?;
+        gifts.add(Role::Policy, "rules", theirs);
+        tokio::spawn(rules.clone().answer(answering(ours)?));
         let children = spawn_all(gifts)?;
         Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }
@@ -157,6 +169,12 @@ impl Group {
             },
             None => done(role, Err(Gone)),
         }
+    }
+
+    /// All processes, those that have retired too.
+    pub(super) fn processes(&self) -> impl Iterator<Item = (Role, u32)> {
+        let children = self.children.iter().map(|(role, child)| (*role, child.id()));
+        children.chain(self.retired.iter().map(|one| (one.role, one.child.id())))
     }
 
     /// Kills all roles but those that have retired. They are started again when that is seen.
@@ -328,13 +346,6 @@ pub(super) fn told(status: ExitStatus) -> String {
     }
 }
 
-/// Tells policy, which may not read their list, the names of the machine's users.
-async fn name_users(mut asked: Inbox<u32, Option<String>>) {
-    while let Some((uid, reply)) = asked.next().await {
-        reply.send(lamppost_net::user_name(uid));
-    }
-}
-
 /// Starts all roles or none.
 fn spawn_all(gifts: Gifts) -> io::Result<Vec<(Role, Child)>> {
     let mut children: Vec<(Role, Child)> = Vec::new();
@@ -363,7 +374,7 @@ pub(super) fn spawn(role: Role, gifts: Vec<(String, OwnedFd)>) -> io::Result<Chi
 }
 
 /// What a role is told, in memory that has no name.
-pub(super) fn memory(setup: &Setup) -> io::Result<OwnedFd> {
+pub(super) fn memory(setup: &impl serde::Serialize) -> io::Result<OwnedFd> {
     let text = zeroize::Zeroizing::new(serde_json::to_vec(setup).map_err(io::Error::other)?);
     let memory = rustix::fs::memfd_create("setup", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);

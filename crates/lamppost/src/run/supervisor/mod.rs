@@ -6,13 +6,16 @@ mod banner;
 mod certificate;
 mod front;
 mod group;
+mod owners;
 mod pause;
 mod reload;
+mod rules;
 mod signals;
 mod sockets;
 mod status;
 mod store;
 mod successor;
+mod work;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::TcpListener;
@@ -21,7 +24,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lamppost_config::Config;
-use lamppost_console::Part;
+use lamppost_console::{Part, Phase};
 use lamppost_net::PemWatch;
 use lamppost_net::link::{Inbox, Reply};
 use lamppost_telemetry::{Guard, Health, OutcomesTo};
@@ -30,10 +33,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
-use self::group::{ControlSockets, Group, told};
+use self::group::{Group, told};
+use self::owners::Owners;
+use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
+use self::status::Board;
 use self::store::Store;
+use self::work::{Work, unstarted};
 use super::listeners::{self, Bound, Held};
 use super::local::Local;
 use super::orders::{Granted, Wish};
@@ -69,12 +76,14 @@ struct Supervisor {
     control: UnixListener,
     locals: Vec<Local>,
     certificate: Option<PemWatch>,
+    rules: RulesFile,
     health: Health,
-    begun: Instant,
+    board: Board,
     restarts: u64,
     /// The file of the program, which may be another by now.
     program: PathBuf,
     store: Store,
+    owners: Owners,
     /// What an administrator has paused.
     paused: BTreeSet<Part>,
     /// Where lines go; nowhere when the program becomes another.
@@ -83,12 +92,6 @@ struct Supervisor {
     is_to_stop: bool,
     /// What was wished for in the meantime.
     waiting: VecDeque<(Wish, Reply<Granted>)>,
-}
-
-/// The roles at work, and what they want.
-struct Work {
-    group: Group,
-    wishes: Inbox<Wish, Granted>,
 }
 
 /// What happens next.
@@ -164,9 +167,19 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         None => demo::welcome(password.as_ref(), &opened),
         Some(_) => String::new(),
     };
+    let rules = RulesFile::default();
+    rules.set(opened.config.mail.rules.file.as_deref());
+    let health = Health::default();
+    let owners = Owners::default();
+    owners
+        .watch()
+        .map_err(|error| Failure::at(Code::System, "cannot hear of processes", &error))?;
     let supervisor = Supervisor {
+        board: Board::new(health.clone()),
+        owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
         place,
+        rules,
         begun_with: setup.clone(),
         front_begun_with: setup.clone(),
         setup,
@@ -175,8 +188,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         metrics,
         control,
         locals,
-        health: Health::default(),
-        begun: Instant::now(),
+        health,
         restarts: 0,
         program,
         store: Store::of(&held.tcp()),
@@ -244,7 +256,7 @@ impl Supervisor {
             return Ok(());
         }
         let mut work = started?;
-        self.warn_of_certificate();
+        self.warn();
         out::print(&format!("{}{welcome}\nLamppost is ready.\n", self.banner()))?;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
         let is_to_upgrade = self.rule(&mut signals, &mut work).await;
@@ -271,6 +283,7 @@ impl Supervisor {
             if self.is_to_stop {
                 return false;
             }
+            self.post(&work.group);
             let event = match self.waiting.pop_front() {
                 Some((wish, reply)) => Event::Wish(wish, reply),
                 None => next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await,
@@ -280,12 +293,13 @@ impl Supervisor {
                 Event::Reload => drop(self.reload(work, signals).await),
                 Event::Wish(Wish::Reload, reply) => {
                     let done = self.reload_for(work, signals).await;
-                    reply.send(Granted::Done(done));
+                    reply.send(Granted::Reloaded(done));
                 }
                 Event::Wish(Wish::Pause(part, is_paused), reply) => {
                     reply.send(Granted::Done(self.pause(&work.group, part, is_paused).await));
                 }
-                Event::Wish(Wish::Status, reply) => reply.send(Granted::Status(self.status())),
+                // The board has answered it.
+                Event::Wish(Wish::Status, _) => {}
                 Event::Wish(Wish::Upgrade, reply) => {
                     let successor = self.try_successor().await;
                     let is_good = successor.is_ok();
@@ -324,6 +338,7 @@ impl Supervisor {
         info!(grace_s = grace.as_secs(), "stopping");
         drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         let left = group.finish(grace).await;
+        self.owners.end().await;
         if left > 0 {
             warn!(left, "sessions cut short");
         }
@@ -336,13 +351,15 @@ impl Supervisor {
 
     /// Starts all roles and waits until they work, or the program is told to stop.
     async fn start(&mut self, signals: &mut Signals) -> Result<Work, Failure> {
-        let waiting = Work::waiting(&self.setup, &self.control, &self.metrics)?;
+        let waiting = self.waiting(&self.setup, &self.control, &self.metrics)?;
         self.begin(waiting, signals).await
     }
 
     /// Has roles begin that wait for it.
     async fn begin(&mut self, waiting: Work, signals: &mut Signals) -> Result<Work, Failure> {
         let Work { group, wishes } = waiting;
+        self.board.set_phase(Phase::Beginning, None);
+        self.post(&group);
         let begun = tokio::select! {
             begun = group.begin() => begun,
             () = signals.stop() => {
@@ -368,62 +385,14 @@ impl Supervisor {
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();
+        self.board.set_phase(Phase::AtWork, None);
+        self.post(&group);
         Ok(Work { group, wishes })
-    }
-
-    /// Starts all roles again, as often as it takes; nothing when the program is to stop meanwhile.
-    async fn again(&mut self, signals: &mut Signals, pause: &mut Duration) -> Option<Work> {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(*pause) => {}
-                () = signals.stop() => self.is_to_stop = true,
-            }
-            if self.is_to_stop {
-                return None;
-            }
-            *pause = (*pause * 2).min(PAUSE_LONGEST);
-            match self.start(signals).await {
-                Ok(started) => {
-                    info!("all roles work again");
-                    return Some(started);
-                }
-                Err(_) if self.is_to_stop => return None,
-                Err(failure) => error!(reason = failure.text(), "the roles cannot be started"),
-            }
-        }
-    }
-
-    /// Goes on with other roles; what those before were asked for meanwhile is not forgotten.
-    fn take_over(&mut self, work: &mut Work, again: Work) {
-        let mut before = std::mem::replace(work, again);
-        self.waiting.extend(std::iter::from_fn(|| before.wishes.next_waiting()));
     }
 
     fn config(&self) -> &Config {
         &self.opened.config
     }
-}
-
-impl Work {
-    /// Starts a process for each role, which waits for the order to begin.
-    fn waiting(
-        setup: &Setup,
-        control: &UnixListener,
-        metrics: &[TcpListener],
-    ) -> Result<Self, Failure> {
-        let sockets = || {
-            let control = control.try_clone()?.into();
-            let metrics = metrics.iter().map(|socket| Ok(socket.try_clone()?.into()));
-            Ok(ControlSockets { control, metrics: metrics.collect::<std::io::Result<_>>()? })
-        };
-        let started = sockets().and_then(|sockets| Group::start(setup, sockets));
-        let (group, wishes) = started.map_err(|error: std::io::Error| unstarted(&error))?;
-        Ok(Self { group, wishes })
-    }
-}
-
-fn unstarted(error: &dyn std::error::Error) -> Failure {
-    Failure::at(Code::System, "cannot start the roles", error)
 }
 
 /// Why something was left undone.

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use lamppost_config::{Config, Sendmail};
-use lamppost_console::Part;
+use lamppost_console::{Part, Reloaded, Warning};
 use lamppost_net::PemWatch;
 use tracing::{error, info, warn};
 
@@ -11,13 +11,21 @@ use super::Supervisor;
 use super::anew::Next;
 use super::group::{ANSWERS_WITHIN, Group};
 use super::{Signals, Work};
+use crate::command::remarks;
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners;
 use crate::run::local::Local;
+use crate::run::odd_users;
 use crate::run::orders::Order;
 use crate::run::role::Role;
 use crate::run::setup::Setup;
+
+/// Warnings that are told at once; `lamppost check` tells all.
+const WARNINGS_MAX: usize = 100;
+/// Why the demo is not read again.
+const NO_FILE: &str = "error: there is no file to read again: the program runs the built-in demo\n  \
+                       help: `lamppost init FILE` writes one, and `lamppost run --config FILE` begins with it";
 
 impl Supervisor {
     /// Reads the file again and applies what can change while the program runs; tells what was done, or
@@ -26,12 +34,26 @@ impl Supervisor {
         &mut self,
         work: &mut Work,
         signals: &mut Signals,
-    ) -> Result<String, String> {
-        let done = self.try_reload(work, signals).await;
-        if let Err(reason) = &done {
-            error!(reason, "the configuration is not read again; the old one stays in force");
+    ) -> Result<Reloaded, String> {
+        let Some(file) = self.opened.file.clone() else {
+            info!("there is no file to read again: the built-in demo runs");
+            return Err(NO_FILE.into());
+        };
+        match self.try_reload(work, signals).await {
+            Ok(changed) => {
+                let file = file.display();
+                info!(%file, changed, "configuration read again");
+                let done = match changed.as_str() {
+                    "" => format!("{file} is in force: nothing has changed in it."),
+                    changed => format!("{file} is in force: changed in {changed}."),
+                };
+                Ok(Reloaded { done, warnings: self.warn() })
+            }
+            Err(reason) => {
+                error!(reason, "the configuration is not read again; the old one stays in force");
+                Err(reason)
+            }
         }
-        done
     }
 
     /// As [`Self::reload`], told to whoever asked for it.
@@ -39,22 +61,18 @@ impl Supervisor {
         &mut self,
         work: &mut Work,
         signals: &mut Signals,
-    ) -> Result<String, String> {
+    ) -> Result<Reloaded, String> {
         let has_file = self.opened.file.is_some();
         let stays = if has_file { "\n\nThe old configuration stays in force." } else { "" };
         self.reload(work, signals).await.map_err(|text| text + stays)
     }
 
+    /// Puts the file in force, and tells the sections that have changed.
     async fn try_reload(
         &mut self,
         work: &mut Work,
         signals: &mut Signals,
     ) -> Result<String, String> {
-        let Some(file) = self.opened.file.clone() else {
-            return Err(
-                "error: the program runs the built-in demo, which has no file to read again".into(),
-            );
-        };
         let told = |failure: Failure| {
             let text = failure.text();
             if text.starts_with("error") { text.to_owned() } else { format!("error: {text}") }
@@ -75,13 +93,32 @@ impl Supervisor {
             self.go_on_with(work, next).await.map_err(told)?;
         }
         self.certificate = self.setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
-        self.warn_of_certificate();
-        let file = file.display();
-        info!(%file, changed, "configuration read again");
-        Ok(match changed.as_str() {
-            "" => format!("{file} is in force: nothing has changed in it."),
-            changed => format!("{file} is in force: changed in {changed}."),
-        })
+        Ok(changed)
+    }
+
+    /// Tells what is odd about the configuration in force, in the log and to whoever asked for it.
+    pub(super) fn warn(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if self.opened.file.is_some() {
+            let found = remarks::of(&self.opened, Vec::new()).problems.into_iter();
+            warnings.extend(found.take(WARNINGS_MAX).map(|problem| Warning {
+                line: Some(problem.line as u64),
+                column: Some(problem.column as u64),
+                what: problem.what,
+                cure: problem.cure,
+            }));
+        }
+        let users = odd_users(&self.opened).into_iter();
+        warnings.extend(users.map(|(what, cure)| Warning {
+            line: None,
+            column: None,
+            what,
+            cure: Some(cure),
+        }));
+        for Warning { line, what, cure, .. } in &warnings {
+            warn!(line, reason = what, cure, "something is odd about the configuration");
+        }
+        warnings
     }
 
     /// Has the roles that run take what is new, and a new front begin if it must.
@@ -100,6 +137,7 @@ impl Supervisor {
         }
         // From here on the new one is in force, whatever becomes of the roles that run.
         self.opened = opened;
+        self.rules.set(self.config().mail.rules.file.as_deref());
         if is_front_new {
             let old = std::mem::replace(&mut self.locals, locals);
             Local::remove(old, &self.locals);
@@ -174,10 +212,12 @@ fn unlike(one: &Config, other: &Config) -> Vec<&'static str> {
         ("[metrics]", one.metrics != other.metrics),
         ("[tls]", one.tls != other.tls),
         ("[mail]", rest(one) != rest(other)),
+        ("[mail.rules]", mail.rules != others.rules),
         ("[mail.greylist]", mail.greylist != others.greylist),
         ("[mail.limits]", mail.limits != others.limits),
         ("[mail.auth]", mail.auth != others.auth),
         ("[mail.queue]", mail.queue != others.queue),
+        ("[mail.system-users]", mail.system_users != others.system_users),
         ("[mail.sendmail]", mail.sendmail != others.sendmail),
         ("[mail.relay]", mail.relay != others.relay),
         ("[[mail.listen]]", mail.listen != others.listen),
@@ -204,6 +244,7 @@ fn are_all_new(old: &Config, new: &Config) -> bool {
         || old.log != new.log
         || old.metrics != new.metrics
         || mail.maildir != others.maildir
+        || mail.system_users != others.system_users
         || mail.auth != others.auth
         || mail.queue != others.queue
 }
