@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 4] = [
     &[
         "lamppost-sim",
         "lamppost-smtp",
+        "lamppost-delegation",
         "lamppost-roles",
         "lamppost-greylist",
         "lamppost-accounts",

@@ -96,12 +96,14 @@ impl Config {
     /// What is odd about it, as far as the file alone tells.
     pub fn remarks(&self) -> Vec<Remark> {
         let mut remarks = Vec::new();
-        if self.mail.listen.is_empty() {
+        let is_asked = self.mail.greylist.service.is_on();
+        if self.mail.listen.is_empty() && !is_asked {
             let what = "there is no [[mail.listen]]: nothing would run";
             remarks.push(Remark::error("mail.listen", what, "`lamppost init -` shows one"));
         }
         let users = &self.mail.system_users;
-        if self.mail.domains.is_empty() && users.domains.is_empty() {
+        let is_greylist_alone = self.mail.listen.is_empty() && is_asked;
+        if self.mail.domains.is_empty() && users.domains.is_empty() && !is_greylist_alone {
             let what = "no domain is served: mail from outside is refused, whoever it is for";
             let cure = "name the domains whose mailboxes are here: `domains = [\"example.org\"]` in `[mail]`";
             remarks.push(Remark::warning("mail.domains", what, cure));
@@ -121,6 +123,11 @@ impl Config {
             let what = format!("`{domain}` is not in `domains`: this account can have no mailbox");
             let cure = "name an account whose domain is served here";
             remarks.push(Remark::warning("mail.postmaster", what, cure));
+        }
+        if is_asked && !self.mail.greylist.enabled {
+            let key = "mail.greylist.enabled";
+            let what = "the greylist is asked in [mail.greylist.service], and defers nobody";
+            remarks.push(Remark::warning(key, what, "set `enabled = true` in `[mail.greylist]`"));
         }
         self.odd_limits(&mut remarks);
         self.odd_queue(&mut remarks);

@@ -14,15 +14,15 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use lamppost_net::link::Port;
 use lamppost_roles::{
-    ControlAnswer, ControlRequest, Filter, IntakeAnswer, IntakeRequest, QueueId, Selection,
-    StateFilter, Timestamp, Verb,
+    ControlAnswer, ControlRequest, Filter, GreylistAnswer, GreylistRequest, IntakeAnswer,
+    IntakeRequest, QueueId, Selection, StateFilter, Timestamp, Verb,
 };
 use lamppost_telemetry::read_outcomes;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::host::{Host, Pause, Phase, ReloadError, Status};
-use crate::{Asker, ControlSocket, Door, import, snapshot};
+use crate::{Asker, ControlSocket, Door, greylist, import, snapshot};
 
 /// Messages on a page unless the client says how many.
 const PAGE: u32 = 100;
@@ -39,6 +39,7 @@ const PATIENCE_WITH_BEGIN: Duration = Duration::from_millis(200);
 pub struct Control {
     queue: Port<ControlRequest, ControlAnswer>,
     pub(crate) intake: Port<IntakeRequest, IntakeAnswer>,
+    greylist: Port<GreylistRequest, GreylistAnswer>,
     host: Arc<dyn Host>,
     settings: Arc<ControlSettings>,
 }
@@ -55,14 +56,15 @@ pub struct ControlSettings {
 }
 
 impl Control {
-    /// A control role over the queue's links and the program itself.
+    /// A control role over the queue's links, policy's and the program itself.
     pub fn new(
         queue: Port<ControlRequest, ControlAnswer>,
         intake: Port<IntakeRequest, IntakeAnswer>,
+        greylist: Port<GreylistRequest, GreylistAnswer>,
         host: Arc<dyn Host>,
         settings: ControlSettings,
     ) -> Self {
-        Self { queue, intake, host, settings: Arc::new(settings) }
+        Self { queue, intake, greylist, host, settings: Arc::new(settings) }
     }
 
     /// Bytes of a request.
@@ -86,6 +88,11 @@ impl Control {
             .route("/v1/queue/snapshot", get(snapshot::snapshot))
             .route("/v1/queue/{id}", get(show))
             .route("/v1/queue/{id}/content", get(content))
+            .route("/v1/greylist", get(greylist::list))
+            .route("/v1/greylist/why", get(greylist::why))
+            .route("/v1/greylist/stats", get(greylist::stats))
+            .route("/v1/greylist/forget", post(greylist::forget))
+            .route("/v1/greylist/expire", post(greylist::expire))
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
             .route("/v1/upgrade", post(upgrade))
@@ -113,6 +120,21 @@ impl Control {
     }
 }
 
+impl Control {
+    pub(crate) async fn ask_greylist(
+        &self,
+        request: GreylistRequest,
+    ) -> Result<GreylistAnswer, Failed> {
+        match self.greylist.ask(request).await {
+            Ok(GreylistAnswer::Failed(reason)) => {
+                Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, reason))
+            }
+            Ok(answer) => Ok(answer),
+            Err(gone) => Err(Failed(StatusCode::SERVICE_UNAVAILABLE, gone.to_string())),
+        }
+    }
+}
+
 /// Why a request failed, as `{"error": …}`.
 pub(crate) struct Failed(pub(crate) StatusCode, pub(crate) String);
 
@@ -123,7 +145,7 @@ impl IntoResponse for Failed {
 }
 
 pub(crate) fn nonsense() -> Failed {
-    Failed(StatusCode::INTERNAL_SERVER_ERROR, "the queue answered nonsense".into())
+    Failed(StatusCode::INTERNAL_SERVER_ERROR, "a role answered nonsense".into())
 }
 
 /// What stands in the place of `{id}` in an address.

@@ -339,7 +339,7 @@ mod tests {
         let socket = ControlSocket::from_std(ControlSocket::bind(&path).unwrap()).unwrap();
         let outcomes = folder.to_owned();
         let settings = ControlSettings { outcomes, request_size_max: 4096, has_group: false };
-        let control = Control::new(port, intake(heard), Arc::new(Fixed), settings);
+        let control = Control::new(port, intake(heard), link().0, Arc::new(Fixed), settings);
         tokio::spawn(control.serve(socket, std::future::pending()));
         Client::new(&path)
     }

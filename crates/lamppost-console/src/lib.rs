@@ -6,6 +6,7 @@
 mod api;
 mod bounded;
 mod client;
+mod greylist;
 mod host;
 mod import;
 mod metrics;

@@ -38,10 +38,7 @@ pub enum Decision {
     /// It may.
     Accept(Why),
     /// It may not yet.
-    Defer {
-        /// How long the sender should wait; never zero.
-        retry_in: Duration,
-    },
+    Defer(Hold),
 }
 
 /// Why an attempt may proceed.
@@ -52,7 +49,38 @@ pub enum Why {
     /// Nobody is deferred.
     SwitchedOff,
     /// The triplet came back after its delay.
-    Waited,
+    Waited {
+        /// How long after its first attempt.
+        since_first: Duration,
+    },
+}
+
+/// Why an attempt may not proceed yet, and how long the sender should wait; never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The triplet was not seen before, or so long ago that it counts as new.
+    New {
+        /// How long to wait.
+        retry_in: Duration,
+    },
+    /// The triplet came back before its delay was over.
+    Early {
+        /// How long to wait.
+        retry_in: Duration,
+    },
+}
+
+impl Decision {
+    /// A constant word for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Accept(Why::Known) => "known",
+            Self::Accept(Why::SwitchedOff) => "off",
+            Self::Accept(Why::Waited { .. }) => "waited",
+            Self::Defer(Hold::New { .. }) => "new",
+            Self::Defer(Hold::Early { .. }) => "early",
+        }
+    }
 }
 
 /// Decides whether an attempt may proceed.
@@ -64,18 +92,24 @@ pub fn decide(policy: &Policy, seen: Option<&Record>, now: Duration) -> Decision
         return Decision::Accept(Why::SwitchedOff);
     }
     let Some(record) = seen.filter(|record| now < record.record_expires) else {
-        return wait(policy.delay);
+        return match policy.delay {
+            Duration::ZERO => Decision::Accept(Why::Waited { since_first: Duration::ZERO }),
+            retry_in => Decision::Defer(Hold::New { retry_in }),
+        };
     };
     if record.passed_count > 0 {
         return Decision::Accept(Why::Known);
     }
     // A delay that was made shorter since, or a clock that was set back, makes nobody wait longer
     // than a new triplet would.
-    wait(record.block_expires.saturating_sub(now).min(policy.delay))
-}
-
-fn wait(retry_in: Duration) -> Decision {
-    if retry_in.is_zero() { Decision::Accept(Why::Waited) } else { Decision::Defer { retry_in } }
+    match record.block_expires.saturating_sub(now).min(policy.delay) {
+        Duration::ZERO => {
+            // With another delay since then this is as near as can be told.
+            let first = record.block_expires.saturating_sub(policy.delay);
+            Decision::Accept(Why::Waited { since_first: now.saturating_sub(first) })
+        }
+        retry_in => Decision::Defer(Hold::Early { retry_in }),
+    }
 }
 
 impl Record {
@@ -95,7 +129,7 @@ impl Record {
                 passed_count: known.passed_count + 1,
                 ..known
             },
-            Decision::Defer { .. } => Self { blocked_count: known.blocked_count + 1, ..known },
+            Decision::Defer(_) => Self { blocked_count: known.blocked_count + 1, ..known },
         }
     }
 }
@@ -132,42 +166,52 @@ mod tests {
         }
     }
 
-    fn defer(minutes_left: u64) -> Decision {
-        Decision::Defer { retry_in: minutes(minutes_left) }
+    fn new() -> Decision {
+        Decision::Defer(Hold::New { retry_in: POLICY.delay })
     }
 
-    const WAITED: Decision = Decision::Accept(Why::Waited);
+    fn early(minutes_left: u64) -> Decision {
+        Decision::Defer(Hold::Early { retry_in: minutes(minutes_left) })
+    }
+
+    fn waited(since_first: u64) -> Decision {
+        Decision::Accept(Why::Waited { since_first: minutes(since_first) })
+    }
+
     const KNOWN: Decision = Decision::Accept(Why::Known);
 
     #[test]
     fn a_triplet_waits_once() {
-        check(&[(0, defer(5)), (1, defer(4)), (5, WAITED), (6, KNOWN), (7, KNOWN)]);
+        check(&[(0, new()), (1, early(4)), (7, waited(7)), (8, KNOWN), (9, KNOWN)]);
     }
 
     #[test]
     fn who_comes_back_too_late_is_new() {
-        check(&[(0, defer(5)), (600, defer(5)), (605, WAITED)]);
+        check(&[(0, new()), (600, new()), (605, waited(5))]);
     }
 
     #[test]
     fn passing_refreshes_the_lifetime() {
         let day = 24 * 60;
         check(&[
-            (0, defer(5)),
-            (5, WAITED),
+            (0, new()),
+            (5, waited(5)),
             (35 * day, KNOWN),
             (70 * day, KNOWN),
-            (107 * day, defer(5)),
+            (107 * day, new()),
         ]);
     }
 
     #[test]
     fn a_delay_made_shorter_counts_at_once() {
-        let seen = Record::after(&POLICY, None, defer(5), minutes(100));
+        let seen = Record::after(&POLICY, None, new(), minutes(100));
         let shorter = Policy { delay: minutes(1), ..POLICY };
-        assert_eq!(decide(&shorter, Some(&seen), minutes(101)), defer(1));
+        assert_eq!(decide(&shorter, Some(&seen), minutes(101)), early(1));
         let none = Policy { delay: Duration::ZERO, ..POLICY };
-        assert_eq!(decide(&none, Some(&seen), minutes(101)), WAITED);
+        assert!(matches!(
+            decide(&none, Some(&seen), minutes(101)),
+            Decision::Accept(Why::Waited { .. })
+        ));
     }
 
     proptest! {
@@ -180,10 +224,11 @@ mod tests {
                 let now = Duration::from_secs(at);
                 let decision = decide(&POLICY, seen.as_ref(), now);
                 match decision {
-                    Decision::Defer { retry_in } => {
+                    Decision::Defer(Hold::New { retry_in } | Hold::Early { retry_in }) => {
                         prop_assert!(!retry_in.is_zero() && retry_in <= POLICY.delay);
                     }
-                    Decision::Accept(Why::Waited) => {
+                    Decision::Accept(Why::Waited { since_first }) => {
+                        prop_assert!(since_first >= POLICY.delay);
                         let seen = seen.unwrap();
                         prop_assert!(now >= seen.block_expires && now < seen.record_expires);
                     }

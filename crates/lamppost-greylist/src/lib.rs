@@ -5,6 +5,7 @@
 //! and meaning of the stored rows are relaydelay's, which administrators know.
 
 mod decision;
+mod filter;
 mod memory;
 mod sqlite;
 mod triplet;
@@ -15,9 +16,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use lamppost_smtp::{Address, ReversePath};
 
-pub use decision::{Decision, Policy, Record, Why, decide};
+pub use decision::{Decision, Hold, Policy, Record, Why, decide};
+pub use filter::{Census, Filter};
 pub use lamppost_database::DatabaseError as StoreError;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
@@ -35,6 +36,24 @@ pub trait Store: Send + Sync {
 
     /// Forgets triplets whose record has expired, at most `limit`; returns how many.
     fn expire(&self, now: Duration, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// What is remembered of a triplet.
+    fn look(&self, triplet: Triplet) -> BoxFuture<'_, Result<Option<Record>, StoreError>>;
+
+    /// Triplets with what is remembered of them, in the order of their names: at most `limit` of those
+    /// that are meant, after this one.
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Triplet>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Triplet, Record)>, StoreError>>;
+
+    /// Forgets the triplets that are meant, at most `limit`; returns how many.
+    fn forget(&self, filter: Filter, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// How many triplets are remembered, by what they are.
+    fn census(&self) -> BoxFuture<'_, Result<Census, StoreError>>;
 
     /// How many triplets are remembered.
     fn count(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
@@ -60,15 +79,15 @@ impl Greylist {
         self.policy.store(Arc::new(policy));
     }
 
-    /// May this mail come in now? `now` is the time since 1970.
+    /// May this mail come in now? The null sender is empty; `now` is the time since 1970.
     ///
     /// # Errors
     /// When the store cannot be asked.
     pub async fn check(
         &self,
         peer: IpAddr,
-        sender: &ReversePath,
-        recipient: &Address,
+        sender: &str,
+        recipient: &str,
         now: Duration,
     ) -> Result<Decision, StoreError> {
         let policy = **self.policy.load();
@@ -85,8 +104,8 @@ impl Greylist {
     pub async fn check_although_off(
         &self,
         peer: IpAddr,
-        sender: &ReversePath,
-        recipient: &Address,
+        sender: &str,
+        recipient: &str,
         now: Duration,
     ) -> Result<Decision, StoreError> {
         let policy = Policy { enabled: true, ..**self.policy.load() };
@@ -96,7 +115,7 @@ impl Greylist {
     async fn attempt(
         &self,
         policy: Policy,
-        (peer, sender, recipient): (IpAddr, &ReversePath, &Address),
+        (peer, sender, recipient): (IpAddr, &str, &str),
         now: Duration,
     ) -> Result<Decision, StoreError> {
         let triplet = Triplet::new(&policy, peer, sender, recipient);
@@ -116,6 +135,65 @@ impl Greylist {
                 return Ok(expired);
             }
         }
+    }
+
+    /// What an attempt would meet now, its triplet, and what is remembered of that; nothing changes.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn look(
+        &self,
+        peer: IpAddr,
+        sender: &str,
+        recipient: &str,
+        now: Duration,
+    ) -> Result<(Triplet, Option<Record>, Decision), StoreError> {
+        let policy = **self.policy.load();
+        let triplet = Triplet::new(&policy, peer, sender, recipient);
+        let seen = self.store.look(triplet.clone()).await?;
+        let decision = decide(&policy, seen.as_ref(), now);
+        Ok((triplet, seen, decision))
+    }
+
+    /// The network of an address, as triplets name it.
+    pub fn network(&self, peer: IpAddr) -> String {
+        Triplet::new(&self.policy.load(), peer, "", "").network
+    }
+
+    /// As [`Store::list`].
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn list(
+        &self,
+        filter: Filter,
+        after: Option<Triplet>,
+        limit: usize,
+    ) -> Result<Vec<(Triplet, Record)>, StoreError> {
+        self.store.list(filter, after, limit).await
+    }
+
+    /// Forgets all triplets that are meant; returns how many.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn forget(&self, filter: Filter) -> Result<usize, StoreError> {
+        let mut forgotten = 0;
+        loop {
+            let some = self.store.forget(filter.clone(), Self::EXPIRE_AT_ONCE).await?;
+            forgotten += some;
+            if some < Self::EXPIRE_AT_ONCE {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    /// How many triplets are remembered, by what they are.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn census(&self) -> Result<Census, StoreError> {
+        self.store.census().await
     }
 
     /// How many triplets are remembered.

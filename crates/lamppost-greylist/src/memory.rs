@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::{Decision, Policy, Record, Store, StoreError, Triplet, decide};
+use crate::{Census, Decision, Filter, Policy, Record, Store, StoreError, Triplet, decide};
 
 /// Triplets in memory.
 #[derive(Debug, Default)]
@@ -38,6 +38,42 @@ impl Store for MemoryStore {
             keep
         });
         Box::pin(ready(Ok(expired)))
+    }
+
+    fn look(&self, triplet: Triplet) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        Box::pin(ready(Ok(self.records.lock().get(&triplet).copied())))
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Triplet>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Triplet, Record)>, StoreError>> {
+        let records = self.records.lock();
+        let meant = records.iter().filter(|(triplet, _)| {
+            filter.matches(triplet) && after.as_ref().is_none_or(|after| *triplet > after)
+        });
+        let mut found: Vec<_> = meant.map(|(triplet, record)| (triplet.clone(), *record)).collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found.truncate(limit);
+        Box::pin(ready(Ok(found)))
+    }
+
+    fn forget(&self, filter: Filter, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        let mut forgotten = 0;
+        self.records.lock().retain(|triplet, _| {
+            let keep = forgotten == limit || !filter.matches(triplet);
+            forgotten += usize::from(!keep);
+            keep
+        });
+        Box::pin(ready(Ok(forgotten)))
+    }
+
+    fn census(&self) -> BoxFuture<'_, Result<Census, StoreError>> {
+        let mut census = Census::default();
+        self.records.lock().values().for_each(|record| census.add(record));
+        Box::pin(ready(Ok(census)))
     }
 
     fn count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use lamppost_database::{Database, Migrations};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use crate::{Decision, Policy, Record, Store, StoreError, Triplet, decide};
+use crate::{Census, Decision, Filter, Policy, Record, Store, StoreError, Triplet, decide};
 
 /// relaydelay's `relaytofrom`, with the key that it lacks.
 const MIGRATIONS: Migrations = Migrations {
@@ -30,6 +30,13 @@ const MIGRATIONS: Migrations = Migrations {
      );
      CREATE INDEX relaytofrom_record_expires ON relaytofrom (record_expires);"],
 };
+
+/// What a [`Filter`] means; its parts are the parameters 1 to 3.
+const MEANT: &str = "(?1 IS NULL OR relay_ip = ?1)
+    AND (?2 IS NULL OR mail_from = ?2
+        OR (substr(?2, 1, 1) = '@' AND substr(mail_from, -length(?2)) = ?2))
+    AND (?3 IS NULL OR rcpt_to = ?3
+        OR (substr(?3, 1, 1) = '@' AND substr(rcpt_to, -length(?3)) = ?3))";
 
 /// Triplets in the state database.
 #[derive(Clone, Debug)]
@@ -70,6 +77,65 @@ impl Store for SqliteStore {
         }))
     }
 
+    fn look(&self, triplet: Triplet) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
+        let look = move |connection: &mut Connection| seen(connection, &triplet);
+        Box::pin(self.database.run("look a triplet up", look))
+    }
+
+    fn list(
+        &self,
+        filter: Filter,
+        after: Option<Triplet>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Triplet, Record)>, StoreError>> {
+        Box::pin(self.database.run("list triplets", move |connection| {
+            let mut select = connection.prepare_cached(&format!(
+                "SELECT block_expires, record_expires, blocked_count, passed_count,
+                     relay_ip, mail_from, rcpt_to
+                 FROM relaytofrom WHERE {MEANT}
+                     AND (?4 IS NULL OR (relay_ip, mail_from, rcpt_to) > (?4, ?5, ?6))
+                 ORDER BY relay_ip, mail_from, rcpt_to LIMIT ?7"
+            ))?;
+            let Filter { network, sender, recipient } = filter;
+            let [a, b, c] = match after {
+                None => [None, None, None],
+                Some(Triplet { network, sender, recipient }) => {
+                    [network, sender, recipient].map(Some)
+                }
+            };
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let given = params![network, sender, recipient, a, b, c, limit];
+            let rows = select.query_map(given, |row| {
+                let (network, sender, recipient) = (row.get(4)?, row.get(5)?, row.get(6)?);
+                Ok((Triplet { network, sender, recipient }, record(row)?))
+            })?;
+            rows.collect()
+        }))
+    }
+
+    fn forget(&self, filter: Filter, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.database.run("forget triplets", move |connection| {
+            let mut delete = connection.prepare_cached(&format!(
+                "DELETE FROM relaytofrom WHERE id IN (
+                     SELECT id FROM relaytofrom WHERE {MEANT} LIMIT ?4)"
+            ))?;
+            let Filter { network, sender, recipient } = filter;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            delete.execute(params![network, sender, recipient, limit])
+        }))
+    }
+
+    fn census(&self) -> BoxFuture<'_, Result<Census, StoreError>> {
+        Box::pin(self.database.run("count triplets", |connection| {
+            connection.query_row(
+                "SELECT count(*) FILTER (WHERE passed_count = 0),
+                     count(*) FILTER (WHERE passed_count > 0) FROM relaytofrom",
+                [],
+                |row| Ok(Census { waiting: row.get(0)?, known: row.get(1)? }),
+            )
+        }))
+    }
+
     fn count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(self.database.run("count triplets", |connection| {
             connection.query_row("SELECT count(*) FROM relaytofrom", [], |row| row.get(0))
@@ -85,13 +151,7 @@ fn attempt(
 ) -> rusqlite::Result<Decision> {
     let Triplet { network, sender, recipient } = triplet;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let seen = transaction
-        .prepare_cached(
-            "SELECT block_expires, record_expires, blocked_count, passed_count FROM relaytofrom
-             WHERE relay_ip = ?1 AND mail_from = ?2 AND rcpt_to = ?3",
-        )?
-        .query_row([network, sender, recipient], record)
-        .optional()?;
+    let seen = seen(&transaction, triplet)?;
     let decision = decide(policy, seen.as_ref(), now);
     let after = Record::after(policy, seen.as_ref(), decision, now);
     transaction
@@ -118,6 +178,17 @@ fn attempt(
     Ok(decision)
 }
 
+fn seen(connection: &Connection, triplet: &Triplet) -> rusqlite::Result<Option<Record>> {
+    let Triplet { network, sender, recipient } = triplet;
+    connection
+        .prepare_cached(
+            "SELECT block_expires, record_expires, blocked_count, passed_count FROM relaytofrom
+             WHERE relay_ip = ?1 AND mail_from = ?2 AND rcpt_to = ?3",
+        )?
+        .query_row([network, sender, recipient], record)
+        .optional()
+}
+
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         block_expires: Duration::from_millis(row.get(0)?),
@@ -135,10 +206,9 @@ fn ms(time: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use lamppost_database::Survives;
-    use lamppost_smtp::ReversePath;
 
     use super::*;
-    use crate::{Greylist, MemoryStore, Why};
+    use crate::{Greylist, Hold, MemoryStore, Why};
 
     const POLICY: Policy = Policy {
         enabled: true,
@@ -159,24 +229,24 @@ mod tests {
     }
 
     async fn check(greylist: &Greylist, at: u64, peer: &str, to: &str) -> Decision {
-        let sender = ReversePath::Mailbox("Sender@elsewhere.test".parse().unwrap());
-        let (peer, to) = (peer.parse().unwrap(), to.parse().unwrap());
-        greylist.check(peer, &sender, &to, Duration::from_secs(1_000_000 + at)).await.unwrap()
+        let (peer, from) = (peer.parse().unwrap(), "Sender@elsewhere.test");
+        greylist.check(peer, from, to, Duration::from_secs(1_000_000 + at)).await.unwrap()
     }
 
     #[tokio::test]
     async fn both_stores_decide_alike() {
         let folder = tempfile::tempdir().unwrap();
-        let deferred = |seconds| Decision::Defer { retry_in: Duration::from_secs(seconds) };
+        let new = Decision::Defer(Hold::New { retry_in: Duration::from_secs(300) });
+        let early = Decision::Defer(Hold::Early { retry_in: Duration::from_secs(200) });
         for greylist in stores(&folder).await {
             let first = "a@lamppost.test";
-            assert_eq!(check(&greylist, 0, "192.0.2.1", first).await, deferred(300));
-            assert_eq!(check(&greylist, 100, "192.0.2.9", "A@lamppost.TEST").await, deferred(200));
-            assert_eq!(check(&greylist, 300, "192.0.2.9", "b@lamppost.test").await, deferred(300));
-            assert_eq!(check(&greylist, 300, "192.0.3.1", first).await, deferred(300));
+            assert_eq!(check(&greylist, 0, "192.0.2.1", first).await, new);
+            assert_eq!(check(&greylist, 100, "192.0.2.9", "A@lamppost.TEST").await, early);
+            assert_eq!(check(&greylist, 300, "192.0.2.9", "b@lamppost.test").await, new);
+            assert_eq!(check(&greylist, 300, "192.0.3.1", first).await, new);
             assert_eq!(
                 check(&greylist, 300, "192.0.2.1", first).await,
-                Decision::Accept(Why::Waited)
+                Decision::Accept(Why::Waited { since_first: Duration::from_secs(300) })
             );
             assert_eq!(
                 check(&greylist, 301, "192.0.2.1", first).await,
@@ -193,12 +263,58 @@ mod tests {
         }
     }
 
+    /// The recipients of the triplets that are meant, page by page.
+    async fn listed(greylist: &Greylist, filter: &Filter) -> Vec<String> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = greylist.list(filter.clone(), after, 2).await.unwrap();
+            let is_last = page.len() < 2;
+            after = page.last().map(|(triplet, _)| triplet.clone());
+            all.extend(page.into_iter().map(|(triplet, _)| triplet.recipient));
+            if is_last {
+                return all;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn both_stores_list_and_forget_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        for greylist in stores(&folder).await {
+            for to in ["c@two.test", "b@one.test", "a@one.test", "x@sub.one.test"] {
+                check(&greylist, 0, "192.0.2.1", to).await;
+            }
+            check(&greylist, 0, "2001:db8::1", "a@one.test").await;
+            check(&greylist, 300, "192.0.2.1", "a@one.test").await;
+            let census = Census { waiting: 4, known: 1 };
+            assert_eq!(greylist.census().await.unwrap(), census);
+            let all = ["a@one.test", "b@one.test", "c@two.test", "x@sub.one.test", "a@one.test"];
+            assert_eq!(listed(&greylist, &Filter::default()).await, all);
+            let of_one = Filter { recipient: Some("@one.test".into()), ..Filter::default() };
+            assert_eq!(
+                listed(&greylist, &of_one).await,
+                ["a@one.test", "b@one.test", "a@one.test"]
+            );
+            let network = greylist.network("2001:db8::ffff".parse().unwrap());
+            let of_network = Filter { network: Some(network), ..Filter::default() };
+            assert_eq!(listed(&greylist, &of_network).await, ["a@one.test"]);
+            let of_nobody = Filter { sender: Some(String::new()), ..Filter::default() };
+            assert!(listed(&greylist, &of_nobody).await.is_empty());
+            let from = Filter { sender: Some("sender@elsewhere.test".into()), ..of_one.clone() };
+            assert_eq!(greylist.forget(from).await.unwrap(), 3);
+            assert_eq!(listed(&greylist, &of_one).await, [""; 0]);
+            assert_eq!(greylist.forget(Filter::default()).await.unwrap(), 2);
+            assert_eq!(greylist.census().await.unwrap(), Census::default());
+        }
+    }
+
     #[tokio::test]
     async fn triplets_survive_the_process() {
         let folder = tempfile::tempdir().unwrap();
         check(&stores(&folder).await[0], 0, "192.0.2.1", "a@lamppost.test").await;
         let decision = check(&stores(&folder).await[0], 300, "192.0.2.1", "a@lamppost.test").await;
-        assert_eq!(decision, Decision::Accept(Why::Waited));
+        let since_first = Duration::from_secs(300);
+        assert_eq!(decision, Decision::Accept(Why::Waited { since_first }));
     }
 
     #[tokio::test]
@@ -206,7 +322,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let greylist = &stores(&folder).await[0];
         let evil = "\"'; DROP TABLE relaytofrom; --\"@lamppost.test";
-        assert!(matches!(check(greylist, 0, "192.0.2.1", evil).await, Decision::Defer { .. }));
+        assert!(matches!(check(greylist, 0, "192.0.2.1", evil).await, Decision::Defer(_)));
         assert_eq!(greylist.count().await.unwrap(), 1);
     }
 }

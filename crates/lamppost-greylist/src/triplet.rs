@@ -2,12 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lamppost_smtp::{Address, ReversePath};
-
 use crate::Policy;
 
 /// A network, a sender and a recipient.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Triplet {
     /// The first address of the client's network, in the usual notation.
     pub network: String,
@@ -22,11 +20,11 @@ impl Triplet {
     ///
     /// Large senders come back from a neighbour of the address that they tried first, hence the
     /// network. Some change the case of addresses from one attempt to the next.
-    pub fn new(policy: &Policy, peer: IpAddr, sender: &ReversePath, recipient: &Address) -> Self {
+    pub fn new(policy: &Policy, peer: IpAddr, sender: &str, recipient: &str) -> Self {
         Self {
             network: network(policy, peer).to_string(),
-            sender: sender.to_string().to_lowercase(),
-            recipient: recipient.as_str().to_lowercase(),
+            sender: sender.to_lowercase(),
+            recipient: recipient.to_lowercase(),
         }
     }
 }

@@ -7,4 +7,7 @@
 mod front;
 pub mod policy;
 
-pub use front::{Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode};
+pub use front::{
+    Front, FrontEnds, FrontLimits, FrontSettings, GreylistService, GreylistServiceSettings,
+    ListenerSettings, TlsMode,
+};

@@ -54,6 +54,7 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
         user_domains: Vec::new(),
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
+        observes: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

@@ -64,6 +64,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         user_domains: Vec::new(),
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
+        observes: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

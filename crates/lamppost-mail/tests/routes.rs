@@ -42,6 +42,7 @@ async fn policy(elsewhere: Elsewhere) -> Asked {
         user_domains: vec!["users.test".into()],
         postmaster: Some(address("demo@lamppost.test")),
         when_store_fails: StoreFailure::Defer,
+        observes: false,
         elsewhere,
         local: LocalSettings::default(),
     };

@@ -12,6 +12,7 @@ mod control;
 mod delivery;
 mod envelope;
 mod file_stamp;
+mod greylist;
 mod intake;
 mod policy;
 mod queue_id;
@@ -28,10 +29,14 @@ pub use delivery::{
 };
 pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestamp};
 pub use file_stamp::FileStamp;
+pub use greylist::{
+    GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
+    GreylistStats, GreylistWhy, TripletView,
+};
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{
     Admission, PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, RulesAnswer, RulesRequest,
-    Submitter,
+    Submitter, Verdict,
 };
 pub use queue_id::{QueueId, QueueIdError};
 pub use users::{

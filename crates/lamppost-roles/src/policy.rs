@@ -1,6 +1,7 @@
 //! Front and queue to policy: who may do what, and the way to a recipient.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lamppost_smtp::{Address, Refusal, ReversePath, Secret};
@@ -54,6 +55,16 @@ pub enum PolicyRequest {
         /// Whether greylisting is switched on or off for it, as its [`Admission`] says.
         greylisting: Option<bool>,
     },
+    /// Another mail server asks for itself: must mail from this sender to this recipient come later?
+    /// The addresses are as that one has them.
+    Greylist {
+        /// The client's address.
+        peer: IpAddr,
+        /// The address in MAIL FROM; empty for the null sender.
+        sender: String,
+        /// The address in RCPT TO.
+        recipient: String,
+    },
     /// A client hands in one message to so many recipients: does its quota allow that?
     Charge {
         /// Who sends.
@@ -103,8 +114,29 @@ pub enum PolicyAnswer {
     Route(Route),
     /// To Sender and Charge: it may.
     Allowed,
+    /// To Greylist.
+    Greylist(Verdict),
     /// It may not.
     Refused(Refusal),
+}
+
+/// What the greylist says of mail that wants to come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It may.
+    Pass {
+        /// How long the sender had to wait for that, if it is its first mail to pass.
+        waited: Option<Duration>,
+    },
+    /// Not yet.
+    Wait {
+        /// A constant word that says why.
+        reason: String,
+        /// How long the sender should wait; never zero.
+        retry_in: Duration,
+    },
+    /// The greylist cannot be asked, and mail waits until it can.
+    Unavailable,
 }
 
 /// What the queue asks of policy: the way to a recipient that nobody asked about yet, as that of a

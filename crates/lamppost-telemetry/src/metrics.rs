@@ -34,6 +34,9 @@ pub struct Metrics {
     messages_refused: Labelled,
     recipients_refused: Labelled,
     recipients_deferred: Labelled,
+    greylist_decisions: Labelled,
+    /// Connections of mail servers that ask the greylist, open now.
+    pub greylist_connections_open: Gauge,
     /// Tries to authenticate that were refused.
     pub auth_failures: Counter,
     deliveries: Labelled,
@@ -80,6 +83,8 @@ impl Metrics {
             messages_refused: Family::default(),
             recipients_refused: Family::default(),
             recipients_deferred: Family::default(),
+            greylist_decisions: Family::default(),
+            greylist_connections_open: Gauge::default(),
             auth_failures: Counter::default(),
             deliveries: Family::default(),
             delivery_syncs: Family::default(),
@@ -126,6 +131,14 @@ impl Metrics {
         to.register("recipients_refused", "Recipients refused for good, by reason", refused);
         let deferred = self.recipients_deferred.clone();
         to.register("recipients_deferred", "Recipients told to come back, by reason", deferred);
+        let decisions = self.greylist_decisions.clone();
+        to.register(
+            "greylist_decisions",
+            "Attempts that the greylist decided, by reason",
+            decisions,
+        );
+        let help = "Connections of mail servers that ask the greylist, open now";
+        to.register("greylist_connections_open", help, self.greylist_connections_open.clone());
         to.register("auth_failures", "Authentications refused", self.auth_failures.clone());
         to.register("deliveries", "Tries to deliver, by outcome", self.deliveries.clone());
         let help = "Syncs of Maildirs, each by itself or all by a sync of their file system";
@@ -185,6 +198,11 @@ impl Metrics {
     /// Counts a recipient that was told to come back later.
     pub fn recipient_deferred(&self, reason: &'static str) {
         self.recipients_deferred.get_or_create(&[("reason", reason.to_owned())]).inc();
+    }
+
+    /// Counts an attempt that the greylist decided.
+    pub fn greylist_decision(&self, reason: &'static str) {
+        self.greylist_decisions.get_or_create(&[("reason", reason.to_owned())]).inc();
     }
 
     /// Counts a try to deliver.
@@ -291,6 +309,7 @@ mod tests {
         metrics.dns_list_answer("x", "x");
         metrics.recipient_refused("x");
         metrics.recipient_deferred("x");
+        metrics.greylist_decision("x");
         metrics.delivery("x");
         metrics.delivery_sync("x");
         let text = metrics.encode();

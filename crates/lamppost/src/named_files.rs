@@ -77,6 +77,11 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
     {
         fault("mail.sendmail.socket-group", Err(no_group(group)));
     }
+    if let Some(group) = &config.mail.greylist.service.socket_group
+        && lamppost_net::group_id(group).is_none()
+    {
+        fault("mail.greylist.service.socket-group", Err(no_group(group)));
+    }
     remarks
 }
 

@@ -48,6 +48,7 @@ fn help_lists_the_commands() {
           explain        Explain a key of the configuration file, or all of a section
           account        Manage the accounts: mailboxes and their passwords
           queue          Look at the queue and change what is in it; alone, list it
+          greylist       Look at the greylist and change what it knows
           status         Show what runs and how it is
           doctor         Look at ports, DNS, disk, clock, certificate, database and permissions, and tell
                          what to mend
@@ -103,6 +104,7 @@ fn each_command_has_help() {
         "tcprules",
         "tcprulescheck",
         "tcpserver",
+        "greylist",
     ] {
         assert!(printed(&[command, "--help"]).contains("Usage: lamppost"), "{command}");
     }
@@ -211,7 +213,7 @@ fn the_file_to_begin_with_is_that_of_config_too() {
 fn a_section_is_explained_key_by_key() {
     let told = printed(&["explain", "mail.greylist"]);
     assert!(told.starts_with("# Whether unknown senders"), "{told}");
-    assert_eq!(told.matches("mail.greylist.").count(), 7, "{told}");
+    assert_eq!(told.matches("mail.greylist.").count(), 17, "{told}");
     assert_eq!(printed(&["explain", "[mail.greylist]"]), told);
     let state = printed(&["explain", "server.state", "--state", "/somewhere"]);
     assert!(state.ends_with("default: \"\"\nhere:    /somewhere\n"), "{state}");

@@ -137,7 +137,7 @@ fn each_endpoint_of_the_document_is_there_and_no_other() {
     let id = import(&server, "s@one.test", "r@far.test");
     let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let requests: Vec<_> = rows.filter(|row| row.contains(" /v1/")).collect();
-    assert_eq!(requests.len(), 12, "{requests:?}");
+    assert_eq!(requests.len(), 17, "{requests:?}");
     for request in requests {
         let (method, path) = request.split_once(' ').unwrap();
         let path = path.split('?').next().unwrap().replace("ID", &id);

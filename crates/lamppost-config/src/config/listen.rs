@@ -54,7 +54,9 @@ pub enum WhenAbsent {
     Wait,
 }
 
-fn networks(value: &toml::Spanned<toml::de::DeValue<'_>>) -> Result<Vec<Network>, Wrong> {
+pub(super) fn networks(
+    value: &toml::Spanned<toml::de::DeValue<'_>>,
+) -> Result<Vec<Network>, Wrong> {
     reader::entries(value, reader::network)
 }
 

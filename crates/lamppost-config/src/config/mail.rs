@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::dns::{DnsList, DnsLists};
+use super::greylist_service::GreylistService;
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
 use super::relay::{self, HostPort, Relay};
@@ -51,12 +52,22 @@ pub struct Rules {
 #[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
 pub struct Greylist {
     pub enabled: bool,
+    pub mode: GreylistMode,
     pub delay: Duration,
     pub retry_window: Duration,
     pub lifetime: Duration,
     pub ipv4_prefix: u8,
     pub ipv6_prefix: u8,
     pub when_store_fails: StoreFailure,
+    pub service: GreylistService,
+}
+
+/// Whether what the greylist decides is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "defaults.toml holds the one description of each word")]
+pub enum GreylistMode {
+    Enforce,
+    Observe,
 }
 
 /// What happens to mail while the greylist cannot be asked.
@@ -187,6 +198,9 @@ impl Greylist {
     fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
         const FAILURES: [(&str, StoreFailure); 2] =
             [("accept", StoreFailure::Accept), ("defer", StoreFailure::Defer)];
+        const MODES: [(&str, GreylistMode); 2] =
+            [("enforce", GreylistMode::Enforce), ("observe", GreylistMode::Observe)];
+        let service = section.section("service", "mail.greylist.service", findings);
         let prefix = |section: &mut Section<'_, '_>, key, most, findings: &mut Findings<'_>| {
             let bits = section.read(key, |value| reader::number(value, 1, most), findings).value;
             u8::try_from(bits).unwrap_or(u8::MAX)
@@ -203,6 +217,7 @@ impl Greylist {
         }
         let greylist = Self {
             enabled: section.read("enabled", reader::boolean, findings).value,
+            mode: section.read("mode", |value| reader::choice(value, &MODES), findings).value,
             delay: delay.value,
             retry_window,
             lifetime: time(&mut section, "lifetime", findings),
@@ -211,6 +226,7 @@ impl Greylist {
             when_store_fails: section
                 .read("when-store-fails", |value| reader::choice(value, &FAILURES), findings)
                 .value,
+            service: GreylistService::read(service, findings),
         };
         section.finish(findings);
         greylist

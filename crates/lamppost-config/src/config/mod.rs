@@ -1,6 +1,7 @@
 //! The checked configuration, and how it is read.
 
 mod dns;
+mod greylist_service;
 mod limits;
 mod listen;
 mod mail;
@@ -20,9 +21,10 @@ use crate::reference::{DEFAULTS, DEMO, DNS_LIST, LISTEN};
 use crate::unit::ByteSize;
 
 pub use dns::{AnswerRange, Dns, DnsList, DnsListKind, DnsLists, WhenListsFail};
+pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
-pub use mail::{Durability, Greylist, Mail, Queue, Rules, StoreFailure};
+pub use mail::{Durability, Greylist, GreylistMode, Mail, Queue, Rules, StoreFailure};
 pub use relay::{HostPort, Relay, RelayTls};
 pub use sendmail::Sendmail;
 pub use system_users::SystemUsers;

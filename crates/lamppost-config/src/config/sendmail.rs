@@ -42,7 +42,7 @@ impl Sendmail {
 }
 
 /// Permissions in octal, which the program's own user always has.
-fn mode(value: &Spanned<DeValue<'_>>) -> Result<u32, Wrong> {
+pub(super) fn mode(value: &Spanned<DeValue<'_>>) -> Result<u32, Wrong> {
     let text = reader::text(value)?;
     let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| {

@@ -5,6 +5,7 @@ mod client;
 mod completion;
 mod connection;
 mod content;
+mod greylist_service;
 mod header;
 mod local;
 mod lost;
@@ -33,6 +34,7 @@ use self::client::Client;
 use self::connection::Connection;
 use self::room::Room;
 
+pub use self::greylist_service::{GreylistService, GreylistServiceSettings};
 pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
 
 /// The roles that the front talks to.

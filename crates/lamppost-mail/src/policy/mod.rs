@@ -4,6 +4,8 @@
 //! exist is refused for good before greylisting makes anyone wait for it.
 
 mod admission;
+mod greylist_control;
+mod greylisted;
 mod lists;
 mod local;
 mod rules;
@@ -16,17 +18,18 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamppost_accounts::Accounts;
-use lamppost_greylist::{Decision, Greylist};
+use lamppost_greylist::Greylist;
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
     PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, UserAnswer,
-    UserMailbox, UserName, UserRequest,
+    UserMailbox, UserName, UserRequest, Verdict,
 };
-use lamppost_rules::Verdict;
 use lamppost_smtp::{Address, Refusal, ReversePath};
+use lamppost_telemetry::Metrics;
 use tracing::{debug, error, warn};
 
+use self::greylisted::Attempt;
 pub use self::lists::{DnsLists, ListKind, ListSettings, ListsFailure, ListsSettings};
 use self::local::User;
 pub use self::rules::ConnectionRules;
@@ -42,6 +45,7 @@ pub struct Policy {
     accounts: Accounts,
     greylist: Arc<Greylist>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     /// Who knows the users of this machine; where nobody does, policy may read their names itself.
     users: Option<Port<UserRequest, UserAnswer>>,
     /// The rules of connections; without them everybody may connect.
@@ -69,13 +73,20 @@ impl Policy {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        Self { settings, accounts, greylist, clock, users: None, rules: None, lists: None }
+        let metrics = Metrics::new();
+        Self { settings, accounts, greylist, clock, metrics, users: None, rules: None, lists: None }
     }
 
     /// Asks the supervisor about the machine's users.
     #[must_use]
     pub fn asking(self, users: Port<UserRequest, UserAnswer>) -> Self {
         Self { users: Some(users), ..self }
+    }
+
+    /// Counts what it decides in these figures instead of its own.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Decides by these rules who may connect.
@@ -155,6 +166,13 @@ impl Policy {
                 let candidate = Candidate { peer, sender, recipient, account, relay, greylisting };
                 self.admit(candidate).await.map(PolicyAnswer::Route)
             }
+            PolicyRequest::Greylist { peer, sender, recipient } => {
+                let settings = self.settings.load_full();
+                let addresses = (&sender[..], &recipient[..]);
+                let attempt = Attempt { peer, addresses, although_off: false };
+                let verdict = self.greylisted(attempt, &settings).await;
+                Ok(PolicyAnswer::Greylist(verdict))
+            }
             PolicyRequest::Charge { by, recipients } => {
                 self.charge(&by, recipients).await.map(|()| PolicyAnswer::Allowed)
             }
@@ -166,7 +184,7 @@ impl Policy {
     async fn connection(&self, peer: IpAddr, lists: bool) -> Result<PolicyAnswer, Refusal> {
         let verdict = match &self.rules {
             Some(rules) => rules.verdict(peer).await.ok_or(Refusal::Unavailable)?,
-            None => Verdict::default(),
+            None => lamppost_rules::Verdict::default(),
         };
         if verdict.denied {
             return Ok(PolicyAnswer::Denied { rule: verdict.key.unwrap_or_default() });
@@ -252,7 +270,17 @@ impl Policy {
         };
         let mailbox = self.mailbox(&target, &settings).await?;
         if !candidate.may_relay() && candidate.greylisting != Some(false) {
-            self.greylist(&candidate, &settings).await?;
+            let addresses = (&candidate.sender.to_string()[..], candidate.recipient.as_str());
+            let attempt = Attempt {
+                peer: candidate.peer,
+                addresses,
+                although_off: candidate.greylisting == Some(true),
+            };
+            match self.greylisted(attempt, &settings).await {
+                Verdict::Pass { .. } => {}
+                Verdict::Wait { retry_in, .. } => return Err(Refusal::Greylisted { retry_in }),
+                Verdict::Unavailable => return Err(Refusal::Unavailable),
+            }
         }
         Ok(Route::Mailbox(mailbox))
     }
@@ -305,30 +333,6 @@ impl Policy {
                 Err(Refusal::MailboxAway)
             }
             Ok(UserAnswer::Name(_)) | Err(_) => Err(Refusal::Unavailable),
-        }
-    }
-
-    async fn greylist(
-        &self,
-        candidate: &Candidate,
-        settings: &PolicySettings,
-    ) -> Result<(), Refusal> {
-        let Candidate { peer, sender, recipient, greylisting, .. } = candidate;
-        let (greylist, now) = (&self.greylist, self.clock.now());
-        let checked = match greylisting {
-            Some(true) => greylist.check_although_off(*peer, sender, recipient, now).await,
-            _ => greylist.check(*peer, sender, recipient, now).await,
-        };
-        match checked {
-            Ok(Decision::Accept(_)) => Ok(()),
-            Ok(Decision::Defer { retry_in }) => Err(Refusal::Greylisted { retry_in }),
-            Err(error) => {
-                error!(%peer, to = %recipient, reason = %chain(&error), "the greylist could not be asked");
-                match settings.when_store_fails {
-                    StoreFailure::Accept => Ok(()),
-                    StoreFailure::Defer => Err(Refusal::Unavailable),
-                }
-            }
         }
     }
 }

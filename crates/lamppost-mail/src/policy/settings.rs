@@ -15,6 +15,8 @@ pub struct PolicySettings {
     pub postmaster: Option<Address>,
     /// What happens to mail while the greylist cannot be asked.
     pub when_store_fails: StoreFailure,
+    /// Whether the greylist only watches: it decides and defers nobody.
+    pub observes: bool,
     /// Where mail for other domains goes.
     pub elsewhere: Elsewhere,
     /// Users of this machine, who hand in mail without a password.
@@ -77,6 +79,7 @@ mod tests {
             user_domains: vec!["users.test".into()],
             postmaster: None,
             when_store_fails: StoreFailure::Defer,
+            observes: false,
             elsewhere: Elsewhere::Nowhere,
             local: LocalSettings::default(),
         }

@@ -5,6 +5,7 @@ mod backup;
 mod compat;
 mod config;
 mod doctor;
+mod greylist;
 mod log;
 mod man;
 pub(crate) mod out;
@@ -18,6 +19,7 @@ mod setup;
 mod status;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -55,6 +57,9 @@ enum Command {
     Account(account::AccountCommand),
     /// Look at the queue and change what is in it; alone, list it
     Queue(Box<queue::Queue>),
+    /// Look at the greylist and change what it knows
+    #[command(subcommand)]
+    Greylist(greylist::GreylistCommand),
     /// Show what runs and how it is
     ///
     /// Ends with code 69 when the program does not run, or a part of it does not answer, which is told within
@@ -162,6 +167,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Explain(explain) => explain.execute(&place),
         Command::Account(command) => wait(command.execute(&place)).flatten(),
         Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
+        Command::Greylist(command) => wait(command.execute(&place)).flatten(),
         Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
         Command::Role { role, probe: true } => crate::run::probe_role(role, &place),
@@ -185,6 +191,22 @@ fn wait<T>(command: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
     Ok(runtime.block_on(command))
+}
+
+/// A value as part of an address of the control API.
+fn encoded(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                text.push(char::from(byte));
+            }
+            other => {
+                let _infallible = write!(text, "%{other:02X}");
+            }
+        }
+    }
+    text
 }
 
 /// A way to ask the running program.

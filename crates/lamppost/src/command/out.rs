@@ -92,6 +92,7 @@ pub(crate) fn now_ms() -> u64 {
 /// Whom a listener is for and when TLS begins there, for people; machines get the file's words.
 pub(crate) fn words_of(listener: &ListenerStatus) -> (&str, &str) {
     let kind = match listener.kind.as_str() {
+        "greylist" => "mail servers that ask (Postfix's policy protocol)",
         "local" => "local users (sendmail)",
         "mx" => "other servers (mx)",
         other => other,

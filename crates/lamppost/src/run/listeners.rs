@@ -25,7 +25,8 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A listener that the file names.
 pub(super) struct Bound {
-    pub(super) listen: Listen,
+    /// How mail comes in there; nothing where mail servers ask the greylist.
+    pub(super) listen: Option<Listen>,
     pub(super) address: SocketAddr,
     /// Nothing while the machine does not have the address.
     pub(super) socket: Option<TcpListener>,
@@ -81,15 +82,21 @@ impl Held {
     }
 }
 
-/// The mail listeners in the order of the file, each with its key there; the place among them is their
-/// number.
-pub(super) fn named(config: &Config) -> impl Iterator<Item = (String, &Listen, SocketAddr)> {
-    config.mail.listen.iter().enumerate().flat_map(|(number, listen)| {
+/// The listeners in the order of the file, each with its key there: those where mail comes in, and those
+/// where the greylist is asked. The place among them is their number.
+pub(super) fn named(
+    config: &Config,
+) -> impl Iterator<Item = (String, Option<&Listen>, SocketAddr)> {
+    let mail = config.mail.listen.iter().enumerate().flat_map(|(number, listen)| {
         let addresses = listen.address.iter().enumerate();
         addresses.map(move |(position, &address)| {
-            (format!("mail.listen.{number}.address.{position}"), listen, address)
+            (format!("mail.listen.{number}.address.{position}"), Some(listen), address)
         })
-    })
+    });
+    let greylist = config.mail.greylist.service.listen.iter().enumerate();
+    mail.chain(greylist.map(|(position, &address)| {
+        (format!("mail.greylist.service.listen.{position}"), None, address)
+    }))
 }
 
 /// Binds all listeners of the mail service and of the metrics endpoint. Those that are `held` already
@@ -106,7 +113,8 @@ pub(super) fn bind(
         None => bind_soon(address),
     };
     for (key, listen, address) in named(config) {
-        let (socket, is_skipped) = match (bind_soon(address), listen.when_absent) {
+        let when_absent = listen.map_or(WhenAbsent::Fail, |listen| listen.when_absent);
+        let (socket, is_skipped) = match (bind_soon(address), when_absent) {
             (Ok(socket), _) => (Some(socket), false),
             (Err(error), WhenAbsent::Skip) if is_absent(&error.cause) => (None, true),
             (Err(error), WhenAbsent::Wait) if is_absent(&error.cause) => (None, false),
@@ -115,7 +123,7 @@ pub(super) fn bind(
                 continue;
             }
         };
-        mail.push(Bound { listen: listen.clone(), address, socket, is_skipped });
+        mail.push(Bound { listen: listen.cloned(), address, socket, is_skipped });
     }
     let mut metrics = Vec::new();
     for (number, &address) in config.metrics.listen.iter().enumerate() {
@@ -230,19 +238,25 @@ fn is_absent(cause: &BindCause) -> bool {
 
 impl Bound {
     pub(super) fn status(&self) -> ListenerStatus {
+        let (kind, tls) = match &self.listen {
+            None => ("greylist", "off"),
+            Some(Listen { kind, tls, .. }) => {
+                let kind = match kind {
+                    Kind::Mx => "mx",
+                    Kind::Submission => "submission",
+                };
+                let tls = match tls {
+                    TlsMode::Off => "off",
+                    TlsMode::StartTls => "starttls",
+                    TlsMode::Implicit => "implicit",
+                };
+                (kind, tls)
+            }
+        };
         ListenerStatus {
             address: self.address.to_string(),
-            kind: match self.listen.kind {
-                Kind::Mx => "mx",
-                Kind::Submission => "submission",
-            }
-            .into(),
-            tls: match self.listen.tls {
-                TlsMode::Off => "off",
-                TlsMode::StartTls => "starttls",
-                TlsMode::Implicit => "implicit",
-            }
-            .into(),
+            kind: kind.into(),
+            tls: tls.into(),
             listening: self.socket.is_some(),
         }
     }

@@ -11,7 +11,9 @@ use lamppost_mail::policy::{
     Elsewhere, ListKind, ListSettings, ListsFailure, ListsSettings, LocalSettings, PolicySettings,
     StoreFailure,
 };
-use lamppost_mail::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
+use lamppost_mail::{
+    FrontLimits, FrontSettings, GreylistServiceSettings, ListenerSettings, TlsMode,
+};
 use lamppost_net::Network;
 use lamppost_queue::Durability;
 use lamppost_smtp::{AuthOffer, Kind, Limits};
@@ -40,6 +42,7 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
             config::StoreFailure::Accept => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
         },
+        observes: config.mail.greylist.mode == config::GreylistMode::Observe,
         elsewhere: match config.mail.relay_to {
             None => Elsewhere::Nowhere,
             Some(_) => Elsewhere::Relay,
@@ -215,6 +218,18 @@ pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {
             write_timeout: limits.write_timeout,
             auth_failure_delay: config.mail.auth.failure_delay,
         },
+    }
+}
+
+pub(super) fn greylist_service(config: &Config, hostname: &str) -> GreylistServiceSettings {
+    let service = &config.mail.greylist.service;
+    GreylistServiceSettings {
+        hostname: hostname.to_owned(),
+        allow_from: networks(&service.allow_from),
+        connections_max: service.connections_max,
+        request_size_max: bytes(service.request_size_max),
+        request_timeout: service.request_timeout,
+        idle_timeout: service.idle_timeout,
     }
 }
 

@@ -10,6 +10,7 @@
 pub(crate) mod accounting;
 #[cfg(feature = "peers")]
 pub(crate) mod debian;
+pub(crate) mod greylist;
 pub(crate) mod kills;
 pub(crate) mod mounted;
 #[cfg(feature = "peers")]

@@ -42,7 +42,7 @@ pub(crate) struct Postfix {
 }
 
 impl Postfix {
-    /// Starts it; `more` are lines of main.cf.
+    /// Starts it; `more` are lines of main.cf, which take the place of those that it has otherwise.
     pub(crate) fn start(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         open(folder.path());
@@ -148,7 +148,7 @@ fn main_cf(folder: &Path, tls: &lamppost_net::KeyPair, more: &str) -> String {
     let (root, nobody) = (root.display(), id("nobody", "-u"));
     let (certificate, key) = (tls.certificate.display(), tls.key.display());
     let folder = folder.display();
-    format!(
+    let usual = format!(
         "compatibility_level = 3.6\nqueue_directory = {folder}/queue\ndata_directory = {folder}/data\n\
          command_directory = {root}/usr/sbin\ndaemon_directory = {root}/usr/lib/postfix/sbin\n\
          shlib_directory = {root}/usr/lib/postfix\nmeta_directory = {root}/etc/postfix\n\
@@ -165,8 +165,14 @@ fn main_cf(folder: &Path, tls: &lamppost_net::KeyPair, more: &str) -> String {
          smtpd_relay_restrictions = permit_mynetworks, reject\n\
          smtpd_tls_cert_file = {certificate}\nsmtpd_tls_key_file = {key}\n\
          smtpd_tls_security_level = encrypt\nsmtpd_tls_received_header = yes\n\
-         smtpd_tls_loglevel = 1\n{more}"
-    )
+         smtpd_tls_loglevel = 1\n"
+    );
+    // Each process warns of a name that comes twice, and so many lines at once block the one that writes
+    // the log, which warns by the same socket.
+    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let others: Vec<_> = more.lines().map(name).collect();
+    let kept = usual.lines().filter(|line| !others.contains(&name(line)));
+    kept.chain(more.lines()).fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn master_cf(starttls: SocketAddr, implicit: SocketAddr) -> String {

@@ -6,7 +6,9 @@ use std::path::Path;
 use lamppost_config::{Listen, TlsMode, WhenAbsent};
 use lamppost_console::HostStatus;
 use lamppost_net::{ClientTls, Network, Trust};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -63,7 +65,52 @@ pub(super) async fn look(opened: &Opened, running: &Running) -> Vec<Finding> {
         let place = place(socket.display().to_string(), None);
         findings.push(told(&place, local_greeting(&socket).await, running));
     }
+    findings.extend(look_at_greylist(opened, place, running).await);
     findings
+}
+
+/// Looks at where other mail servers ask the greylist, as far as this machine may ask there.
+async fn look_at_greylist(
+    opened: &Opened,
+    place: impl Fn(String, Option<SocketAddr>) -> Place,
+    running: &Running,
+) -> Vec<Finding> {
+    let service = &opened.config.mail.greylist.service;
+    let mut findings = Vec::new();
+    for &address in &service.listen {
+        let from = reached(address);
+        let networks = service.allow_from.iter();
+        let mut networks = networks.filter_map(|one| Network::new(one.address, one.prefix));
+        if networks.any(|network| network.contains(from.ip())) {
+            let answer = match within(TcpStream::connect(from)).await {
+                Ok(stream) => answer(stream).await,
+                Err(why) => Err(why),
+            };
+            findings.push(answered(&place(address.to_string(), Some(address)), answer, running));
+        }
+    }
+    if let Some(socket) = &service.socket {
+        let answer = match within(UnixStream::connect(socket)).await {
+            Ok(stream) => answer(stream).await,
+            Err(why) => Err(why),
+        };
+        findings.push(answered(&place(socket.display().to_string(), None), answer, running));
+    }
+    findings
+}
+
+/// What the greylist answers to a question that it has nothing against.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<String, String> {
+    let question = b"request=smtpd_access_policy\nprotocol_state=DATA\n\n";
+    within(stream.write_all(question)).await?;
+    first_line(stream).await
+}
+
+fn answered(place: &Place, answer: Result<String, String>, running: &Running) -> Finding {
+    match answer {
+        Ok(line) if line == "action=DUNNO" => Finding::ok(AREA, format!("{} answers", place.shown)),
+        other => told(place, other, running),
+    }
 }
 
 /// What is said about a place, by what it answers.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use lamppost_config::{ByteSize, parse_duration};
 use lamppost_roles::{Filter, QueueId, StateFilter, Timestamp};
 
+use super::super::encoded;
 use super::out;
 
 /// Where help lists the filters.
@@ -122,15 +123,7 @@ pub(super) fn query(filter: &Filter) -> String {
     let mut query = String::new();
     let mut put = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            let _infallible = write!(query, "&{name}=");
-            for byte in value.bytes() {
-                let _infallible = match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                        write!(query, "{}", char::from(byte))
-                    }
-                    other => write!(query, "%{other:02X}"),
-                };
-            }
+            let _infallible = write!(query, "&{name}={}", encoded(&value));
         }
     };
     let Filter { sender, recipient, domain, before, since, larger, smaller, state } = filter;

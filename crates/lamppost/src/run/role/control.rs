@@ -108,13 +108,14 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let socket = socket.map_err(|error| failed(&error))?;
     let queue = links.port("control").map_err(|error| failed(&error))?;
     let imports = links.port("imports").map_err(|error| failed(&error))?;
+    let greylist = links.port("greylist").map_err(|error| failed(&error))?;
     let settings = ControlSettings {
         outcomes: start.setup.state.join("log"),
         request_size_max: usize::try_from(start.config.server.request_size_max.0)
             .unwrap_or(usize::MAX),
         has_group: start.setup.control_group.is_some(),
     };
-    let control = Control::new(queue, imports, Arc::new(program), settings);
+    let control = Control::new(queue, imports, greylist, Arc::new(program), settings);
     answering.spawn(control.serve(socket, retired.clone().cancelled_owned()));
     Ok(Running { retired, answering })
 }

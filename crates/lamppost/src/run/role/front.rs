@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_config::TlsMode;
-use lamppost_mail::{Front, FrontEnds, ListenerSettings};
+use lamppost_mail::{Front, FrontEnds, GreylistService, ListenerSettings};
 use lamppost_net::{Drain, Listener, LocalListener, ServerTls, SystemClock};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::{Start, handed};
 use crate::exit::{Code, Failure};
+use crate::run::local::Purpose;
 use crate::run::setup::Setup;
-use crate::run::{listeners, local, settings};
+use crate::run::{listeners, settings};
 
 /// The front at work.
 pub(super) struct Running {
@@ -27,10 +28,22 @@ pub(super) struct Running {
 
 /// How each listener is served.
 struct Served {
-    /// By its place among those that the file names.
-    named: Vec<(Arc<ListenerSettings>, Option<Arc<ServerTls>>)>,
+    /// By its place among those that the file names; nothing where the greylist is asked.
+    named: Vec<Option<Smtp>>,
     /// The socket of local users, and where it is.
     local: Option<(PathBuf, ListenerSettings)>,
+    /// Where mail servers ask the greylist.
+    greylist_socket: Option<PathBuf>,
+}
+
+/// How mail comes in at an address.
+type Smtp = (Arc<ListenerSettings>, Option<Arc<ServerTls>>);
+
+/// Who serves connections.
+struct Servants {
+    front: Arc<Front>,
+    greylist: Arc<GreylistService>,
+    at_work: TaskTracker,
 }
 
 pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
@@ -45,28 +58,37 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let (config, setup) = (&start.config, &start.setup);
     let tls = tls(setup)?;
     let drain = Drain::default();
-    let front = Arc::new(Front::new(
+    let greylist = GreylistService::new(
+        settings::greylist_service(config, &setup.hostname),
+        ends.policy.clone(),
+        (Arc::new(SystemClock), start.metrics.clone()),
+        drain.clone(),
+    );
+    let front = Front::new(
         settings::front(config, &setup.hostname),
         ends,
         (Arc::new(SystemClock), start.metrics.clone()),
         drain.clone(),
-    ));
+    );
     let served = listeners::named(config).map(|(_, listen, address)| {
+        let listen = listen?;
         let name = address.to_string();
         let settings = settings::listener(config, listen, &name, &setup.hostname);
         let tls = tls.clone().filter(|_| listen.tls != TlsMode::Off);
-        (Arc::new(settings), tls)
+        Some((Arc::new(settings), tls))
     });
     let local = setup.submit_socket.clone().map(|path| {
         let name = path.display().to_string();
         let settings = settings::local_listener(config, &name, &setup.hostname);
         (path, settings)
     });
-    let served = Served { named: served.collect(), local };
+    let greylist_socket = config.mail.greylist.service.socket.clone();
+    let served = Served { named: served.collect(), local, greylist_socket };
     let accepting = TaskTracker::new();
-    let at_work = accepting.clone();
+    let (front, greylist) = (Arc::new(front), Arc::new(greylist));
+    let servants = Servants { front, greylist, at_work: accepting.clone() };
     handed::receive(sockets, move |place, socket| {
-        if let Err(reason) = serve(&front, &served, &at_work, (place, socket)) {
+        if let Err(reason) = serve(&servants, &served, (place, socket)) {
             error!(%reason, place, "a socket cannot be listened on");
         }
     })
@@ -76,23 +98,36 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
 
 /// Listens on a socket, by what it is said to be.
 fn serve(
-    front: &Arc<Front>,
+    servants: &Servants,
     served: &Served,
-    at_work: &TaskTracker,
     (place, socket): (u32, OwnedFd),
 ) -> std::io::Result<()> {
     let unknown = || std::io::Error::other("no listener was named for it");
-    let front = front.clone();
-    if place == local::PLACE {
-        let (path, settings) = served.local.clone().ok_or_else(unknown)?;
-        let listener = LocalListener::from_std(socket.into(), &path)?;
-        at_work.spawn(front.listen_local(listener, settings));
-        return Ok(());
+    let Servants { front, greylist, at_work } = servants;
+    let (front, greylist) = (front.clone(), greylist.clone());
+    match Purpose::at(place) {
+        Some(Purpose::Submission) => {
+            let (path, settings) = served.local.clone().ok_or_else(unknown)?;
+            let listener = LocalListener::from_std(socket.into(), &path)?;
+            at_work.spawn(front.listen_local(listener, settings));
+        }
+        Some(Purpose::Greylist) => {
+            let path = served.greylist_socket.as_ref().ok_or_else(unknown)?;
+            at_work.spawn(greylist.listen_local(LocalListener::from_std(socket.into(), path)?));
+        }
+        None => {
+            let named = served.named.get(place as usize).ok_or_else(unknown)?;
+            let socket = TcpListener::from(socket);
+            socket.set_nonblocking(true)?;
+            let listener = Listener::from_std(socket)?;
+            match named.clone() {
+                Some((settings, tls)) => {
+                    at_work.spawn(front.listen(listener, settings, tls));
+                }
+                None => drop(at_work.spawn(greylist.listen(listener))),
+            }
+        }
     }
-    let (settings, tls) = served.named.get(place as usize).cloned().ok_or_else(unknown)?;
-    let socket = TcpListener::from(socket);
-    socket.set_nonblocking(true)?;
-    at_work.spawn(front.listen(Listener::from_std(socket)?, settings, tls));
     Ok(())
 }
 

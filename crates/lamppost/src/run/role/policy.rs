@@ -55,7 +55,9 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
         return Err(Failure::new(Code::Config, format!("no connection rules: {text}")));
     }
     let lists = DnsLists::new(health.clone(), start.metrics.clone(), Arc::new(SystemClock));
-    let policy = policy.asking(users).ruled_by(rules.clone()).asking_lists(lists.clone());
+    let policy = policy.asking(users).ruled_by(rules.clone());
+    let policy = policy.counting(start.metrics.clone());
+    let policy = policy.asking_lists(lists.clone());
     let lists = Lists { lists, set: Mutex::new(None) };
     lists.set(config, setup)?;
     let told = policy.clone();
@@ -75,6 +77,8 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     })
     .map_err(|error| failed(&error))?;
     let routes = links.inbox("routes").map_err(|error| failed(&error))?;
+    let wishes = links.inbox("greylist").map_err(|error| failed(&error))?;
+    tokio::spawn(policy.clone().run_control(wishes));
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
     Ok(Running { policy, greylist, rules, lists })

@@ -37,7 +37,7 @@ pub(super) struct Next {
     pub(super) setup: Setup,
     pub(super) mail: Vec<Bound>,
     pub(super) metrics: Vec<TcpListener>,
-    pub(super) local: Option<Local>,
+    pub(super) locals: Vec<Local>,
     /// The control socket, where it is another.
     pub(super) control: Option<UnixListener>,
 }
@@ -74,8 +74,8 @@ impl Supervisor {
     ) -> Result<(), Failure> {
         let next = match self.prepare(next) {
             Ok(next) => next,
-            Err((failure, local)) => {
-                self.forgo(local);
+            Err((failure, locals)) => {
+                self.forgo(locals);
                 return Err(failure);
             }
         };
@@ -126,7 +126,7 @@ impl Supervisor {
     }
 
     /// Makes what other roles would need, while those that there are work on.
-    fn prepare(&self, next: Next) -> Result<Next, (Failure, Option<Local>)> {
+    fn prepare(&self, next: Next) -> Result<Next, (Failure, Vec<Local>)> {
         let made = || {
             make_folders(&next.opened)?;
             next.setup.users.own(&next.opened.config, &next.opened.state)?;
@@ -134,20 +134,20 @@ impl Supervisor {
         };
         match made() {
             Ok(control) => Ok(Next { control, ..next }),
-            Err(failure) => Err((failure, next.local)),
+            Err(failure) => Err((failure, next.locals)),
         }
     }
 
-    /// Takes away the socket of local users that is not to be any more, or not after all.
-    pub(super) fn forgo(&self, local: Option<Local>) {
-        Local::remove(local, self.local.as_ref());
+    /// Takes away the UNIX sockets that are not to be any more, or not after all.
+    pub(super) fn forgo(&self, locals: Vec<Local>) {
+        Local::remove(locals, &self.locals);
         // Whoever may connect to ours is whom our configuration names.
-        drop(Local::again(self.local.as_ref(), &self.opened));
+        drop(Local::again(&self.locals, &self.opened));
     }
 
     /// Takes away what another configuration left to be seen.
     fn leave(&self, other: Next) {
-        self.forgo(other.local);
+        self.forgo(other.locals);
         if other.opened.control_socket != self.opened.control_socket {
             drop(std::fs::remove_file(other.opened.control_socket));
         }
@@ -185,7 +185,7 @@ impl Supervisor {
             setup: std::mem::replace(&mut self.setup, next.setup),
             mail: std::mem::replace(&mut self.mail, next.mail),
             metrics: std::mem::replace(&mut self.metrics, next.metrics),
-            local: std::mem::replace(&mut self.local, next.local),
+            locals: std::mem::replace(&mut self.locals, next.locals),
             control: next.control.map(|socket| std::mem::replace(&mut self.control, socket)),
         }
     }
@@ -236,7 +236,7 @@ impl Supervisor {
             sockets.push((name.to_owned(), socket.try_clone()?.into()));
         }
         sockets.push(("control".to_owned(), self.control.try_clone()?.into()));
-        if let Some(local) = &self.local {
+        for local in &self.locals {
             sockets.push(("local".to_owned(), local.socket.try_clone()?.into()));
         }
         Ok(sockets)

@@ -21,14 +21,18 @@ impl Supervisor {
             let status = bound.status();
             let waiting = if status.listening { "" } else { ", once the address appears" };
             let (kind, tls) = out::words_of(&status);
-            let _infallible =
-                writeln!(text, "  smtp      {} for {kind}, TLS: {tls}{waiting}", status.address);
+            let _infallible = match bound.listen {
+                Some(_) => {
+                    writeln!(text, "  smtp      {} for {kind}, TLS: {tls}{waiting}", status.address)
+                }
+                None => writeln!(text, "  greylist  {} for {kind}", status.address),
+            };
         }
         for address in self.metrics.iter().filter_map(|socket| socket.local_addr().ok()) {
             let _infallible = writeln!(text, "  metrics   http://{address}/metrics");
         }
-        if let Some(Local { path, .. }) = &self.local {
-            let _infallible = writeln!(text, "  sendmail  {}", path.display());
+        for Local { purpose, path, .. } in &self.locals {
+            let _infallible = writeln!(text, "  {:<9} {}", purpose.name(), path.display());
         }
         let _infallible = writeln!(text, "  control   {}", self.opened.control_socket.display());
         let pem = self.setup.pem.as_ref();

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::group::{ANSWERS_WITHIN, Gifts, Group, asking, done, memory, silent, spawn};
 use crate::exit::{Code, Failure};
 use crate::run::listeners::Bound;
-use crate::run::local::{self, Local};
+use crate::run::local::Local;
 use crate::run::orders::{Order, Report};
 use crate::run::role::{Role, handed};
 use crate::run::setup::Setup;
@@ -35,7 +35,7 @@ impl Group {
     pub(super) async fn replace_front(
         &mut self,
         setup: &Setup,
-        (mail, local): (&[Bound], Option<&Local>),
+        (mail, locals): (&[Bound], &[Local]),
         (grace, is_paused): (Duration, bool),
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::at(Code::System, "cannot start a front", &error);
@@ -65,10 +65,10 @@ impl Group {
                 warn!(%reason, address = %bound.address, "a front could not be given a socket");
             }
         }
-        if let Some(Local { path, socket }) = local
-            && let Err(reason) = self.listen(local::PLACE, socket)
-        {
-            warn!(%reason, socket = %path.display(), "a front could not be given a socket");
+        for Local { purpose, path, socket } in locals {
+            if let Err(reason) = self.listen(purpose.place(), socket) {
+                warn!(%reason, socket = %path.display(), "a front could not be given a socket");
+            }
         }
         self.orders.insert(Role::Front, orders);
         self.children.push((Role::Front, child));

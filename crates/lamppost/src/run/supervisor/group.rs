@@ -22,7 +22,7 @@ use crate::run::role::Role;
 use crate::run::setup::Setup;
 
 /// Links between two roles: who asks, who answers, and the link's name at both ends.
-const LINKS: [(Role, Role, &str); 7] = [
+const LINKS: [(Role, Role, &str); 8] = [
     (Role::Front, Role::Policy, "policy"),
     (Role::Front, Role::Queue, "intake"),
     (Role::Queue, Role::Policy, "routes"),
@@ -30,6 +30,7 @@ const LINKS: [(Role, Role, &str); 7] = [
     (Role::Delivery, Role::Queue, "content"),
     (Role::Control, Role::Queue, "control"),
     (Role::Control, Role::Queue, "imports"),
+    (Role::Control, Role::Policy, "greylist"),
 ];
 
 /// Roles that are handed descriptors while they work: the front those that it listens on, since it may

@@ -42,7 +42,7 @@ use self::status::Board;
 use self::store::Store;
 use self::work::{Work, unstarted};
 use super::listeners::{self, Bound, Held};
-use super::local::{self, Local};
+use super::local::Local;
 use super::orders::{Granted, Wish};
 use super::role::mail_folders;
 use super::setup::Setup;
@@ -74,7 +74,7 @@ struct Supervisor {
     appearing: JoinSet<(usize, TcpListener)>,
     metrics: Vec<TcpListener>,
     control: UnixListener,
-    local: Option<Local>,
+    locals: Vec<Local>,
     certificate: Option<PemWatch>,
     rules: RulesFile,
     health: Health,
@@ -119,7 +119,8 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(|error| Failure::at(Code::System, "cannot forbid core dumps", &error))?;
     let opened = place.open()?;
-    if opened.config.mail.listen.is_empty() {
+    let mail = &opened.config.mail;
+    if mail.listen.is_empty() && !mail.greylist.service.is_on() {
         return Err(Failure::new(
             Code::Config,
             "the configuration names no listener: nothing would run",
@@ -158,7 +159,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
     let control = held.unix(&opened.control_socket);
     let control = control_socket(&opened, &setup, control)?;
     held.warn_of_unnamed(&mail, &metrics);
-    let local = Local::bind(&opened, |path| held.unix(path))?;
+    let locals = Local::bind_all(&opened, |path| held.unix(path))?;
     // What this process may, such as bind ports below 1024, is not for those that it starts.
     // Nor is what it knows: who got into a role of the same user must not find it in its memory.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -189,7 +190,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         appearing: JoinSet::new(),
         metrics,
         control,
-        local,
+        locals,
         health,
         restarts: 0,
         program,
@@ -346,7 +347,7 @@ impl Supervisor {
         }
         info!("stopped");
         drop(std::fs::remove_file(&self.opened.control_socket));
-        if let Some(Local { path, .. }) = &self.local {
+        for Local { path, .. } in &self.locals {
             drop(std::fs::remove_file(path));
         }
     }
@@ -382,8 +383,8 @@ impl Supervisor {
                 group.listen(place, socket).map_err(|error| unstarted(&error))?;
             }
         }
-        if let Some(Local { socket, .. }) = &self.local {
-            group.listen(local::PLACE, socket).map_err(|error| unstarted(&error))?;
+        for Local { purpose, socket, .. } in &self.locals {
+            group.listen(purpose.place(), socket).map_err(|error| unstarted(&error))?;
         }
         self.begun_with = self.setup.clone();
         self.front_begun_with = self.setup.clone();

@@ -85,8 +85,8 @@ impl Supervisor {
         let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
         let setup = Setup::gather(&new).map_err(told)?;
         let changed = unlike(self.config(), &new.config).join(", ");
-        let local = Local::again(self.local.as_ref(), &new).map_err(told)?;
-        let next = Next { opened: new, setup, mail, metrics, local, control: None };
+        let locals = Local::again(&self.locals, &new).map_err(told)?;
+        let next = Next { opened: new, setup, mail, metrics, locals, control: None };
         if are_all_new(self.config(), &next.opened.config) {
             self.begin_anew(work, signals, next).await.map_err(told)?;
         } else {
@@ -123,24 +123,24 @@ impl Supervisor {
 
     /// Has the roles that run take what is new, and a new front begin if it must.
     async fn go_on_with(&mut self, work: &mut Work, next: Next) -> Result<(), Failure> {
-        let Next { opened, setup, mail, local, .. } = next;
+        let Next { opened, setup, mail, locals, .. } = next;
         let is_front_new = is_front_new(self.config(), &opened.config);
         let mut begun = self.check(&work.group, &setup).await;
         if is_front_new && begun.is_ok() {
-            let (sockets, grace) = ((&mail[..], local.as_ref()), opened.config.server.stop_grace);
+            let (sockets, grace) = ((&mail[..], &locals[..]), opened.config.server.stop_grace);
             let how = (grace, self.paused.contains(&Part::Front));
             begun = work.group.replace_front(&setup, sockets, how).await;
         }
         if begun.is_err() {
-            self.forgo(local);
+            self.forgo(locals);
             return begun;
         }
         // From here on the new one is in force, whatever becomes of the roles that run.
         self.opened = opened;
         self.rules.set(self.config().mail.rules.file.as_deref());
         if is_front_new {
-            let old = std::mem::replace(&mut self.local, local);
-            Local::remove(old, self.local.as_ref());
+            let old = std::mem::replace(&mut self.locals, locals);
+            Local::remove(old, &self.locals);
             self.mail = mail;
             self.await_addresses();
             self.front_begun_with = setup.clone();
@@ -236,6 +236,7 @@ fn is_front_new(old: &Config, new: &Config) -> bool {
     old.tls != new.tls
         || mail.limits != others.limits
         || mail.listen != others.listen
+        || mail.greylist.service != others.greylist.service
         || untrusted(&mail.sendmail) != untrusted(&others.sendmail)
 }
 

@@ -77,6 +77,6 @@ impl Supervisor {
 
     pub(super) fn listeners(&self) -> Vec<ListenerStatus> {
         let mail = self.mail.iter().filter(|bound| !bound.is_skipped).map(Bound::status);
-        mail.chain(self.local.iter().map(Local::status)).collect()
+        mail.chain(self.locals.iter().map(Local::status)).collect()
     }
 }

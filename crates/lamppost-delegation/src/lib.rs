@@ -1,0 +1,11 @@
+//! Postfix's policy delegation protocol without sockets: bytes in, questions out.
+//!
+//! A mail server asks line by line, `name=value`, and an empty line ends the question; the answer is
+//! one line `action=…` and an empty one (Postfix, `SMTPD_POLICY_README`). Others, such as Exim, can
+//! speak it too.
+
+mod action;
+mod decoder;
+
+pub use action::Action;
+pub use decoder::{Decoder, Problem, Question};

@@ -1,0 +1,124 @@
+//! Control to policy: the greylist, as an administrator sees and changes it.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// What the control role asks of policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GreylistRequest {
+    /// The triplets in the order of their names, at most `limit` after `after`.
+    List {
+        /// Where the page before ended.
+        after: Option<String>,
+        /// How many at most.
+        limit: u32,
+        /// Which of them.
+        filter: GreylistFilter,
+    },
+    /// What an attempt would meet now; nothing is remembered of it.
+    Why(GreylistAttempt),
+    /// How many there are.
+    Stats,
+    /// Forget these: who is among them must wait again.
+    Forget(GreylistFilter),
+    /// Forget those whose time is over.
+    Expire,
+}
+
+/// Which triplets are wanted: those for which all that is named holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct GreylistFilter {
+    /// Those of the network that this address is in.
+    pub ip: Option<IpAddr>,
+    /// The sender's address, `@domain`, or `<>` for none.
+    pub sender: Option<String>,
+    /// The recipient's address, or `@domain`.
+    pub recipient: Option<String>,
+}
+
+/// An attempt to send, as somebody asks about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GreylistAttempt {
+    /// The client's address.
+    pub ip: IpAddr,
+    /// The address in MAIL FROM; empty or `<>` for the null sender.
+    pub sender: String,
+    /// The address in RCPT TO.
+    pub recipient: String,
+}
+
+/// What policy answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GreylistAnswer {
+    /// To List.
+    Listing(GreylistListing),
+    /// To Why.
+    Why(GreylistWhy),
+    /// To Stats.
+    Stats(GreylistStats),
+    /// To Forget and Expire: how many.
+    Forgotten(u64),
+    /// It could not be done; the reason is for people.
+    Failed(String),
+}
+
+/// A page of triplets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GreylistListing {
+    /// The triplets.
+    pub triplets: Vec<TripletView>,
+    /// Where the next page begins; nothing at the end.
+    pub next: Option<String>,
+}
+
+/// A triplet as an administrator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TripletView {
+    /// The first address of the client's network.
+    pub network: String,
+    /// The sender; empty for the null sender.
+    pub sender: String,
+    /// The recipient.
+    pub recipient: String,
+    /// From when on it passes.
+    pub passes_from: Timestamp,
+    /// When it is forgotten, unless it comes before.
+    pub expires: Timestamp,
+    /// How often it was deferred.
+    pub deferred: u64,
+    /// How often it passed; one that did is known.
+    pub passed: u64,
+}
+
+/// What an attempt would meet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GreylistWhy {
+    /// Whether it would pass.
+    pub passes: bool,
+    /// Why: the word that replies, the log and the metrics use.
+    pub reason: String,
+    /// How long it should wait, in milliseconds, if it would be deferred.
+    pub retry_in_ms: Option<u64>,
+    /// Whether the greylist only watches: who would be deferred passes.
+    pub observes: bool,
+    /// What is remembered of it.
+    pub triplet: Option<TripletView>,
+}
+
+/// How many triplets are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GreylistStats {
+    /// Those that never passed.
+    pub waiting: u64,
+    /// Those that did.
+    pub known: u64,
+}

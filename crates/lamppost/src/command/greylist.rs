@@ -1,0 +1,210 @@
+//! greylist list, why, forget, stats, expire: of the running program.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use lamppost_console::Client;
+use lamppost_roles::{GreylistFilter, GreylistListing, GreylistStats, GreylistWhy, TripletView};
+use serde::Deserialize;
+
+use super::{client, encoded, out, unanswered};
+use crate::exit::{Code, Failure};
+use crate::place::Place;
+
+/// Triplets that are asked for at once.
+const PAGE: u32 = 500;
+
+/// Look at the greylist and change what it knows.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GreylistCommand {
+    /// List who met whom: network, sender and recipient
+    List {
+        #[command(flatten)]
+        filters: Filters,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what a message would meet now, why, and for how long; nothing is remembered of it
+    Why {
+        /// The client's address
+        ip: IpAddr,
+        /// The sender; <> for none
+        from: String,
+        /// The recipient
+        to: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget triplets, so that they must wait again; at least one filter or --all
+    Forget {
+        #[command(flatten)]
+        filters: Filters,
+        /// Forget all
+        #[arg(long)]
+        all: bool,
+    },
+    /// Tell how many triplets wait and are known
+    Stats {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget now whose time is over; the program does so every minute
+    Expire,
+}
+
+/// Which triplets; all that is named must hold.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filters {
+    /// Those of the network that this address is in
+    #[arg(long)]
+    ip: Option<IpAddr>,
+    /// Those from this address or @domain; <> for no sender
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+    /// Those to this address or @domain
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Forgotten {
+    forgotten: u64,
+}
+
+impl GreylistCommand {
+    pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        let client = client(place)?;
+        match self {
+            Self::List { filters, json } => list(&client, &filters, json).await,
+            Self::Why { ip, from, to, json } => {
+                let (from, to) = (encoded(&from), encoded(&to));
+                let path = format!("/v1/greylist/why?ip={ip}&sender={from}&recipient={to}");
+                let why: GreylistWhy =
+                    client.get(&path).await.map_err(|error| unanswered(&error))?;
+                if json { out::json(&why) } else { out::print(&told(&why)) }
+            }
+            Self::Forget { filters, all } => {
+                let filter = filters.filter();
+                if !all && filter == GreylistFilter::default() {
+                    let what = "nothing says which triplets are to be forgotten";
+                    return Err(Failure::new(Code::Usage, what).cure(
+                        "name them by --ip, --sender or --recipient, or say --all; `lamppost \
+                         greylist list` takes the same filters",
+                    ));
+                }
+                forget(&client, "/v1/greylist/forget", &filter).await
+            }
+            Self::Stats { json } => {
+                let stats: GreylistStats =
+                    client.get("/v1/greylist/stats").await.map_err(|error| unanswered(&error))?;
+                if json {
+                    return out::json(&stats);
+                }
+                let GreylistStats { waiting, known } = stats;
+                out::print(&format!("{waiting} waiting, {known} known\n"))
+            }
+            Self::Expire => {
+                forget(&client, "/v1/greylist/expire", &GreylistFilter::default()).await
+            }
+        }
+    }
+}
+
+impl Filters {
+    fn filter(&self) -> GreylistFilter {
+        let Self { ip, sender, recipient } = self.clone();
+        GreylistFilter { ip, sender, recipient }
+    }
+
+    fn query(&self) -> String {
+        let mut query = String::new();
+        let ip = self.ip.map(|ip| ip.to_string());
+        let (sender, recipient) = (self.sender.as_ref(), self.recipient.as_ref());
+        for (name, value) in [("ip", ip.as_ref()), ("sender", sender), ("recipient", recipient)] {
+            if let Some(value) = value {
+                let _infallible = write!(query, "&{name}={}", encoded(value));
+            }
+        }
+        query
+    }
+}
+
+async fn list(client: &Client, filters: &Filters, json: bool) -> Result<(), Failure> {
+    let mut after = String::new();
+    let mut all: Vec<TripletView> = Vec::new();
+    loop {
+        let path = format!("/v1/greylist?limit={PAGE}{after}{}", filters.query());
+        let page = client.get::<GreylistListing>(&path).await;
+        let GreylistListing { triplets, next } = page.map_err(|error| unanswered(&error))?;
+        all.extend(triplets);
+        let Some(next) = next else { break };
+        after = format!("&after={}", encoded(&next));
+    }
+    if json {
+        return out::json(&all);
+    }
+    if all.is_empty() {
+        return out::print("The greylist knows no such triplet.\n");
+    }
+    let rows: Vec<_> = all.iter().map(row).collect();
+    out::print(&out::table(["NETWORK", "FROM", "TO", "STATE", "EXPIRES IN"], &rows))
+}
+
+fn row(triplet: &TripletView) -> [String; 5] {
+    let TripletView { network, sender, recipient, passes_from, expires, passed, deferred } =
+        triplet;
+    let left = |until: u64| Duration::from_millis(until.saturating_sub(out::now_ms()));
+    let state = match (*passed, left(passes_from.0)) {
+        (0, Duration::ZERO) => format!("may pass, deferred {deferred} times"),
+        (0, wait) => format!("waits {}, deferred {deferred} times", out::age(wait)),
+        (passed, _) => format!("known, passed {passed} times"),
+    };
+    [
+        network.clone(),
+        format!("<{sender}>"),
+        format!("<{recipient}>"),
+        state.replace(" 1 times", " once"),
+        out::age(left(expires.0)),
+    ]
+}
+
+/// The decision for people.
+fn told(why: &GreylistWhy) -> String {
+    let meaning = match why.reason.as_str() {
+        "known" => "these three have met, and mail passed",
+        "waited" => "it has waited its delay",
+        "off" => "greylisting is off (`enabled` in [mail.greylist])",
+        "new" => "these three have not met",
+        "early" => "it is back before its delay is over",
+        other => other,
+    };
+    let mut text = match why.retry_in_ms {
+        None => format!("It would pass ({}): {meaning}.\n", why.reason),
+        Some(wait) => {
+            let seconds = wait.div_ceil(1000);
+            let wait = out::count(seconds, "second");
+            format!("It would be deferred ({}), for {wait}: {meaning}.\n", why.reason)
+        }
+    };
+    if why.observes && !why.passes {
+        text.push_str(
+            "It passes all the same: the greylist only watches (`mode = \"observe\"`).\n",
+        );
+    }
+    if let Some(triplet) = &why.triplet {
+        let [network, _, _, state, expires] = row(triplet);
+        let _infallible = writeln!(text, "Network {network}: {state}; forgotten in {expires}.");
+    }
+    text
+}
+
+async fn forget(client: &Client, path: &str, filter: &GreylistFilter) -> Result<(), Failure> {
+    let done = client.post::<Forgotten>(path, filter).await;
+    let Forgotten { forgotten } = done.map_err(|error| unanswered(&error))?;
+    out::print(&format!("{} forgotten.\n", out::count(forgotten, "triplet")))
+}
