@@ -447,6 +447,67 @@ fn a_batch_does_not_wait_for_a_process_that_hangs() {
 }
 
 #[test]
+fn a_process_that_is_slow_on_purpose_loses_and_doubles_nothing() {
+    const MESSAGES: usize = 6;
+    let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
+    let server =
+        machine.start("", "retry-first = \"1s\"\nretry-max = \"1s\"\nmaildir-timeout = \"3s\"");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // It goes on before it would be taken for one that does not answer, and never for long.
+            while !is_over.load(Ordering::Relaxed) {
+                let of_alice = shown(&server).into_iter().find(|one| one["name"] == "user alice");
+                let pid = of_alice.and_then(|one| one["pid"].as_u64()?.try_into().ok());
+                let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { continue };
+                for (kind, pause) in
+                    [(rustix::process::Signal::STOP, 800), (rustix::process::Signal::CONT, 1)]
+                {
+                    // It may have ended by itself.
+                    let _ended = rustix::process::kill_process(pid, kind);
+                    std::thread::park_timeout(std::time::Duration::from_millis(pause));
+                }
+            }
+        });
+        let large = ("x".repeat(70) + "\r\n").repeat(80_000);
+        let mut wire = Wire::greeted(server.mx);
+        for number in 0..MESSAGES {
+            assert!(wire.ask("MAIL FROM:<sender@elsewhere.test>\r\n").starts_with("250"));
+            for name in ["alice", "bob"] {
+                let reply = wire.ask(format!("RCPT TO:<{name}@users.test>\r\n"));
+                assert!(reply.starts_with("250"), "{reply}");
+            }
+            assert!(wire.ask("DATA\r\n").starts_with("354"));
+            // Her process reads so much piece by piece.
+            let content = format!("Subject: x\r\n\r\n{large}number {number} end\r\n.\r\n");
+            assert!(wire.ask(content).starts_with("250"));
+        }
+        let came = until(|| {
+            server.log().contains("the batch went on")
+                && files(&machine.maildir("bob").join("new")).len() == MESSAGES
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(came, "{}", server.log());
+    });
+    for (name, _) in [ALICE, BOB] {
+        let found = machine.delivered(&server, name, MESSAGES);
+        let mut ends: Vec<_> = found
+            .iter()
+            .map(|one| {
+                let text = std::fs::read_to_string(one).unwrap();
+                assert!(text.len() > 80_000 * 71, "{}", text.len());
+                text.lines().last().unwrap().to_owned()
+            })
+            .collect();
+        ends.sort();
+        let expected = (0..MESSAGES).map(|number| format!("number {number} end"));
+        assert_eq!(ends, expected.collect::<Vec<_>>(), "{name}");
+        assert_eq!(files(&machine.maildir(name).join("tmp")), Vec::<PathBuf>::new());
+    }
+    server.await_empty_queue();
+}
+
+#[test]
 fn a_process_that_was_stopped_keeps_no_place_from_others() {
     let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
     let server = machine.start("processes-max = 1", "retry-first = \"1h\"\nretry-max = \"1h\"");
