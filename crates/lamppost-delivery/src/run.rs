@@ -136,7 +136,8 @@ async fn spread<E: Entry>(
         requests.push((mailbox, some.len(), E::request(some)));
         places.push(those);
     }
-    let (in_homes, others) = tokio::join!(owners.deliver(requests), own(rest.1));
+    let is_alone = requests.len() == 1 && rest.1.is_empty();
+    let (in_homes, others) = tokio::join!(owners.deliver(requests, is_alone), own(rest.1));
     for outcome in in_homes.iter().flatten() {
         E::count(metrics, outcome);
     }

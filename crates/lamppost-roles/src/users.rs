@@ -79,6 +79,13 @@ pub enum OwnerRequest {
     Mailbox(UserName),
     /// Start a process that writes into the home of the user of this number, as that user.
     Process(u32),
+    /// A process is done without: end it, and answer once it has ended or is known not to.
+    Dropped {
+        /// The number of its user.
+        uid: u32,
+        /// The process.
+        pid: u32,
+    },
 }
 
 /// What the supervisor answers delivery.
@@ -97,6 +104,8 @@ pub enum OwnerAnswer {
     },
     /// To Process: it is not; the reason is for people.
     Refused(String),
+    /// To Dropped.
+    Dropped,
 }
 
 /// What delivery asks of the process of a user.

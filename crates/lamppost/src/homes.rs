@@ -26,6 +26,10 @@ pub(crate) enum Home {
 /// Homes that stand for none (hier(7) has none of them).
 const NOWHERE: [&str; 4] = ["/", "/nonexistent", "/dev/null", "/var/empty"];
 
+/// What tells which number the kernel shows for users that it has none for, and what it is as a rule.
+const OVERFLOW_UID_FILE: &str = "/proc/sys/fs/overflowuid";
+const OVERFLOW_UID: u32 = 65_534;
+
 /// Whether the configuration lets a user have a mailbox.
 pub(crate) fn is_served(user: &ListedUser, users: &SystemUsers) -> bool {
     !users.domains.is_empty()
@@ -52,6 +56,14 @@ pub(crate) fn look(user: &ListedUser) -> Home {
                  in `except`"
             ),
         ),
+        // So NFS shows whatever it cannot name, as while its idmapd is down.
+        Ok(found) if found.uid() != user.uid && found.uid() == overflow_uid() => unfit(
+            format!("the home {shown} of {name} belongs to nobody (user {})", found.uid()),
+            format!(
+                "see to the names of its file server (idmapd(8)), or give it to {name}; or name {name} \
+                 in `except`"
+            ),
+        ),
         Ok(found) if found.uid() != user.uid => Home::Nowhere,
         Ok(found) if found.mode() & 0o022 != 0 => unfit(
             format!("others than {name} may write into the home {shown}"),
@@ -72,6 +84,12 @@ pub(crate) fn look(user: &ListedUser) -> Home {
             },
         ),
     }
+}
+
+/// The number that the kernel shows for users that it has none for.
+fn overflow_uid() -> u32 {
+    let told = std::fs::read_to_string(OVERFLOW_UID_FILE);
+    told.ok().and_then(|told| told.trim().parse().ok()).unwrap_or(OVERFLOW_UID)
 }
 
 /// A folder above a home that its user may not pass through, as far as its mode tells (access lists may allow more).
@@ -121,6 +139,12 @@ mod tests {
         match alice.uid {
             0 => assert!(unfit(look(&other)).contains("belongs to root")),
             _ => assert_eq!(look(&other), Home::Nowhere),
+        }
+        // What a file server does not name may well be the user's.
+        let unnamed = overflow_uid();
+        if std::os::unix::fs::chown(folder.path(), Some(unnamed), None).is_ok() {
+            assert!(unfit(look(&other)).contains("belongs to nobody (user 65534)"), "{unnamed}");
+            std::os::unix::fs::chown(folder.path(), Some(alice.uid), None).unwrap();
         }
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o775)).unwrap();
         assert!(

@@ -415,6 +415,147 @@ fn a_process_that_hangs_hurts_its_own_user_alone() {
 }
 
 #[test]
+fn a_batch_does_not_wait_for_a_process_that_hangs() {
+    let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
+    // As long as one mailbox may take, which is far longer than a batch with mail of others waits.
+    let queue = "maildir-timeout = \"50s\"\nretry-first = \"1h\"\nretry-max = \"1h\"\ndelivery-lag = \"500ms\"";
+    let server = machine.start("", queue);
+    for (name, _) in [ALICE, BOB] {
+        send(&server, &format!("{name}@users.test"), 0..1);
+        machine.delivered(&server, name, 1);
+    }
+    let of_alice = shown(&server)[0]["pid"].as_u64().unwrap();
+    let of_alice = u32::try_from(of_alice).unwrap();
+    signal(of_alice, "STOP");
+    assert!(until(|| is_stopped(of_alice)));
+    let begun = std::time::Instant::now();
+    let mut wire = Wire::greeted(server.mx);
+    assert!(wire.ask("MAIL FROM:<sender@elsewhere.test>\r\n").starts_with("250"));
+    for to in ["alice@users.test", "bob@users.test", "demo@lamppost.test"] {
+        assert!(wire.ask(format!("RCPT TO:<{to}>\r\n")).starts_with("250"));
+    }
+    assert!(wire.ask("DATA\r\n").starts_with("354"));
+    assert!(wire.ask("Subject: 1\r\n\r\nnumber 1 end\r\n.\r\n").starts_with("250"));
+    machine.delivered(&server, "bob", 2);
+    server.delivered("demo@lamppost.test", 1);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(25), "{:?}", begun.elapsed());
+    let told = || server.must(&["status"]).contains("the process of alice does not answer");
+    assert!(until(told), "{}", server.must(&["status"]));
+    // It is ended before its mail is tried again.
+    assert!(until(|| !server.processes().contains(&of_alice)), "{}", server.log());
+    assert_eq!(files(&machine.maildir("alice").join("new")).len(), 1);
+}
+
+#[test]
+fn a_process_that_is_slow_on_purpose_loses_and_doubles_nothing() {
+    const MESSAGES: usize = 6;
+    let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
+    let server =
+        machine.start("", "retry-first = \"1s\"\nretry-max = \"1s\"\nmaildir-timeout = \"3s\"");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // It goes on before it would be taken for one that does not answer, and never for long.
+            while !is_over.load(Ordering::Relaxed) {
+                let of_alice = shown(&server).into_iter().find(|one| one["name"] == "user alice");
+                let pid = of_alice.and_then(|one| one["pid"].as_u64()?.try_into().ok());
+                let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { continue };
+                for (kind, pause) in
+                    [(rustix::process::Signal::STOP, 800), (rustix::process::Signal::CONT, 1)]
+                {
+                    // It may have ended by itself.
+                    let _ended = rustix::process::kill_process(pid, kind);
+                    std::thread::park_timeout(std::time::Duration::from_millis(pause));
+                }
+            }
+        });
+        let large = ("x".repeat(70) + "\r\n").repeat(80_000);
+        let mut wire = Wire::greeted(server.mx);
+        for number in 0..MESSAGES {
+            assert!(wire.ask("MAIL FROM:<sender@elsewhere.test>\r\n").starts_with("250"));
+            for name in ["alice", "bob"] {
+                let reply = wire.ask(format!("RCPT TO:<{name}@users.test>\r\n"));
+                assert!(reply.starts_with("250"), "{reply}");
+            }
+            assert!(wire.ask("DATA\r\n").starts_with("354"));
+            // Her process reads so much piece by piece.
+            let content = format!("Subject: x\r\n\r\n{large}number {number} end\r\n.\r\n");
+            assert!(wire.ask(content).starts_with("250"));
+        }
+        let came = until(|| {
+            server.log().contains("the batch went on")
+                && files(&machine.maildir("bob").join("new")).len() == MESSAGES
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(came, "{}", server.log());
+    });
+    for (name, _) in [ALICE, BOB] {
+        let found = machine.delivered(&server, name, MESSAGES);
+        let mut ends: Vec<_> = found
+            .iter()
+            .map(|one| {
+                let text = std::fs::read_to_string(one).unwrap();
+                assert!(text.len() > 80_000 * 71, "{}", text.len());
+                text.lines().last().unwrap().to_owned()
+            })
+            .collect();
+        ends.sort();
+        let expected = (0..MESSAGES).map(|number| format!("number {number} end"));
+        assert_eq!(ends, expected.collect::<Vec<_>>(), "{name}");
+        assert_eq!(files(&machine.maildir(name).join("tmp")), Vec::<PathBuf>::new());
+    }
+    server.await_empty_queue();
+}
+
+#[test]
+fn a_process_that_was_stopped_keeps_no_place_from_others() {
+    let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
+    let server = machine.start("processes-max = 1", "retry-first = \"1h\"\nretry-max = \"1h\"");
+    send(&server, "alice@users.test", 0..1);
+    machine.delivered(&server, "alice", 1);
+    let stopped = server.role("user");
+    signal(stopped, "STOP");
+    assert!(until(|| is_stopped(stopped)));
+    send(&server, "bob@users.test", 0..1);
+    machine.delivered(&server, "bob", 1);
+    assert!(!server.processes().contains(&stopped));
+    assert!(!server.log().contains("delivery deferred"), "{}", server.log());
+}
+
+#[test]
+fn accepted_mail_waits_for_a_user_who_is_not_there_for_the_moment() {
+    let Some(machine) = Machine::new(&[ALICE, BOB]) else { return };
+    let server = machine.start("", "retry-first = \"1s\"\nretry-max = \"1s\"");
+    let list = machine.folder.path().join("passwd");
+    server.must(&["pause", "delivery"]);
+    for (name, _) in [ALICE, BOB] {
+        send(&server, &format!("{name}@users.test"), 0..1);
+    }
+    // The home of one is as a file server shows it that knows no names; the other is not listed.
+    chown(machine.home("alice"), Some(65_534), None).unwrap();
+    let others = machine.list.lines().filter(|line| !line.starts_with("bob:"));
+    std::fs::write(&list, others.collect::<Vec<_>>().join("\n")).unwrap();
+    assert!(recipient(&server, "alice@users.test").starts_with("450 4.2.1 "));
+    assert!(recipient(&server, "bob@users.test").starts_with("550 5.1.1 "));
+    server.must(&["resume", "delivery"]);
+    for words in ["belongs to nobody (user 65534)", "the user bob gets no mail any more"] {
+        assert!(until(|| reasons(&server).contains(words)), "{words}: {}", reasons(&server));
+    }
+    // A list that somebody is writing tells of nobody that there is none.
+    std::fs::write(&list, "").unwrap();
+    for (name, _) in [ALICE, BOB] {
+        let reply = recipient(&server, &format!("{name}@users.test"));
+        assert!(reply.starts_with("450 4.2.1 "), "{reply}");
+    }
+    std::fs::write(&list, &machine.list).unwrap();
+    chown(machine.home("alice"), Some(ALICE.1), None).unwrap();
+    for (name, _) in [ALICE, BOB] {
+        check_each_once(&machine.delivered(&server, name, 1), 1);
+    }
+    server.await_empty_queue();
+}
+
+#[test]
 fn as_many_processes_as_may_be_serve_more_users() {
     const USERS: usize = 12;
     let names: Vec<_> = (0..USERS).map(|number| format!("user{number}")).collect();

@@ -6,8 +6,8 @@
 
 mod pool;
 mod process;
+mod silences;
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,26 +18,19 @@ use lamppost_roles::{
     ContentAnswer, ContentRequest, DeliveryRequest, Outcome, OwnerAnswer, OwnerRequest, Reason,
     SystemUser, UserMailbox, UserName,
 };
-use lamppost_smtp::{Address, Status};
-use lamppost_telemetry::{Health, State};
-use parking_lot::Mutex;
-use tokio::time::Instant;
-use tracing::{error, info, warn};
+use lamppost_smtp::Address;
+use lamppost_telemetry::Health;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
-use self::pool::Pool;
+use self::pool::{Busy, Pool};
 use self::process::Fault;
+use self::silences::{Silences, silent};
 use crate::mailboxes::deferred;
 
-/// The name of this in the program's health.
-const COMPONENT: &str = "system-users";
 /// How often a request is made when the process that has it ends: one that made the Maildir ends once, and
 /// one may be killed besides.
 const TRIES: usize = 3;
-/// How many times the patience with one a user is left alone whose process did not answer: whoever has it hang
-/// on purpose must not hold up each batch.
-const LEFT_ALONE: u32 = 3;
-/// How long it is told of a user for whom no other mail comes.
-const TOLD_FOR: Duration = Duration::from_secs(2 * 60 * 60);
 /// Letters of a reason that a process gives, which its user may have had a hand in.
 const REASON_MAX: usize = 500;
 
@@ -71,8 +64,7 @@ pub struct OwnerProcess {
 #[derive(Clone)]
 pub struct Owners {
     pool: Arc<Pool>,
-    /// Users whose processes did not answer, and when that was last.
-    silent: Arc<Mutex<BTreeMap<String, Instant>>>,
+    silences: Silences,
 }
 
 impl std::fmt::Debug for Owners {
@@ -88,7 +80,8 @@ impl Owners {
         supervisor: Port<OwnerRequest, OwnerAnswer>,
         content: Port<ContentRequest, ContentAnswer>,
     ) -> Self {
-        Self { pool: Pool::new(settings, supervisor, content), silent: Arc::default() }
+        let silences = Silences::new(settings.patience, settings.health.clone());
+        Self { pool: Pool::new(settings, supervisor, content), silences }
     }
 
     /// Takes a descriptor that the supervisor sent, by its number.
@@ -98,13 +91,7 @@ impl Owners {
 
     /// The processes that there are.
     pub fn processes(&self) -> Vec<OwnerProcess> {
-        let mut silent = self.silent.lock();
-        let before = silent.len();
-        silent.retain(|_, since| since.elapsed() < TOLD_FOR);
-        if silent.len() < before {
-            self.tell(&silent);
-        }
-        drop(silent);
+        self.silences.forget();
         self.pool.processes()
     }
 
@@ -114,13 +101,15 @@ impl Owners {
         self.pool.settings().domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain))
     }
 
-    /// Has requests carried out, each for one mailbox and so many entries; all at once.
+    /// Has requests carried out, each for one mailbox and so many entries; all at once. Nobody waits long for one
+    /// of them unless it `is_alone`, without mail of others in its batch.
     pub(crate) async fn deliver(
         &self,
         requests: Vec<(Address, usize, DeliveryRequest)>,
+        is_alone: bool,
     ) -> Vec<Vec<Outcome>> {
         join_all(requests.into_iter().map(|(mailbox, entries, request)| async move {
-            let outcomes = self.deliver_to(&mailbox, &request).await;
+            let outcomes = self.deliver_to(&mailbox, Arc::new(request), is_alone).await;
             match outcomes {
                 Ok(outcomes) if outcomes.len() == entries => outcomes,
                 Ok(_) => vec![deferred("the process of the user answers something else"); entries],
@@ -133,39 +122,76 @@ impl Owners {
     async fn deliver_to(
         &self,
         mailbox: &Address,
-        request: &DeliveryRequest,
+        request: Arc<DeliveryRequest>,
+        is_alone: bool,
     ) -> Result<Vec<Outcome>, Outcome> {
         let (owner, name) = self.owner(mailbox).await?;
-        self.is_left_alone(name.as_str())?;
+        let user = name.as_str();
+        self.silences.may_be_asked(user)?;
+        let mut within = self.silences.answered_within(user);
         for _ in 0..TRIES {
-            let busy = self.pool.process(owner, name.as_str()).await?;
-            let delivered = busy.process.deliver(request, self.pool.settings().patience).await;
-            match delivered {
-                Ok(outcomes) => {
-                    // What troubles it, such as a Maildir that was moved, may be no trouble for another.
-                    if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
-                        self.pool.forget(&busy.process).await;
-                    }
-                    self.answers(name.as_str());
-                    return Ok(outcomes.into_iter().map(plain).collect());
-                }
-                Err(fault) => {
-                    self.pool.forget(&busy.process).await;
-                    if matches!(fault, Fault::Silent) {
-                        return Err(self.is_silent(name.as_str()));
-                    }
-                    warn!(user = name.as_str(), pid = busy.process.pid, "a user's process ended");
-                }
+            // That others have all processes is not this one's fault.
+            let busy = self.pool.process(owner, user).await?;
+            let (pid, begun) = (busy.process.pid, Instant::now());
+            let mut work = tokio::spawn(self.clone().carry_out(busy, request.clone()));
+            let ended = if is_alone {
+                (&mut work).await
+            } else if let Ok(ended) = timeout(within, &mut work).await {
+                ended
+            } else {
+                let late = self.silences.is_late(user);
+                tokio::spawn(async move {
+                    drop(work.await);
+                    drop(late);
+                });
+                return Err(deferred("the process of the user takes long; the batch went on"));
+            };
+            within = within.saturating_sub(begun.elapsed());
+            match ended {
+                Ok(Ok(outcomes)) => return Ok(outcomes),
+                Ok(Err(Fault::Silent)) => return Err(silent()),
+                Ok(Err(Fault::Gone)) => warn!(user, pid, "a user's process ended"),
+                Err(broken) => return Err(deferred(broken.to_string())),
             }
         }
         Err(deferred("the process of the user ended before it had delivered"))
     }
 
+    /// Has a process carry out a request, whoever waits for it.
+    async fn carry_out(
+        self,
+        busy: Busy,
+        request: Arc<DeliveryRequest>,
+    ) -> Result<Vec<Outcome>, Fault> {
+        let process = &busy.process;
+        let delivered = process.deliver(&request, self.pool.settings().patience).await;
+        match delivered {
+            Ok(outcomes) => {
+                // What troubles it, such as a Maildir that was moved, may be no trouble for another.
+                if outcomes.iter().any(|outcome| *outcome != Outcome::Done) {
+                    self.pool.forget(process).await;
+                }
+                self.silences.answers(&process.name);
+                Ok(outcomes.into_iter().map(plain).collect())
+            }
+            Err(fault) => {
+                self.pool.forget(process).await;
+                if matches!(fault, Fault::Silent) {
+                    self.silences.is_silent(&process.name);
+                }
+                Err(fault)
+            }
+        }
+    }
+
     /// The user whose mailbox it is.
     async fn owner(&self, mailbox: &Address) -> Result<(SystemUser, UserName), Outcome> {
         let unknown = || {
-            let text = format!("there is no user {} any more who gets mail", mailbox.local());
-            Outcome::Failed(Reason::own(Status::NO_MAILBOX, text))
+            // Its mail was accepted. What the machine tells of its users while an administrator works on them, or
+            // a file server is away, must not make it come back; the queue knows when it is too old.
+            let text =
+                "gets no mail any more: is the list of users whole, and the home the user's?";
+            deferred(format!("the user {} {text}", mailbox.local()))
         };
         let name = UserName::of(mailbox.local()).ok_or_else(unknown)?;
         match self.pool.supervisor().ask(OwnerRequest::Mailbox(name)).await {
@@ -175,47 +201,6 @@ impl Owners {
             Ok(_) => Err(deferred("the supervisor does not tell who that is")),
             Err(gone) => Err(deferred(gone.to_string())),
         }
-    }
-
-    fn is_left_alone(&self, user: &str) -> Result<(), Outcome> {
-        let patience = self.pool.settings().patience * LEFT_ALONE;
-        match self.silent.lock().get(user) {
-            Some(since) if since.elapsed() < patience => {
-                Err(deferred("the process of the user did not answer a moment ago"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn is_silent(&self, user: &str) -> Outcome {
-        let mut silent = self.silent.lock();
-        if silent.insert(user.to_owned(), Instant::now()).is_none() {
-            error!(user, "the process of a user does not answer; its mail waits");
-            self.tell(&silent);
-        }
-        deferred("the process of the user does not answer: is the disk of the home there?")
-    }
-
-    fn answers(&self, user: &str) {
-        let mut silent = self.silent.lock();
-        if silent.remove(user).is_some() {
-            info!(user, "the process of a user answers again");
-            self.tell(&silent);
-        }
-    }
-
-    fn tell(&self, silent: &BTreeMap<String, Instant>) {
-        let health = &self.pool.settings().health;
-        let Some((first, _)) = silent.first_key_value() else {
-            health.set(COMPONENT, State::Ok, "the processes of all users answer");
-            return;
-        };
-        let others = match silent.len() {
-            1 => String::new(),
-            count => format!(" and {} others", count - 1),
-        };
-        let text = format!("the process of {first}{others} does not answer: is its disk there?");
-        health.set(COMPONENT, State::Fail, text);
     }
 }
 
@@ -238,6 +223,9 @@ mod tests {
 
     use lamppost_net::link::{Inbox, carry_answers, carry_questions, link};
     use lamppost_roles::{Content, DeliveryAnswer, DeliveryJob, OwnerQuestion, OwnerWork, QueueId};
+    use lamppost_smtp::Status;
+    use lamppost_telemetry::State;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::trace::tests::job;
@@ -271,6 +259,7 @@ mod tests {
                         let uid = name.as_str().trim_start_matches('u').parse().unwrap();
                         OwnerAnswer::Mailbox(UserMailbox::Here(SystemUser { uid, listed: 1 }))
                     }
+                    OwnerRequest::Dropped { .. } => OwnerAnswer::Dropped,
                     OwnerRequest::Process(uid) => {
                         let (work, far_work) = UnixStream::pair().unwrap();
                         let (questions, far_questions) = UnixStream::pair().unwrap();
@@ -328,7 +317,7 @@ mod tests {
             });
         });
         for id in [1, 5] {
-            let outcomes = owners.deliver(prepare(vec![large(id)])).await;
+            let outcomes = owners.deliver(prepare(vec![large(id)]), true).await;
             let [Outcome::Deferred(reason)] = &outcomes[0][..] else { panic!("{outcomes:?}") };
             let own = format!("Piece(b\"{}\")", QueueId(id));
             assert!(reason.text.starts_with(&own), "{reason}");
@@ -356,12 +345,12 @@ mod tests {
                 }
             });
         });
-        assert_eq!(owners.deliver(prepare(vec![large(1)])).await, [[Outcome::Done]]);
+        assert_eq!(owners.deliver(prepare(vec![large(1)]), true).await, [[Outcome::Done]]);
         assert_eq!(*started.lock(), [7, 7, 7]);
         // There is room for one process, which another user has: it has nothing to do and ends.
         let mut other = large(2);
         other.placement.mailbox = "u8@users.test".parse().unwrap();
-        let outcomes = owners.deliver(prepare(vec![other])).await;
+        let outcomes = owners.deliver(prepare(vec![other]), true).await;
         assert!(
             matches!(&outcomes[0][0], Outcome::Deferred(reason) if reason.text.contains("ended"))
         );
@@ -384,16 +373,63 @@ mod tests {
         let mut silent = large(2);
         silent.placement.mailbox = "u8@users.test".parse().unwrap();
         let requests = [prepare(vec![large(1)]), prepare(vec![silent.clone()])].concat();
-        let outcomes = owners.deliver(requests).await;
+        let outcomes = owners.deliver(requests, false).await;
         let is = |outcome: &Outcome, words: &str| {
             assert!(matches!(outcome, Outcome::Deferred(reason) if reason.text.contains(words)));
         };
         is(&outcomes[0][0], "answers something else");
         is(&outcomes[1][0], "does not answer");
         // Nobody waits for it again so soon.
-        let outcomes = owners.deliver(prepare(vec![silent])).await;
+        let outcomes = owners.deliver(prepare(vec![silent]), true).await;
         is(&outcomes[0][0], "did not answer a moment ago");
         let facts = owners.pool.settings().health.facts();
         assert!(facts[0].text.contains("the process of u8 does not answer"), "{facts:?}");
+        assert_eq!(facts[0].state, State::Warn);
+    }
+    #[tokio::test]
+    async fn a_batch_waits_for_nobody_and_nobody_is_tried_twice_at_once() {
+        let (ready, is_ready) = tokio::sync::watch::channel(false);
+        let asked = Arc::new(Mutex::new(0));
+        let count = asked.clone();
+        let owners = owners(4, move |uid, (mut inbox, _)| {
+            let (is_ready, count) = (is_ready.clone(), count.clone());
+            tokio::spawn(async move {
+                while let Some((work, reply)) = inbox.next().await {
+                    if work == OwnerWork::Answer {
+                        reply.send(DeliveryAnswer(Vec::new()));
+                        continue;
+                    }
+                    let mut is_ready = is_ready.clone();
+                    *count.lock() += u32::from(uid == 7);
+                    tokio::spawn(async move {
+                        if uid == 7 {
+                            is_ready.wait_for(|ready| *ready).await.unwrap();
+                        }
+                        reply.send(DeliveryAnswer(vec![Outcome::Done]));
+                    });
+                }
+            });
+        });
+        let mut other = large(2);
+        other.placement.mailbox = "u8@users.test".parse().unwrap();
+        let begun = Instant::now();
+        let requests = [prepare(vec![large(1)]), prepare(vec![other])].concat();
+        let outcomes = owners.deliver(requests, false).await;
+        // More often than three seconds it is asked whether it is there at all, and it is.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let is = |outcome: &Outcome, words: &str| {
+            assert!(matches!(outcome, Outcome::Deferred(reason) if reason.text.contains(words)));
+        };
+        is(&outcomes[0][0], "takes long");
+        assert_eq!(outcomes[1], [Outcome::Done]);
+        // The first try is under way, and must not meet another.
+        is(&owners.deliver(prepare(vec![large(1)]), true).await[0][0], "not ready");
+        assert_eq!(*asked.lock(), 1);
+        ready.send(true).unwrap();
+        while owners.silences.may_be_asked("u7").is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(owners.deliver(prepare(vec![large(1)]), true).await, [[Outcome::Done]]);
+        assert_eq!(*asked.lock(), 2);
     }
 }

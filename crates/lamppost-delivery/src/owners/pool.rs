@@ -30,22 +30,23 @@ pub(super) struct Pool {
     room: Arc<Semaphore>,
     /// A process has nothing to do any more.
     freed: Notify,
-    arrivals: Mutex<HashMap<u32, OwnedFd>>,
+    /// Descriptors that nobody has taken yet, and since when.
+    arrivals: Mutex<HashMap<u32, (Instant, OwnedFd)>>,
     arrived: Notify,
 }
 
 type Place = Turn<Option<Arc<Process>>>;
 
 /// A process that has something to do as long as this is there.
-pub(super) struct Busy<'a> {
+pub(super) struct Busy {
     pub(super) process: Arc<Process>,
-    freed: &'a Notify,
+    pool: Arc<Pool>,
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Busy {
     fn drop(&mut self) {
         if self.process.ends() {
-            self.freed.notify_one();
+            self.pool.freed.notify_one();
         }
     }
 }
@@ -80,12 +81,20 @@ impl Pool {
 
     /// A descriptor that the supervisor sent.
     pub(super) fn arrived(&self, number: u32, descriptor: OwnedFd) {
-        self.arrivals.lock().insert(number, descriptor);
+        let mut arrivals = self.arrivals.lock();
+        // What nobody came for in time belongs to a process that was given up, or was never told of.
+        arrivals.retain(|_, (since, _)| since.elapsed() < ARRIVES_WITHIN * 2);
+        arrivals.insert(number, (Instant::now(), descriptor));
+        drop(arrivals);
         self.arrived.notify_waiters();
     }
 
     /// The process of a user, which is started when there is none.
-    pub(super) async fn process(&self, owner: SystemUser, name: &str) -> Result<Busy<'_>, Outcome> {
+    pub(super) async fn process(
+        self: &Arc<Self>,
+        owner: SystemUser,
+        name: &str,
+    ) -> Result<Busy, Outcome> {
         let place = self.places.lock().entry(owner.uid).or_default().clone();
         let mut place = place.lock().await;
         let process = match &*place {
@@ -97,7 +106,7 @@ impl Pool {
             }
         };
         process.begins();
-        Ok(Busy { process, freed: &self.freed })
+        Ok(Busy { process, pool: self.clone() })
     }
 
     /// Does without a process: the next request has another one started.
@@ -129,14 +138,27 @@ impl Pool {
         let started = match self.supervisor.ask(OwnerRequest::Process(owner.uid)).await {
             Ok(OwnerAnswer::Started { pid, work, questions }) => (pid, work, questions),
             Ok(OwnerAnswer::Refused(reason)) => return Err(deferred(reason)),
-            Ok(OwnerAnswer::Mailbox(_)) => return Err(deferred("no process was started")),
+            Ok(_) => return Err(deferred("no process was started")),
             Err(gone) => return Err(deferred(gone.to_string())),
         };
         let (pid, work, questions) = started;
-        let ends = Ends { work: self.end(work).await?, questions: self.end(questions).await? };
         let known = (owner, name.to_owned(), pid);
-        Process::new(known, ends, self.content.clone(), room)
+        let ends = match self.ends(work, questions).await {
+            Ok(ends) => ends,
+            Err(outcome) => {
+                self.arrivals.lock().retain(|number, _| ![work, questions].contains(number));
+                let dropped = OwnerRequest::Dropped { uid: owner.uid, pid };
+                drop(self.supervisor.ask(dropped).await);
+                return Err(outcome);
+            }
+        };
+        let supervised = (self.supervisor.clone(), room);
+        Process::new(known, ends, self.content.clone(), supervised)
             .map_err(|error| deferred(format!("the link to a process cannot be used: {error}")))
+    }
+
+    async fn ends(&self, work: u32, questions: u32) -> Result<Ends, Outcome> {
+        Ok(Ends { work: self.end(work).await?, questions: self.end(questions).await? })
     }
 
     /// A descriptor that comes, or came, by this number.
@@ -145,7 +167,7 @@ impl Pool {
             loop {
                 let mut arrived = std::pin::pin!(self.arrived.notified());
                 arrived.as_mut().enable();
-                if let Some(end) = self.arrivals.lock().remove(&number) {
+                if let Some((_, end)) = self.arrivals.lock().remove(&number) {
                     return end;
                 }
                 arrived.await;
@@ -222,5 +244,49 @@ async fn end_idle(pool: Weak<Pool>, idle: Duration) {
             Some(pool) => pool.end_all_idle(),
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use lamppost_net::link::link;
+    use lamppost_telemetry::Health;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn links_of_which_one_does_not_arrive_leave_nothing() {
+        let settings = OwnersSettings {
+            domains: Vec::new(),
+            processes_max: 1,
+            idle: Duration::from_secs(30),
+            patience: Duration::from_secs(20),
+            health: Health::default(),
+        };
+        let (supervisor, mut asked) = link();
+        let pool = Pool::new(settings, supervisor, link().0);
+        let ends = || OwnedFd::from(UnixStream::pair().unwrap().0);
+        for missing in [0, 1] {
+            let starts = pool.clone();
+            let owner = SystemUser { uid: 7, listed: 1 };
+            let starting = tokio::spawn(async move { starts.process(owner, "u7").await.err() });
+            let (request, reply) = asked.next().await.unwrap();
+            assert_eq!(request, OwnerRequest::Process(7));
+            pool.arrived(1 - missing, ends());
+            reply.send(OwnerAnswer::Started { pid: 9, work: 0, questions: 1 });
+            let (request, reply) = asked.next().await.unwrap();
+            assert_eq!(request, OwnerRequest::Dropped { uid: 7, pid: 9 });
+            assert!(pool.arrivals.lock().is_empty());
+            reply.send(OwnerAnswer::Dropped);
+            assert!(matches!(starting.await.unwrap(), Some(Outcome::Deferred(_))));
+            assert_eq!(pool.room.available_permits(), 1);
+        }
+        // One that comes after all is kept no longer than somebody might want it.
+        pool.arrived(0, ends());
+        tokio::time::advance(ARRIVES_WITHIN * 2).await;
+        pool.arrived(2, ends());
+        assert_eq!(pool.arrivals.lock().keys().collect::<Vec<_>>(), [&2]);
     }
 }

@@ -4,19 +4,27 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_roles::{
-    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome,
-    OwnerQuestion, OwnerWork, QueueId, SystemUser,
+    Content, ContentAnswer, ContentRequest, DeliveryAnswer, DeliveryRequest, Outcome, OwnerAnswer,
+    OwnerQuestion, OwnerRequest, OwnerWork, QueueId, SystemUser,
 };
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+/// How long a request may take until it is asked whether the process is there at all.
+const ASKED_AFTER: Duration = Duration::from_millis(250);
+/// How often that is asked from then on.
+const ASKED_EVERY: Duration = Duration::from_secs(2);
+/// How long a process that is at work may take to answer that; one that begins may find a home slow.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// How often the patience with one mailbox may pass until a process that answers and brings nothing about is
 /// given up.
 const PATIENCES_MAX: u32 = 30;
@@ -31,8 +39,25 @@ pub(super) struct Process {
     port: Port<OwnerWork, DeliveryAnswer>,
     told: Arc<Told>,
     course: Mutex<Course>,
-    /// What carries its links, and its room among the processes; both end with this.
-    _kept: (JoinSet<()>, OwnedSemaphorePermit),
+    has_answered: AtomicBool,
+    /// What carries its links, which end with this.
+    _carrying: JoinSet<()>,
+    supervisor: Port<OwnerRequest, OwnerAnswer>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Process {
+    /// A process that was stopped does not see that its links are closed: the supervisor ends it. Its room is free
+    /// when that is done.
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let dropped = OwnerRequest::Dropped { uid: self.owner.uid, pid: self.pid };
+        let (supervisor, room) = (self.supervisor.clone(), self.room.take());
+        runtime.spawn(async move {
+            drop(supervisor.ask(dropped).await);
+            drop(room);
+        });
+    }
 }
 
 /// What is known between the two links of a process.
@@ -70,7 +95,7 @@ impl Process {
         (owner, name, pid): (SystemUser, String, u32),
         ends: Ends,
         content: Port<ContentRequest, ContentAnswer>,
-        room: OwnedSemaphorePermit,
+        (supervisor, room): (Port<OwnerRequest, OwnerAnswer>, OwnedSemaphorePermit),
     ) -> io::Result<Self> {
         let (work, questions) = (stream(ends.work)?, stream(ends.questions)?);
         let told = Arc::new(Told::default());
@@ -81,8 +106,18 @@ impl Process {
         carrying.spawn(async move { drop(carry_answers(far, questions).await) });
         carrying.spawn(answer(inbox, told.clone(), content));
         let course = Mutex::new(Course { requests: 0, idle_since: Instant::now() });
-        let kept = (carrying, room);
-        Ok(Self { owner, name, pid, port, told, course, _kept: kept })
+        Ok(Self {
+            owner,
+            name,
+            pid,
+            port,
+            told,
+            course,
+            has_answered: AtomicBool::new(false),
+            _carrying: carrying,
+            supervisor,
+            room: Some(room),
+        })
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -119,22 +154,33 @@ impl Process {
         patience: Duration,
     ) -> Result<Vec<Outcome>, Fault> {
         let _shown = self.told.show(request);
+        let (begun, mut pause) = (Instant::now(), ASKED_AFTER);
         let mut asking = std::pin::pin!(self.port.ask(OwnerWork::Deliver(request.clone())));
-        for _ in 0..PATIENCES_MAX {
+        while begun.elapsed() < patience * PATIENCES_MAX {
+            let at_work = async {
+                sleep(pause).await;
+                timeout(self.answers_within(patience), self.port.ask(OwnerWork::Answer)).await
+            };
             tokio::select! {
                 biased;
                 answer = &mut asking => {
+                    self.has_answered.store(true, Ordering::Relaxed);
                     return answer.map(|answer| answer.0).map_err(|Gone| Fault::Gone);
                 }
-                () = sleep(patience) => {}
+                answer = at_work => match answer {
+                    Ok(Ok(_)) => self.has_answered.store(true, Ordering::Relaxed),
+                    Ok(Err(Gone)) => return Err(Fault::Gone),
+                    Err(_) => return Err(Fault::Silent),
+                }
             }
-            match timeout(patience, self.port.ask(OwnerWork::Answer)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(Gone)) => return Err(Fault::Gone),
-                Err(_) => return Err(Fault::Silent),
-            }
+            pause = ASKED_EVERY;
         }
         Err(Fault::Silent)
+    }
+
+    fn answers_within(&self, patience: Duration) -> Duration {
+        let begins = !self.has_answered.load(Ordering::Relaxed);
+        if begins { patience } else { ANSWERS_WITHIN.min(patience) }
     }
 }
 

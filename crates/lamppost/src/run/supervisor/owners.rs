@@ -24,6 +24,7 @@ use lamppost_roles::{
 use lamppost_sandbox::User;
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
@@ -34,8 +35,12 @@ use crate::run::setup::Setup;
 
 /// How long a home may take to be looked at.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
+/// What is the matter with a list of users that cannot be whole.
+const CUT: &str = "/etc/passwd lists no user of the number 0: is it whole?";
 /// How long a process that was killed may take to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// Homes that may be without an answer at once, each with a thread that waits: the threads are for others too.
+const LOOKS_MAX: usize = 32;
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -43,10 +48,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 #[derive(Clone, Default)]
 pub(super) struct Owners {
     /// By the number of the user, until they are known to have ended.
-    processes: Arc<Mutex<HashMap<u32, Child>>>,
+    processes: Arc<Mutex<HashMap<u32, Owned>>>,
     list: Arc<Mutex<List>>,
     looks: Arc<Mutex<HashMap<u32, Look>>>,
+    threads: Arc<Threads>,
     numbers: Arc<AtomicU32>,
+}
+
+/// A process of a user.
+struct Owned {
+    child: Child,
+    /// Its asker does without it.
+    is_dropped: bool,
+}
+
+impl Owned {
+    fn end(&mut self) {
+        self.is_dropped = true;
+        drop(self.child.kill());
+    }
 }
 
 /// The machine's list of users as it was read last.
@@ -61,6 +81,15 @@ struct List {
 struct Users {
     by_name: HashMap<String, ListedUser>,
     by_uid: HashMap<u32, String>,
+}
+
+/// What homes are looked at by.
+struct Threads(Semaphore);
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self(Semaphore::new(LOOKS_MAX))
+    }
 }
 
 /// Somebody looks at a home.
@@ -121,6 +150,10 @@ impl Owners {
                         OwnerRequest::Mailbox(name) => {
                             OwnerAnswer::Mailbox(service.mailbox(name).await)
                         }
+                        OwnerRequest::Dropped { uid, pid } => {
+                            service.owners.dropped(uid, pid).await;
+                            OwnerAnswer::Dropped
+                        }
                         OwnerRequest::Process(uid) => match service.process(uid).await {
                             Ok(started) => started,
                             Err(reason) => {
@@ -148,9 +181,9 @@ impl Owners {
     }
 
     fn reap(&self) {
-        self.processes.lock().retain(|uid, child| {
-            let Ok(Some(status)) = child.try_wait() else { return true };
-            if status.success() {
+        self.processes.lock().retain(|uid, owned| {
+            let Ok(Some(status)) = owned.child.try_wait() else { return true };
+            if status.success() || owned.is_dropped {
                 debug!(uid, "the process of a user has ended");
             } else {
                 warn!(uid, reason = told(status), "the process of a user ended");
@@ -161,14 +194,23 @@ impl Owners {
 
     /// Ends all processes, whose askers are gone.
     pub(super) async fn end(&self) {
-        for child in self.processes.lock().values_mut() {
-            drop(child.kill());
+        for owned in self.processes.lock().values_mut() {
+            owned.end();
         }
         self.wait_until(HashMap::is_empty).await;
     }
 
+    /// Ends a process that its asker does without.
+    async fn dropped(&self, uid: u32, pid: u32) {
+        let is_it = |owned: &Owned| owned.child.id() == pid;
+        if let Some(owned) = self.processes.lock().get_mut(&uid).filter(|owned| is_it(owned)) {
+            owned.end();
+        }
+        self.wait_until(|processes| !processes.get(&uid).is_some_and(is_it)).await;
+    }
+
     /// Waits a moment until processes have ended; tells whether they have.
-    async fn wait_until(&self, have: impl Fn(&HashMap<u32, Child>) -> bool) -> bool {
+    async fn wait_until(&self, have: impl Fn(&HashMap<u32, Owned>) -> bool) -> bool {
         let begun = Instant::now();
         loop {
             self.reap();
@@ -191,6 +233,10 @@ impl Owners {
             for user in listed_users()? {
                 users.add(user);
             }
+            // Somebody is writing it, or cut it: it tells of nobody that there is none.
+            if !users.by_uid.contains_key(&0) {
+                return Err(io::Error::other(CUT));
+            }
             *list = List { state: Some(state), users: Arc::new(users) };
         }
         Ok(list.users.clone())
@@ -203,6 +249,7 @@ impl Owners {
             match looks.get(&user.uid) {
                 Some(look) if look.begun.elapsed() > LOOK_WITHIN => return silent(user),
                 Some(look) => look.seen.clone(),
+                None if is_full(&looks) => return unseen(user),
                 None => {
                     let seen = self.seen(user);
                     let look = Look { begun: Instant::now(), seen: seen.clone() };
@@ -217,15 +264,28 @@ impl Owners {
     }
 
     fn seen(&self, user: &ListedUser) -> Shared<BoxFuture<'static, Home>> {
-        let (looks, user) = (self.looks.clone(), user.clone());
+        let (looks, threads, user) = (self.looks.clone(), self.threads.clone(), user.clone());
         let seeing = async move {
             let looked_at = user.clone();
+            // Where many are looked at at once each has its turn.
+            let _thread = threads.0.acquire().await;
             let looking = tokio::task::spawn_blocking(move || homes::look(&looked_at)).await;
             looks.lock().remove(&user.uid);
             looking.unwrap_or_else(|_| silent(&user))
         };
         seeing.boxed().shared()
     }
+}
+
+/// Whether as many homes as may be do not answer.
+fn is_full(looks: &HashMap<u32, Look>) -> bool {
+    looks.values().filter(|look| look.begun.elapsed() > LOOK_WITHIN).count() >= LOOKS_MAX
+}
+
+fn unseen(user: &ListedUser) -> Home {
+    let what =
+        format!("the home of {} is not looked at: {LOOKS_MAX} others do not answer", user.name);
+    Home::Unfit { what, cure: "are their disks there?".into() }
 }
 
 fn silent(user: &ListedUser) -> Home {
@@ -286,8 +346,8 @@ impl Service {
         let user = user.ok_or_else(|| format!("no user of the number {uid} gets mail here"))?;
         let user_to_become = becomes(user)?;
         // One that its asker does without, as it does not answer, must not meet its successor's files.
-        if let Some(child) = self.owners.processes.lock().get_mut(&uid) {
-            drop(child.kill());
+        if let Some(owned) = self.owners.processes.lock().get_mut(&uid) {
+            owned.end();
         }
         if !self.owners.wait_until(|processes| !processes.contains_key(&uid)).await {
             let name = &user.name;
@@ -324,7 +384,7 @@ impl Service {
         }
         let child = spawn(Role::User, gifts)?;
         let pid = child.id();
-        processes.insert(user.uid, child);
+        processes.insert(user.uid, Owned { child, is_dropped: false });
         drop(processes);
         let work = self.owners.numbers.fetch_add(2, Ordering::Relaxed);
         let questions = work.wrapping_add(1);
@@ -429,5 +489,23 @@ mod tests {
         assert_eq!(users.of_uid(1000).unwrap().name, "Alice");
         // Its name is another user's, who would get its mail.
         assert_eq!(users.of_uid(1001), None);
+    }
+    #[tokio::test]
+    async fn homes_that_do_not_answer_take_no_more_threads_than_are_theirs() {
+        let owners = Owners::default();
+        let begun = Instant::now().checked_sub(LOOK_WITHIN * 2).unwrap();
+        let user = |uid: u32| ListedUser {
+            name: format!("user{uid}"),
+            uid,
+            gid: uid,
+            home: "/nonexistent".into(),
+        };
+        for uid in 0..u32::try_from(LOOKS_MAX).unwrap() {
+            assert_eq!(owners.look(&user(1000)).await, Home::Nowhere, "{uid}");
+            let seen = futures_util::future::pending().boxed().shared();
+            owners.looks.lock().insert(uid, Look { begun, seen });
+        }
+        let Home::Unfit { what, .. } = owners.look(&user(1000)).await else { panic!() };
+        assert!(what.contains("user1000 is not looked at: 32 others"), "{what}");
     }
 }
