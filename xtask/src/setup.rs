@@ -34,8 +34,9 @@ type Unpacked = (&'static str, &'static [&'static str], &'static str);
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, the two of ucspi-tcp exclude each other, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [Unpacked; 7] = [
+const UNPACKED: [Unpacked; 8] = [
     POSTFIX,
+    EXIM,
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd"),
@@ -49,23 +50,24 @@ const POSTFIX: Unpacked = (
     &["postfix", "libdb5.3", "libicu72", "libnsl2", "libsasl2-2", "libtirpc3"],
     "usr/sbin/smtp-source",
 );
-/// What only the benchmarks need: the other peers, and what makes an XFS.
+const EXIM: Unpacked = (
+    "exim",
+    &[
+        "exim4-daemon-light",
+        "libdb5.3",
+        "libevent-2.1-7",
+        "libgnutls-dane0",
+        "libidn12",
+        "libnsl2",
+        "libtirpc3",
+        "libunbound8",
+    ],
+    "usr/sbin/exim4",
+);
+/// What the benchmarks need: the peers, and what makes an XFS.
 const PEERS: [Unpacked; 4] = [
     POSTFIX,
-    (
-        "exim",
-        &[
-            "exim4-daemon-light",
-            "libdb5.3",
-            "libevent-2.1-7",
-            "libgnutls-dane0",
-            "libidn12",
-            "libnsl2",
-            "libtirpc3",
-            "libunbound8",
-        ],
-        "usr/sbin/exim4",
-    ),
+    EXIM,
     (
         "opensmtpd",
         &["opensmtpd", "libdb5.3", "libevent-2.1-7", "libpam0g"],
