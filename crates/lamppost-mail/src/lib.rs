@@ -8,6 +8,6 @@ mod front;
 pub mod policy;
 
 pub use front::{
-    Front, FrontEnds, FrontLimits, FrontSettings, GreylistService, GreylistServiceSettings,
-    ListenerSettings, TlsMode,
+    Evidence, Front, FrontEnds, FrontLimits, FrontSettings, GreylistService,
+    GreylistServiceSettings, ListenerSettings, TlsMode,
 };
