@@ -34,10 +34,12 @@ type Unpacked = (&'static str, &'static [&'static str], &'static str);
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, the two of ucspi-tcp exclude each other, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [Unpacked; 9] = [
+const UNPACKED: [Unpacked; 11] = [
     POSTFIX,
     EXIM,
     MARIADB,
+    POSTGREY,
+    SQLGREY,
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd"),
@@ -78,6 +80,32 @@ const MARIADB: Unpacked = (
         "liburing2",
     ],
     "usr/sbin/mariadbd",
+);
+const POSTGREY: Unpacked = (
+    "postgrey",
+    &[
+        "postgrey",
+        "db5.3-util",
+        "libberkeleydb-perl",
+        "libdb5.3",
+        "libio-multiplex-perl",
+        "libnet-server-perl",
+        "libnetaddr-ip-perl",
+    ],
+    "usr/sbin/postgrey",
+);
+const SQLGREY: Unpacked = (
+    "sqlgrey",
+    &[
+        "sqlgrey",
+        "libdbd-mysql-perl",
+        "libdbd-sqlite3-perl",
+        "libdbi-perl",
+        "libio-multiplex-perl",
+        "libmariadb3",
+        "libnet-server-perl",
+    ],
+    "usr/sbin/sqlgrey",
 );
 /// What the benchmarks need: the peers, and what makes an XFS.
 const PEERS: [Unpacked; 4] = [
@@ -129,6 +157,11 @@ pub(crate) fn peers() -> Result<()> {
         install(&["strace"])?;
     }
     unpack_missing(&PEERS)
+}
+
+/// Unpacks what the comparison of greylists needs.
+pub(crate) fn greylist_peers() -> Result<()> {
+    unpack_missing(&[MARIADB, POSTGREY, SQLGREY])
 }
 
 fn unpack_missing(wanted: &[Unpacked]) -> Result<()> {

@@ -10,6 +10,7 @@
 mod decision;
 mod filter;
 mod greylist;
+pub mod import;
 mod known;
 mod memory;
 mod record;
