@@ -140,6 +140,9 @@ impl<'a> Walk<'a> {
     ) -> Result<bool, Stop> {
         self.spend()?;
         let target = self.target(spec, domain).await;
+        // What fails does not match (RFC 7208 §5.5).
+        let Ok(found) = self.resolver.names(self.subject.ip).await else { return Ok(false) };
+        self.counted(Ok(found))?;
         Ok(self.names().await.iter().any(|name| is_at_or_below(name, &target)))
     }
 }
