@@ -34,7 +34,7 @@ type Unpacked = (&'static str, &'static [&'static str], &'static str);
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, the two of ucspi-tcp exclude each other, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [Unpacked; 11] = [
+const UNPACKED: [Unpacked; 13] = [
     POSTFIX,
     EXIM,
     MARIADB,
@@ -43,6 +43,8 @@ const UNPACKED: [Unpacked; 11] = [
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd"),
+    ("nsd", &["nsd", "libevent-2.1-7", "libfstrm0", "libprotobuf-c1"], "usr/sbin/nsd"),
+    ("pyspf", &["python3-spf", "python3-dns"], "usr/lib/python3/dist-packages/spf.py"),
     ("ucspi-tcp", &["ucspi-tcp"], "usr/bin/tcprules"),
     ("ucspi-tcp-ipv6", &["ucspi-tcp-ipv6"], "usr/bin/tcprules"),
     ("python", &["libpython3.11-testsuite"], "usr/lib/python3.11/test/test_email/data/msg_01.txt"),

@@ -84,6 +84,11 @@ fn dns_list(list: &config::DnsList) -> ListSettings {
     }
 }
 
+/// Whether policy asks name servers: about lists, or for the names of clients that rules may be about.
+pub(super) fn asks_name_servers(config: &Config) -> bool {
+    !config.mail.dns_list.is_empty() || config.mail.rules.file.is_some()
+}
+
 /// How often a question is asked again that no name server answers.
 const TRIES_MORE: usize = 2;
 

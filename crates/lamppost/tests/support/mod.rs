@@ -14,6 +14,8 @@ pub(crate) mod greylist;
 pub(crate) mod kills;
 pub(crate) mod mounted;
 #[cfg(feature = "peers")]
+pub(crate) mod nsd;
+#[cfg(feature = "peers")]
 pub(crate) mod postfix;
 #[cfg(feature = "peers")]
 pub(crate) mod rbldnsd;
