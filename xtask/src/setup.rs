@@ -34,12 +34,13 @@ type Unpacked = (&'static str, &'static [&'static str], &'static str);
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, the two of ucspi-tcp exclude each other, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [Unpacked; 8] = [
+const UNPACKED: [Unpacked; 9] = [
     POSTFIX,
     EXIM,
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd"),
+    ("tinydns", &["tinydns"], "usr/sbin/tinydns"),
     ("ucspi-tcp", &["ucspi-tcp"], "usr/bin/tcprules"),
     ("ucspi-tcp-ipv6", &["ucspi-tcp-ipv6"], "usr/bin/tcprules"),
     ("python", &["libpython3.11-testsuite"], "usr/lib/python3.11/test/test_email/data/msg_01.txt"),

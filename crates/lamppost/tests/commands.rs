@@ -63,6 +63,8 @@ fn help_lists_the_commands() {
           setup          Prepare this machine, as root: make the users, the state folder and a first
                          configuration file
           compat         Put small programs under names of old, such as sendmail, into a folder
+          rblsmtpd       Refuse clients that lists in the DNS name, have a program serve the others:
+                         `[OPTIONS] PROGRAM [ARGUMENT …]`
           tcprules       Make the cdb of connection rules out of their text on standard input: `[-e]
                          RULES.CDB RULES.TMP`
           tcprulescheck  Tell what the cdb of connection rules says of a client: `[-e] RULES.CDB`
@@ -101,6 +103,7 @@ fn each_command_has_help() {
         "restore",
         "compat",
         "doctor",
+        "rblsmtpd",
         "tcprules",
         "tcprulescheck",
         "tcpserver",
