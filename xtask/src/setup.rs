@@ -34,9 +34,10 @@ type Unpacked = (&'static str, &'static [&'static str], &'static str);
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, the two of ucspi-tcp exclude each other, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [Unpacked; 9] = [
+const UNPACKED: [Unpacked; 10] = [
     POSTFIX,
     EXIM,
+    MARIADB,
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd"),
@@ -64,6 +65,20 @@ const EXIM: Unpacked = (
         "libunbound8",
     ],
     "usr/sbin/exim4",
+);
+const MARIADB: Unpacked = (
+    "mariadb",
+    &[
+        "mariadb-server-core",
+        "mariadb-client-core",
+        "libaio1",
+        "libedit2",
+        "libmariadb3",
+        "libncurses6",
+        "libnuma1",
+        "liburing2",
+    ],
+    "usr/sbin/mariadbd",
 );
 /// What the benchmarks need: the peers, and what makes an XFS.
 const PEERS: [Unpacked; 4] = [

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::{Change, Life, Record};
+
 /// By what an attempt is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -17,19 +19,6 @@ pub struct Policy {
     pub ipv4_prefix: u8,
     /// How many leading bits of an IPv6 address make its network, at most 128.
     pub ipv6_prefix: u8,
-}
-
-/// What is remembered of a triplet; times are since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Before this the triplet is deferred.
-    pub block_expires: Duration,
-    /// From this on the triplet is new again.
-    pub record_expires: Duration,
-    /// How often it was deferred.
-    pub blocked_count: u64,
-    /// How often it passed.
-    pub passed_count: u64,
 }
 
 /// Whether an attempt may proceed.
@@ -83,7 +72,7 @@ impl Decision {
     }
 }
 
-/// Decides whether an attempt may proceed.
+/// Decides whether an attempt may proceed, by what is remembered of its triplet.
 ///
 /// A triplet is deferred until `policy.delay` has passed since it was first seen. It passes when it
 /// comes back before its record expires, and is known for `policy.lifetime` from then on.
@@ -91,7 +80,7 @@ pub fn decide(policy: &Policy, seen: Option<&Record>, now: Duration) -> Decision
     if !policy.enabled {
         return Decision::Accept(Why::SwitchedOff);
     }
-    let Some(record) = seen.filter(|record| now < record.record_expires) else {
+    let Some(record) = seen.filter(|record| record.is_live(now)) else {
         return match policy.delay {
             Duration::ZERO => Decision::Accept(Why::Waited { since_first: Duration::ZERO }),
             retry_in => Decision::Defer(Hold::New { retry_in }),
@@ -112,24 +101,20 @@ pub fn decide(policy: &Policy, seen: Option<&Record>, now: Duration) -> Decision
     }
 }
 
-impl Record {
-    /// What is remembered after an attempt that was decided so.
-    #[must_use]
-    pub fn after(policy: &Policy, seen: Option<&Self>, decision: Decision, now: Duration) -> Self {
-        let new = Self {
-            block_expires: now + policy.delay,
-            record_expires: now + policy.retry_window,
-            blocked_count: 0,
-            passed_count: 0,
-        };
-        let known = seen.copied().filter(|record| now < record.record_expires).unwrap_or(new);
-        match decision {
-            Decision::Accept(_) => Self {
-                record_expires: now + policy.lifetime,
-                passed_count: known.passed_count + 1,
-                ..known
-            },
-            Decision::Defer(_) => Self { blocked_count: known.blocked_count + 1, ..known },
+impl Decision {
+    /// What is remembered of the attempt that was decided so, by what was remembered before.
+    pub fn change(&self, policy: &Policy, seen: Option<&Record>, now: Duration) -> Change {
+        let blocked = u64::from(matches!(self, Self::Defer(_)));
+        let live = seen.filter(|record| record.is_live(now));
+        Change {
+            at: now,
+            block_expires: live.map_or(now + policy.delay, |record| record.block_expires),
+            record_expires: live.map_or(now + policy.retry_window, |record| record.record_expires),
+            blocked,
+            passed: 1 - blocked,
+            aborted: 0,
+            life: matches!(self, Self::Accept(_))
+                .then_some(Life::KnownUntil(now + policy.lifetime)),
         }
     }
 }
@@ -162,7 +147,7 @@ mod tests {
             let now = minutes(1_000_000 + at);
             let decision = decide(&POLICY, seen.as_ref(), now);
             assert_eq!(decision, expected, "at minute {at}");
-            seen = Some(Record::after(&POLICY, seen.as_ref(), decision, now));
+            seen = Some(decision.change(&POLICY, seen.as_ref(), now).on(seen.as_ref()));
         }
     }
 
@@ -204,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_delay_made_shorter_counts_at_once() {
-        let seen = Record::after(&POLICY, None, new(), minutes(100));
+        let seen = new().change(&POLICY, None, minutes(100)).on(None);
         let shorter = Policy { delay: minutes(1), ..POLICY };
         assert_eq!(decide(&shorter, Some(&seen), minutes(101)), early(1));
         let none = Policy { delay: Duration::ZERO, ..POLICY };
@@ -235,7 +220,7 @@ mod tests {
                     Decision::Accept(Why::Known) => prop_assert!(seen.unwrap().passed_count > 0),
                     Decision::Accept(Why::SwitchedOff) => prop_assert!(false),
                 }
-                seen = Some(Record::after(&POLICY, seen.as_ref(), decision, now));
+                seen = Some(decision.change(&POLICY, seen.as_ref(), now).on(seen.as_ref()));
             }
         }
     }

@@ -17,10 +17,13 @@
 //! ```
 //!
 //! Errors of the other side are results here, not errors: they stand in the [`Report`].
+//!
+//! [`Mariadb`] is the database server that such proofs and measurements are made with.
 
 mod connection;
 mod journal;
 mod load;
+mod mariadb;
 mod message;
 mod random;
 mod report;
@@ -28,6 +31,7 @@ mod session;
 
 pub use connection::Reply;
 pub use load::{Load, Running};
+pub use mariadb::Mariadb;
 pub use message::{Stranger, Token};
 pub use random::Random;
 pub use report::{Outcome, Report, Sent, percentile};

@@ -5,15 +5,18 @@
 
 mod support;
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::mounted::skipped;
 use support::rbldnsd::{Bad, BadDay, Rbldnsd, TEST_ENTRY};
-use support::{lamppost, signal, succeeded, unpacked};
+use support::{lamppost, signal, succeeded, unpacked, until};
+use tempfile::TempDir;
 
 /// Whose program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,6 +244,24 @@ fn a_client_that_is_refused_hears_why() {
     }
 }
 
+/// It asks for more than it reads, which holds up nothing but itself.
+#[test]
+fn a_client_that_does_not_read_ends_in_time() {
+    let call = Call { options: "-t 1", variable: Some("no"), ..Call::default() };
+    let mut endless = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    let mut command = call.command(Whose::Ours);
+    command.stdin(endless.stdout.take().unwrap()).stderr(Stdio::null());
+    let begun = Instant::now();
+    let mut child = command.spawn().unwrap();
+    let unread = child.stdout.take();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+    drop((unread, command));
+    drop(endless.kill());
+    drop(endless.wait());
+}
+
 #[test]
 fn what_cannot_be_is_told_in_the_same_words() {
     for options in ["", "-b", "-z x", "-bz x", "-t", "-r", "-r x -a", "--"] {
@@ -341,15 +362,15 @@ fn answers_that_no_list_gives_count_as_a_failure() {
     check("-c -t 0 -r shy.test", "451 temporary RBL lookup error", "");
 }
 
-/// The recipe's own line, with one of the programs replaced, the other, and both.
-#[test]
-fn the_recipe_runs_with_it_by_name() {
-    let Some(dns) = lists(4) else { return };
+/// A folder with rules, and our programs by their names in `bin`.
+fn recipe() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let ours = folder.path().join("bin");
-    std::fs::create_dir(&ours).unwrap();
+    // Whom tcpserver becomes can read what is in it.
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let programs = folder.path().join("bin");
+    std::fs::create_dir(&programs).unwrap();
     let mut install = lamppost();
-    install.args(["compat", "install"]).arg(&ours).args(["tcpserver", "rblsmtpd"]);
+    install.args(["compat", "install"]).arg(&programs).args(["tcpserver", "rblsmtpd"]);
     succeeded(&install.arg("--state").arg(folder.path()).output().unwrap());
     let mut make = lamppost();
     make.current_dir(&folder).args(["tcprules", "cdb", "tmp"]).stdin(Stdio::piped());
@@ -357,6 +378,15 @@ fn the_recipe_runs_with_it_by_name() {
     let rules = "127.0.0.5:allow,RBLSMTPD=\"\"\n127.0.0.6:allow,RBLSMTPD=\"-No mail\"\n:allow\n";
     make.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
     assert!(make.wait().unwrap().success());
+    folder
+}
+
+/// The recipe's own line, with one of the programs replaced, the other, and both.
+#[test]
+fn the_recipe_runs_with_it_by_name() {
+    let Some(dns) = lists(4) else { return };
+    let folder = recipe();
+    let ours = folder.path().join("bin");
     let theirs = unpacked().join("ucspi-tcp/usr/bin");
     let dns = dns.address.ip().to_string();
     for (tcpserver, rblsmtpd) in [(&ours, &ours), (&ours, &theirs), (&theirs, &ours)] {
@@ -377,14 +407,7 @@ fn check_recipe(folder: &Path, line: &str, dns: &str) {
     let mut port = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port.trim().parse().unwrap()));
-    let read = |last: u8| {
-        let mut stream = connected(Ipv4Addr::new(127, 0, 0, last), to);
-        stream.write_all(b"RCPT\r\nQUIT\r\n").unwrap();
-        let mut read = String::new();
-        // Who is served has said too much.
-        let _length = stream.read_to_string(&mut read);
-        read
-    };
+    let read = |last| read_from(last, to);
     let refused = |code: &str| format!("220 rblsmtpd.local\r\n{code}\r\n221 rblsmtpd.local\r\n");
     assert_eq!(read(2), refused("451 a test entry"), "{line}");
     assert_eq!(read(3), "served 127.0.0.3\n", "{line}");
@@ -392,6 +415,46 @@ fn check_recipe(folder: &Path, line: &str, dns: &str) {
     assert_eq!(read(6), refused("553 No mail"), "{line}");
     signal(child.id(), "TERM");
     assert!(child.wait().unwrap().success());
+}
+
+/// What a client reads that wants to send mail; the number is the last of its address.
+fn read_from(last: u8, to: SocketAddr) -> String {
+    let mut stream = connected(Ipv4Addr::new(127, 0, 0, last), to);
+    stream.write_all(b"RCPT\r\nQUIT\r\n").unwrap();
+    let mut read = String::new();
+    // Who is served has said too much.
+    let _length = stream.read_to_string(&mut read);
+    read
+}
+
+/// The commands of the recipe's init script, by Debian's start-stop-daemon, on the named address alone.
+#[test]
+fn an_init_script_of_old_starts_and_stops_them() {
+    let (folder, dns) = (recipe(), lists_at(support::rbldnsd::free_udp()));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (pidfile, tcpserver, cdb) = (path("pid"), path("bin/tcpserver"), path("cdb"));
+    let port = support::free_addresses::<1>()[0].port();
+    let daemon = |arguments: &[&str]| {
+        let mut command = Command::new("/sbin/start-stop-daemon");
+        command.args(arguments).args(["--quiet", "--pidfile", &pidfile, "--exec", &tcpserver]);
+        command.env("DNSCACHEIP", dns.address.to_string()).env_remove("RBLSMTPD");
+        command
+    };
+    let mut start = daemon(&["--start", "--background", "--make-pidfile"]);
+    start.args(["--", "-H", "-P", "-R", "-l", "0", "-x", &cdb]);
+    if rustix::process::geteuid().is_root() {
+        start.args(["-u", "65534", "-g", "65534"]);
+    }
+    start.args(["127.0.0.8", &port.to_string(), &path("bin/rblsmtpd"), "-b", "-r", "bl.test"]);
+    succeeded(&start.args(["sh", "-c", "echo served $TCPREMOTEIP"]).output().unwrap());
+    let to = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 8), port));
+    assert!(until(|| TcpStream::connect(to).is_ok()));
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+    assert!(read_from(2, to).contains("\r\n553 a test entry\r\n"));
+    assert_eq!(read_from(3, to), "served 127.0.0.3\n");
+    succeeded(&daemon(&["--stop", "--retry", "5"]).output().unwrap());
+    // Its last thread may be at its end a moment later.
+    assert!(until(|| TcpStream::connect(to).is_err()));
 }
 
 fn connected(from: Ipv4Addr, to: SocketAddr) -> TcpStream {

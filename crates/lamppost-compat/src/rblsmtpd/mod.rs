@@ -6,6 +6,7 @@
 
 mod decision;
 mod dialogue;
+mod name_servers;
 mod options;
 mod questions;
 

@@ -1,30 +1,16 @@
 //! The lists are asked, all at once, until one decides or the time is over.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::IpAddr;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use lamppost_dns::list::{self, Meaning};
-use lamppost_dns::{LookupError, NameServers, PORT, Patience, Resolver};
+use lamppost_dns::{LookupError, NameServers, Resolver};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout_at};
 
 use super::decision::{Answer, Decision, Heard};
+use super::name_servers;
 use super::options::{Kind, List, Options};
-
-/// The variable that names the name servers, and the file that does otherwise.
-const SERVERS_VARIABLE: &str = "DNSCACHEIP";
-const SERVERS_FILE: &str = "/etc/resolv.conf";
-/// Name servers that the variable may name.
-const SERVERS_MAX: usize = 16;
-/// How long a name server may take before it or the next one is asked again.
-const EACH_TRY: Duration = Duration::from_secs(1);
-/// How often a question may be asked again.
-const TRIES_MAX: u64 = 60;
-/// Questions that may be under way at once.
-const AT_ONCE_MAX: usize = 64;
-/// Answers that are kept; the program ends before they would be of use.
-const ANSWERS_MAX: u64 = 16;
 
 /// Asks all lists, and gives what the first that decides says. Those that fail are handed to `failed`.
 pub(super) fn ask(
@@ -35,14 +21,7 @@ pub(super) fn ask(
     let runtime = Builder::new_current_thread().enable_all().build();
     let asked = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            let tries_more = options.patience.as_secs().min(TRIES_MAX);
-            let patience = Patience {
-                each_try: EACH_TRY,
-                tries_more: usize::try_from(tries_more).unwrap_or_default(),
-                at_once_max: AT_ONCE_MAX,
-                answers_max: ANSWERS_MAX,
-            };
-            let servers = NameServers::new(&servers(), patience);
+            let servers = NameServers::new(&name_servers::to_ask(), name_servers::PATIENCE);
             let servers = servers.map_err(|error| error.to_string())?;
             Ok(hear_all(options, ip, &servers, &mut failed).await)
         })
@@ -152,37 +131,25 @@ fn name(ip: &str, base: &[u8]) -> String {
     labels.join(".")
 }
 
-/// The name servers to ask.
-fn servers() -> Vec<SocketAddr> {
-    let named = std::env::var(SERVERS_VARIABLE).map(|text| named_servers(&text));
-    let named = named.unwrap_or_default();
-    if !named.is_empty() {
-        return named;
-    }
-    lamppost_dns::name_servers(&std::fs::read_to_string(SERVERS_FILE).unwrap_or_default())
-}
-
-/// Name servers of a variable: an address, with a port if that is not 53, or IPv4 addresses with dots
-/// between them, as in the original (`dns_rcip.c`).
-fn named_servers(text: &str) -> Vec<SocketAddr> {
-    let one = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, PORT));
-    if let Ok(server) = one.or_else(|_| text.parse()) {
-        return vec![server];
-    }
-    let parts: Vec<_> = text.split('.').filter(|part| !part.is_empty()).collect();
-    let addresses = parts.chunks(4).map_while(|four| four.join(".").parse::<IpAddr>().ok());
-    addresses.take(SERVERS_MAX).map(|address| SocketAddr::new(address, PORT)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        /// Whatever the variables hold, what is asked for is a name without empty labels.
+        #[test]
+        fn any_client_has_a_name(ip in ".{0,60}", base in prop::collection::vec(any::<u8>(), 0..60)) {
+            let name = name(&ip, &base);
+            prop_assert!(name.is_empty() || name.split('.').all(|label| !label.is_empty()));
+        }
+    }
 
     /// Lists under `listed` hold everybody, those under `silent` never answer.
     struct Lists;
@@ -202,6 +169,21 @@ mod tests {
             let texts =
                 if name.ends_with("listed") { vec!["a".into(), "b".into()] } else { vec![] };
             std::future::ready(Ok(texts)).boxed()
+        }
+
+        fn v6_addresses<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<Vec<Ipv6Addr>, LookupError>> {
+            std::future::ready(Ok(Vec::new())).boxed()
+        }
+
+        fn exchanges<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<String>, LookupError>> {
+            std::future::ready(Ok(Vec::new())).boxed()
+        }
+
+        fn names(&self, _: IpAddr) -> BoxFuture<'_, Result<Vec<String>, LookupError>> {
+            std::future::ready(Ok(Vec::new())).boxed()
         }
     }
 
@@ -228,21 +210,5 @@ mod tests {
         check("", "bl.test", "bl.test");
         let nibbles = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.test";
         check("2001:db8::1", "bl.test", nibbles);
-    }
-
-    #[test]
-    fn servers_are_read_as_there_and_with_ports() {
-        let check = |text: &str, expected: &[&str]| {
-            let expected: Vec<SocketAddr> =
-                expected.iter().map(|one| one.parse().unwrap()).collect();
-            assert_eq!(named_servers(text), expected, "{text}");
-        };
-        check("", &[]);
-        check("x", &[]);
-        check("127.0.0.1", &["127.0.0.1:53"]);
-        check("127.0.0.1.127.0.0.2", &["127.0.0.1:53", "127.0.0.2:53"]);
-        check(".127.0.0.1.", &["127.0.0.1:53"]);
-        check("127.0.0.1:5353", &["127.0.0.1:5353"]);
-        check("::1", &["[::1]:53"]);
     }
 }

@@ -27,6 +27,7 @@ use lamppost_roles::{
 };
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use lamppost_telemetry::Metrics;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
 use self::greylisted::Attempt;
@@ -112,23 +113,46 @@ impl Policy {
     }
 
     /// Answers until every asker is gone.
-    pub async fn run(self, mut inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+    pub async fn run(self, inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+        tokio::select! {
+            () = self.answer_all(inbox) => {}
+            () = self.keep() => {}
+        }
+        self.write().await;
+    }
+
+    async fn answer_all(&self, mut inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+        while let Some((question, reply)) = inbox.next().await {
+            let policy = self.clone();
+            let mut answering = Box::pin(async move { policy.answer(question).await });
+            // Most answers are at hand. The others are as many at once as there are sessions: each
+            // asks one question at a time.
+            match (&mut answering).now_or_never() {
+                Some(answer) => reply.send(answer),
+                None => drop(tokio::spawn(async move { reply.send(answering.await) })),
+            }
+        }
+    }
+
+    /// Keeps the greylist's store up to date, for ever.
+    async fn keep(&self) {
+        let mut write = tokio::time::interval(Greylist::WRITE_EVERY);
+        // A store that is slow is not asked more often for it.
+        write.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = tokio::time::interval(EXPIRE_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                question = inbox.next() => {
-                    let Some((question, reply)) = question else { return };
-                    let policy = self.clone();
-                    let mut answering = Box::pin(async move { policy.answer(question).await });
-                    // Most answers are at hand. The others are as many at once as there are
-                    // sessions: each asks one question at a time.
-                    match (&mut answering).now_or_never() {
-                        Some(answer) => reply.send(answer),
-                        None => drop(tokio::spawn(async move { reply.send(answering.await) })),
-                    }
-                }
+                _ = write.tick() => self.write().await,
                 _ = sweep.tick() => self.sweep().await,
             }
+        }
+    }
+
+    /// Writes what the greylist decided since the last time.
+    pub async fn write(&self) {
+        if let Err(error) = self.greylist.write().await {
+            error!(reason = %chain(&error), "the greylist could not be written: it is tried again");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lamppost_config::{self as config, Config, Dns, DnsList};
 use lamppost_console::Blocked;
@@ -100,6 +101,12 @@ impl Running {
         self.policy.set_settings(settings::policy(config, &setup.hostname));
         self.rules.set_file(config.mail.rules.file.as_deref());
         self.lists.set(config, setup)
+    }
+
+    /// Writes what is in memory alone.
+    pub(super) async fn finish(self, grace: Duration) {
+        // A store that does not answer must not hold up the end.
+        drop(tokio::time::timeout(grace, self.policy.write()).await);
     }
 }
 
