@@ -2,6 +2,7 @@
 
 mod authentication;
 mod commands;
+mod qmail;
 mod reception;
 
 use std::collections::VecDeque;
@@ -13,10 +14,11 @@ use bytes::{Bytes, BytesMut};
 use crate::auth::Exchange;
 use crate::content::Decoder;
 use crate::line::{Line, LineReader};
-use crate::reply::Say;
+use crate::reply::{Manner, Say, Words};
 use crate::transaction::Transaction;
 use crate::{
-    Address, AuthOffer, Kind, Link, Refusal, Reply, ReversePath, Secret, Settings, parse_command,
+    Address, AuthOffer, Kind, Link, QmailQuestion, Refusal, Reply, ReversePath, Secret, Settings,
+    parse_command,
 };
 
 /// What the owner of a session has to do.
@@ -66,6 +68,8 @@ pub enum Question {
     },
     /// The content is complete: store the message. [`Answer::Stored`] or [`Answer::Refused`].
     Finish,
+    /// What only a session asks that speaks as qmail-smtpd.
+    Qmail(QmailQuestion),
 }
 
 /// The answer to a question.
@@ -75,10 +79,25 @@ pub enum Answer {
     Yes,
     /// It may not.
     Refused(Refusal),
+    /// It may not, in these words.
+    Reply(Reply),
+    /// What is to be proved on; once for each.
+    Challenge(String),
     /// The user is this account.
     Account(Address),
     /// The message is stored, durably, under this id.
     Stored(String),
+}
+
+impl Answer {
+    /// What is said, if it is no.
+    fn refusal(&self) -> Option<Reply> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.into()),
+            Self::Reply(reply) => Some(reply.clone()),
+            Self::Yes | Self::Challenge(_) | Self::Account(_) | Self::Stored(_) => None,
+        }
+    }
 }
 
 /// How a connection is greeted.
@@ -123,6 +142,9 @@ pub struct Session {
     account: Option<Address>,
     /// Whether the connection itself told the account.
     account_is_given: bool,
+    manner: Manner,
+    /// Whether a client authenticated of whom no account is known.
+    is_authenticated: bool,
     transaction: Option<Transaction>,
     counts: Counts,
 }
@@ -167,6 +189,7 @@ enum State {
 #[derive(Debug)]
 enum Asked {
     Authenticate,
+    Challenge,
     Sender { smtputf8: bool, size: u64 },
     Recipient,
     RoomForData,
@@ -209,6 +232,8 @@ impl Session {
             helo: None,
             account: None,
             account_is_given: false,
+            manner: Manner::Own,
+            is_authenticated: false,
             transaction: None,
             counts: Counts::default(),
         }
@@ -279,12 +304,13 @@ impl Session {
     pub fn answer(&mut self, answer: Answer) {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Asked(Asked::Authenticate) => self.authenticated(answer),
+            State::Asked(Asked::Challenge) => self.challenged(answer),
             State::Asked(Asked::Sender { smtputf8, size }) => {
-                self.sender_known(answer, smtputf8, size);
+                self.sender_known(&answer, smtputf8, size);
             }
-            State::Asked(Asked::Recipient) => self.recipient_known(answer),
-            State::Asked(Asked::RoomForData) => self.room_for_data(answer),
-            State::Asked(Asked::RoomForChunk(chunk)) => self.room_for_chunk(answer, chunk),
+            State::Asked(Asked::Recipient) => self.recipient_known(&answer),
+            State::Asked(Asked::RoomForData) => self.room_for_data(&answer),
+            State::Asked(Asked::RoomForChunk(chunk)) => self.room_for_chunk(&answer, chunk),
             State::Asked(Asked::Finish) => self.stored(answer),
             // An answer to nothing: an interrupt came between.
             other => self.state = other,
@@ -373,6 +399,7 @@ impl Session {
         let max = if is_auth { limits.auth_line_max } else { limits.command_line_max };
         match self.lines.take(&mut self.input, max, self.link.bare_newline) {
             Line::Incomplete => return false,
+            Line::Whole(line) if self.manner == Manner::Qmail => self.qmail_command(&line),
             Line::Whole(line) => self.command(parse_command(&line)),
             other => self.bad_line(&other),
         }
@@ -387,8 +414,8 @@ impl Session {
         }
     }
 
-    fn say(&mut self, say: impl Into<Reply>) {
-        say.into().write(&mut self.output);
+    fn say(&mut self, say: impl Words) {
+        say.reply(self.manner).write(self.manner, &mut self.output);
     }
 
     /// Says that the client broke the protocol, and ends the session when it did so too often.
@@ -400,7 +427,7 @@ impl Session {
         }
     }
 
-    fn close_saying(&mut self, say: impl Into<Reply>) {
+    fn close_saying(&mut self, say: impl Words) {
         self.drop_content();
         self.transaction = None;
         self.say(say);
@@ -425,6 +452,11 @@ impl Session {
             AuthOffer::Never => false,
             AuthOffer::UnderTls => self.link.tls,
         }
+    }
+
+    /// Whether a hello must come first and has not.
+    fn lacks_hello(&self) -> bool {
+        self.manner == Manner::Own && self.helo.is_none()
     }
 
     fn needs_auth(&self) -> bool {
