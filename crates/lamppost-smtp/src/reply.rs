@@ -111,7 +111,11 @@ pub(crate) enum Say<'a> {
     Vrfy,
 }
 
-pub(crate) fn reply(code: u16, enhanced: &'static str, text: impl Into<Cow<'static, str>>) -> Reply {
+pub(crate) fn reply(
+    code: u16,
+    enhanced: &'static str,
+    text: impl Into<Cow<'static, str>>,
+) -> Reply {
     Reply { code, enhanced, text: text.into() }
 }
 

@@ -60,7 +60,8 @@ impl Controls {
     pub(super) fn read() -> Result<Self, Unread> {
         let me = line("control/me")?;
         let Some(greeting) = line("control/smtpgreeting")?.or_else(|| me.clone()) else {
-            return Err(Unread { file: "control/me", source: io::ErrorKind::NotFound.into() });
+            let source = io::Error::from_raw_os_error(libc::ENOENT);
+            return Err(Unread { file: "control/me", source });
         };
         let domain = line("control/envnoathost")?.or_else(|| me.clone()).unwrap_or_default();
         let patience = number("control/timeoutsmtpd")?;
@@ -146,7 +147,9 @@ fn without_end(line: &[u8]) -> &[u8] {
 
 /// The first line.
 fn line(file: &'static str) -> Result<Option<Vec<u8>>, Unread> {
-    let first = |text: Vec<u8>| text.split(|&byte| byte == b'\n').next().map(without_end).map(<[u8]>::to_vec);
+    let first = |text: Vec<u8>| {
+        text.split(|&byte| byte == b'\n').next().map(without_end).map(<[u8]>::to_vec)
+    };
     Ok(text(file)?.and_then(first))
 }
 

@@ -90,7 +90,10 @@ fn hand_over(command: &mut Command, reader: &PipeReader) {
         let stays = is_there && unsafe { libc::fcntl(DESCRIPTOR, libc::F_SETFD, 0) } >= 0;
         if stays { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    #[expect(unsafe_code, reason = "what a child does before it becomes a program is unsafe to say")]
+    #[expect(
+        unsafe_code,
+        reason = "what a child does before it becomes a program is unsafe to say"
+    )]
     // SAFETY: it takes no memory and no lock.
     let _command = unsafe { command.pre_exec(hand_over) };
 }

@@ -51,7 +51,11 @@ pub(super) fn kill(child: &mut Child) -> io::Result<()> {
 }
 
 /// Waits until a descriptor can be read or written; false when it is late.
-pub(super) fn ready(descriptor: &impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bool> {
+pub(super) fn ready(
+    descriptor: &impl AsFd,
+    flags: PollFlags,
+    deadline: Instant,
+) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec {

@@ -146,7 +146,11 @@ mod tests {
         check(&visitor(), Some("UNKNOWN"), &format!("Received: from unknown (192.0.2.1){end}"));
         let mut known = Visitor { host: b"a.test".to_vec(), ..visitor() };
         known.authenticated("joe@b.test");
-        check(&known, Some("a.test"), &format!("Received: from a.test (joe@b.test@192.0.2.1){end}"));
+        check(
+            &known,
+            Some("a.test"),
+            &format!("Received: from a.test (joe@b.test@192.0.2.1){end}"),
+        );
         assert_eq!(known.relay, Some(Vec::new()));
     }
 

@@ -78,7 +78,8 @@ fn address(arguments: &[u8]) -> Option<Vec<u8>> {
         },
     };
     if rest.first() == Some(&b'@') {
-        let route = rest.iter().position(|&byte| byte == b':').map_or(rest.len(), |colon| colon + 1);
+        let route =
+            rest.iter().position(|&byte| byte == b':').map_or(rest.len(), |colon| colon + 1);
         rest = &rest[route..];
     }
     let (mut address, mut is_escaped, mut is_quoted) = (Vec::new(), false, false);

@@ -73,7 +73,9 @@ impl Session {
                 self.is_authenticated = true;
                 self.say(Say::Authenticated);
             }
-            answer => self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into())),
+            answer => {
+                self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into()))
+            }
         }
     }
 

@@ -73,7 +73,9 @@ impl Session {
                 self.say(Say::AuthChallenge(&STANDARD.encode(&challenge)));
                 self.state = State::Auth(Exchange::CramMd5 { challenge });
             }
-            answer => self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into())),
+            answer => {
+                self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into()))
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::content::{Decoded, Decoder};
 use crate::Refusal;
+use crate::content::{Decoded, Decoder};
 use crate::reply::{Say, Words};
 
 use super::{Action, Answer, Asked, Chunk, Question, Reception, Session, State};

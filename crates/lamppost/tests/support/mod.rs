@@ -15,6 +15,7 @@ pub(crate) mod kills;
 pub(crate) mod mounted;
 #[cfg(feature = "peers")]
 pub(crate) mod postfix;
+pub(crate) mod qmail;
 #[cfg(feature = "peers")]
 pub(crate) mod rbldnsd;
 pub(crate) mod reader;

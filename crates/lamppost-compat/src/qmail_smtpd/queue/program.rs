@@ -117,7 +117,9 @@ impl Queue for Program {
 
     fn abandon(&mut self) {
         self.envelope.clear();
-        let Some(Running { mut child, message, envelope, .. }) = self.running.take() else { return };
+        let Some(Running { mut child, message, envelope, .. }) = self.running.take() else {
+            return;
+        };
         drop((message, envelope));
         // How it ends is its own affair, as long as it does.
         drop(program::end(&mut child, ABANDONED_PATIENCE));

@@ -155,13 +155,16 @@ fn path(address: &[u8], domain: &[u8]) -> Result<String, Reply> {
         return Ok(String::new());
     }
     let (local, domain) = address.rsplit_once('@').unwrap_or((address, domain));
-    let is_bad = |letter: char| letter.is_control() || matches!(letter, '<' | '>' | ' ' | '"' | '\\');
+    let is_bad =
+        |letter: char| letter.is_control() || matches!(letter, '<' | '>' | ' ' | '"' | '\\');
     if local.contains(char::is_control) || domain.contains(is_bad) {
         return Err(syntax());
     }
     let is_atom = |atom: &str| {
         let is_atext = |letter: char| {
-            letter.is_ascii_alphanumeric() || !letter.is_ascii() || "!#$%&'*+-/=?^_`{|}~".contains(letter)
+            letter.is_ascii_alphanumeric()
+                || !letter.is_ascii()
+                || "!#$%&'*+-/=?^_`{|}~".contains(letter)
         };
         !atom.is_empty() && atom.chars().all(is_atext)
     };
