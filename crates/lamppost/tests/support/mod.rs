@@ -17,6 +17,7 @@ pub(crate) mod mounted;
 pub(crate) mod nsd;
 #[cfg(feature = "peers")]
 pub(crate) mod postfix;
+pub(crate) mod qmail;
 #[cfg(feature = "peers")]
 pub(crate) mod rbldnsd;
 pub(crate) mod reader;
