@@ -302,7 +302,11 @@ mod tests {
                     ControlRequest::Status => ControlAnswer::Status(QueueStatus::default()),
                     ControlRequest::List { after, filter, .. } => {
                         filters.lock().unwrap().push(filter);
-                        ControlAnswer::Listing(Listing { messages: Vec::new(), next: after })
+                        ControlAnswer::Listing(Listing {
+                            messages: Vec::new(),
+                            next: after,
+                            newest: QueueId(0),
+                        })
                     }
                     ControlRequest::Show(_) => ControlAnswer::NotFound,
                     ControlRequest::Read { offset, .. } if offset < 1000 => {
