@@ -244,6 +244,7 @@ mod tests {
                 uptime_s: 1,
                 phase: Phase::AtWork,
                 phase_left_s: None,
+                reading: None,
                 state: "/state".into(),
                 listeners: Vec::new(),
                 sessions: 0,

@@ -287,7 +287,8 @@ mod tests {
         let (port, inbox) = link();
         let count = Arc::new(Mutex::new(0));
         tokio::spawn(read(inbox, path.clone(), count.clone()));
-        let clock = TokioClock::starting_at(SystemClock.now() - Duration::from_hours(1));
+        let clock =
+            TokioClock::starting_at(SystemClock.now().saturating_sub(Duration::from_hours(1)));
         let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
         rules.set_file(Some(&path));
         let is_denied = async || rules.verdict("192.0.2.1".parse().unwrap()).await.unwrap().denied;
