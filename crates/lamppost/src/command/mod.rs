@@ -42,7 +42,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the services; without a configuration file, a demo on loopback
-    Run,
+    Run {
+        /// Begin all that `run` begins, take no connection and deliver nothing, and end: `upgrade` has a new
+        /// program do so before it takes the place of the one that runs
+        #[arg(long, hide = true)]
+        rehearse: bool,
+    },
     /// Check a configuration file and tell everything that is wrong with it
     Check(config::Check),
     /// Write a configuration file to begin with, all keys explained
@@ -178,7 +183,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
         Command::QmailSmtpd(Words { words }) => return Ok(lamppost_compat::qmail_smtpd(&words)),
-        Command::Run => crate::run::run(&place),
+        Command::Run { rehearse } => crate::run::run(&place, rehearse),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),
         Command::Config(command) => command.execute(&place),
