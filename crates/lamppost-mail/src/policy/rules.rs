@@ -61,6 +61,8 @@ struct Last {
     file: Option<PathBuf>,
     answer: Option<RulesAnswer>,
     at: Duration,
+    /// When it was first found as it is.
+    since: Duration,
     /// Whether it could not be looked at from here.
     is_unseen: bool,
 }
@@ -161,15 +163,17 @@ impl ConnectionRules {
             return;
         }
         let Ok(answer) = self.0.reader.ask(RulesRequest).await else { return };
-        let before = std::mem::replace(
-            &mut *last,
-            Last {
-                file: Some(file.clone()),
-                answer: Some(answer),
-                at: now,
-                is_unseen: stamp.is_none(),
-            },
-        );
+        let is_same = last.file.as_ref() == Some(&file)
+            && last.answer.as_ref().is_some_and(|before| before.stamp == answer.stamp);
+        let since = if is_same { last.since } else { now };
+        let found = Last {
+            file: Some(file.clone()),
+            answer: Some(answer),
+            at: now,
+            since,
+            is_unseen: stamp.is_none(),
+        };
+        let before = std::mem::replace(&mut *last, found);
         self.take(&file, &last, &before);
         self.tell(&last);
     }
@@ -230,7 +234,10 @@ impl Last {
         match stamp {
             None => self.is_unseen && now.saturating_sub(self.at) < UNSEEN_AGAIN,
             Some(stamp) => {
-                answer.stamp == Some(stamp) && !stamp.is_after(self.at.saturating_sub(FRESH))
+                // Where the clock of its file system is ahead of ours, its stamp alone would always be fresh.
+                let was_old = !stamp.is_after(self.at.saturating_sub(FRESH))
+                    || self.at.saturating_sub(self.since) >= FRESH;
+                answer.stamp == Some(stamp) && was_old
             }
         }
     }
@@ -314,6 +321,53 @@ mod tests {
         let count = Arc::new(Mutex::new(0));
         tokio::spawn(read(inbox, path.clone(), count.clone()));
         // To a clock that is ahead the file has been as it is for long.
+        let clock = TokioClock::starting_at(SystemClock.now() + FRESH * 2);
+        let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
+        rules.set_file(Some(&path));
+        for _ in 0..10 {
+            assert!(rules.verdict("192.0.2.1".parse().unwrap()).await.unwrap().denied);
+        }
+        assert_eq!(*count.lock().await, 1);
+    }
+
+    /// To a clock that is behind, as one that was put back, the file has changed in the future.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_of_the_future_is_read_until_it_has_stayed_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tcp.smtp");
+        write(&path, ":deny\n");
+        let (port, inbox) = link();
+        let count = Arc::new(Mutex::new(0));
+        tokio::spawn(read(inbox, path.clone(), count.clone()));
+        let clock =
+            TokioClock::starting_at(SystemClock.now().saturating_sub(Duration::from_hours(1)));
+        let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
+        rules.set_file(Some(&path));
+        let is_denied = async || rules.verdict("192.0.2.1".parse().unwrap()).await.unwrap().denied;
+        assert!(is_denied().await);
+        // The same length, within a tick of its clock.
+        std::fs::write(&path, ":allow").unwrap();
+        assert!(!is_denied().await);
+        tokio::time::advance(FRESH).await;
+        for _ in 0..10 {
+            assert!(!is_denied().await);
+        }
+        let settled = *count.lock().await;
+        assert!(settled <= 3, "read {settled} times");
+        write(&path, ":deny\n");
+        assert!(is_denied().await);
+    }
+
+    #[tokio::test]
+    async fn a_time_that_a_program_gave_the_file_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tcp.smtp");
+        write(&path, ":deny\n");
+        let day = std::time::SystemTime::UNIX_EPOCH + SystemClock.now() + Duration::from_hours(24);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(day).unwrap();
+        let (port, inbox) = link();
+        let count = Arc::new(Mutex::new(0));
+        tokio::spawn(read(inbox, path.clone(), count.clone()));
         let clock = TokioClock::starting_at(SystemClock.now() + FRESH * 2);
         let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
         rules.set_file(Some(&path));

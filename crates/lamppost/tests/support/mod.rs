@@ -17,10 +17,13 @@ pub(crate) mod mounted;
 pub(crate) mod nsd;
 #[cfg(feature = "peers")]
 pub(crate) mod postfix;
+pub(crate) mod qmail;
 #[cfg(feature = "peers")]
 pub(crate) mod rbldnsd;
 pub(crate) mod reader;
 pub(crate) mod relayed;
+#[cfg(feature = "peers")]
+pub(crate) mod tinydns;
 pub(crate) mod trace;
 
 use std::fmt::Write as _;

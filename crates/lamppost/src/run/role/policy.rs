@@ -103,6 +103,12 @@ impl Running {
         self.rules.set_file(config.mail.rules.file.as_deref());
         self.asking.set(config, setup)
     }
+
+    /// Writes what is in memory alone.
+    pub(super) async fn finish(self, grace: Duration) {
+        // A store that does not answer must not hold up the end.
+        drop(tokio::time::timeout(grace, self.policy.write()).await);
+    }
 }
 
 /// Whether the name servers could be asked as the configuration says.
