@@ -118,6 +118,24 @@ impl DnsLists {
 
     /// Why mail of this client is refused, if it is.
     pub(super) async fn refusal(&self, peer: IpAddr) -> Option<Refusal> {
+        let (in_force, found) = self.found(peer).await?;
+        let settings = &in_force.settings;
+        let told = decision::told(settings, &found);
+        let refusal = decision::refusal(settings, &found, peer);
+        if !told.is_empty() {
+            info!(%peer, lists = told, refused = refusal.is_some(), "lists in the DNS were asked");
+        }
+        refusal
+    }
+
+    /// Whether more speaks against this client than for it, though perhaps too little to refuse its mail.
+    pub(super) async fn hold(&self, peer: IpAddr) -> bool {
+        let found = self.found(peer).await;
+        found.is_some_and(|(in_force, found)| decision::is_against(&in_force.settings, &found))
+    }
+
+    /// What each list says of a client; nothing where none is asked about it.
+    async fn found(&self, peer: IpAddr) -> Option<(Arc<InForce>, Vec<Found>)> {
         let in_force = self.0.in_force.load_full()?;
         // This machine has the test entries' addresses.
         if peer.is_loopback() || in_force.settings.lists.is_empty() {
@@ -133,12 +151,7 @@ impl DnsLists {
         for (list, found) in settings.lists.iter().zip(&found) {
             self.0.metrics.dns_list_answer(&list.zone, found.name());
         }
-        let told = decision::told(settings, &found);
-        let refusal = decision::refusal(settings, &found, peer);
-        if !told.is_empty() {
-            info!(%peer, lists = told, refused = refusal.is_some(), "lists in the DNS were asked");
-        }
-        refusal
+        Some((in_force, found))
     }
 
     /// Has `lamppost status` and the figures tell how it stands with the lists.
