@@ -150,7 +150,7 @@ fn settled(begun: Config, new: &Config) -> Config {
 }
 
 /// The name servers to ask: those of the configuration, else the machine's.
-fn name_servers(config: &Config) -> Vec<SocketAddr> {
+pub(super) fn name_servers(config: &Config) -> Vec<SocketAddr> {
     if !settings::asks_name_servers(config) {
         return Vec::new();
     }

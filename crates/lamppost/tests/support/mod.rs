@@ -21,6 +21,8 @@ pub(crate) mod postfix;
 pub(crate) mod rbldnsd;
 pub(crate) mod reader;
 pub(crate) mod relayed;
+#[cfg(feature = "peers")]
+pub(crate) mod tinydns;
 pub(crate) mod trace;
 
 use std::fmt::Write as _;
