@@ -204,7 +204,7 @@ impl From<&Refusal> for Reply {
             Refusal::AuthBlocked => reply(454, "4.7.0", "too many failed authentications: try again later"),
             Refusal::AuthBusy => reply(454, "4.7.0", "too many authentications at once: try again later"),
             Refusal::AuthFailed => reply(535, "5.7.8", "wrong user name or password"),
-            Refusal::Greylisted { retry_in } => reply(451, "4.7.1", format!("greylisted: try again in {}", words(*retry_in))),
+            Refusal::Greylisted { reason, retry_in } => reply(451, "4.7.1", format!("greylisted ({reason}): try again in {}", in_seconds(*retry_in))),
             Refusal::ListsSilent => reply(451, "4.7.1", "lists in the DNS that may tell of you do not answer: try again later"),
             Refusal::Loop => reply(554, "5.4.6", "the message went through too many hosts: it is in a loop"),
             Refusal::MailboxAway => reply(450, "4.2.1", "the mailbox cannot take mail now: try again later"),
@@ -225,6 +225,12 @@ impl From<&Refusal> for Reply {
 /// An address for a reply, which must be ASCII unless the client asked for more.
 fn shown(address: &Address) -> &str {
     if address.is_ascii() { address.as_str() } else { "the address" }
+}
+
+/// A duration for people who wait for its end, rounded up.
+fn in_seconds(duration: Duration) -> String {
+    let seconds = duration.as_millis().div_ceil(1000).max(1);
+    format!("{seconds} second{}", if seconds == 1 { "" } else { "s" })
 }
 
 /// A duration for people, rounded up.
@@ -285,7 +291,7 @@ mod tests {
             Refusal::AuthBlocked,
             Refusal::AuthBusy,
             Refusal::AuthFailed,
-            Refusal::Greylisted { retry_in: Duration::from_millis(9_001) },
+            Refusal::Greylisted { reason: "new".into(), retry_in: Duration::from_millis(299_001) },
             Refusal::Loop,
             Refusal::MailboxAway,
             Refusal::NoWayOut { domain: "elsewhere.test".into() },
@@ -304,7 +310,7 @@ mod tests {
         454 4.7.0 too many failed authentications: try again later
         454 4.7.0 too many authentications at once: try again later
         535 5.7.8 wrong user name or password
-        451 4.7.1 greylisted: try again in 10 seconds
+        451 4.7.1 greylisted (new): try again in 300 seconds
         554 5.4.6 the message went through too many hosts: it is in a loop
         450 4.2.1 the mailbox cannot take mail now: try again later
         550 5.7.1 this server sends no mail to other hosts, so none to elsewhere.test

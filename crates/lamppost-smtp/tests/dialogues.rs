@@ -86,7 +86,8 @@ fn answer(question: Question) -> Answer {
         Question::Recipient { recipient } => match (recipient.local(), recipient.domain()) {
             ("nobody", _) => Answer::Refused(Refusal::UnknownMailbox),
             ("grey", _) => {
-                Answer::Refused(Refusal::Greylisted { retry_in: Duration::from_secs(10) })
+                let retry_in = Duration::from_secs(10);
+                Answer::Refused(Refusal::Greylisted { reason: "early".into(), retry_in })
             }
             (_, "elsewhere.test") => Answer::Refused(Refusal::RelayDenied),
             _ => Answer::Yes,

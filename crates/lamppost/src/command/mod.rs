@@ -68,8 +68,9 @@ enum Command {
     /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
     ///
     /// Each line is ok, WARN or FAIL and says what to do; the exit code is 69 when a line is FAIL. The
-    /// name of this host is looked up by the system's resolver. MX and PTR records, and how exact the
-    /// clock is, are not looked at. Nothing else is asked outside of this machine.
+    /// name of this host is looked up by the system's resolver, and each list in the DNS is asked about its
+    /// test entries. MX and PTR records, and how exact the clock is, are not looked at. Nothing else is
+    /// asked outside of this machine.
     Doctor(doctor::Doctor),
     /// Tell what became of a message or a session
     Log(log::Log),
@@ -120,6 +121,13 @@ enum Command {
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
+    /// Refuse clients that lists in the DNS name, have a program serve the others: `[OPTIONS] PROGRAM [ARGUMENT …]`
+    ///
+    /// It does what ucspi-tcp's program does, with its options, environment, lines and exit codes: `-r BASE`
+    /// and `-a BASE` name lists, `-b` and `-c` stand before those that they are for, and $RBLSMTPD decides
+    /// alone. All lists are asked at once, about clients of IPv6 too, and have `-T N` seconds together, 3 by
+    /// default; `-v` tells those that fail.
+    Rblsmtpd(Words),
     /// Make the cdb of connection rules out of their text on standard input: `[-e] RULES.CDB RULES.TMP`
     ///
     /// It does what ucspi-tcp's program does: RULES.TMP is written, and becomes RULES.CDB once it is whole
@@ -163,6 +171,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { place, command } = arguments;
     let done = match command {
         // They end with codes of their own.
+        Command::Rblsmtpd(Words { words }) => return Ok(lamppost_compat::rblsmtpd(&words)),
         Command::Tcprules(Words { words }) => return Ok(lamppost_compat::tcprules(&words)),
         Command::Tcprulescheck(Words { words }) => {
             return Ok(lamppost_compat::tcprulescheck(&words));

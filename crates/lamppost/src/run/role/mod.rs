@@ -323,7 +323,11 @@ impl Running {
                 queue.finish(grace).await;
                 0
             }
-            Self::Policy(_) | Self::Delivery(_) | Self::Control(_) => 0,
+            Self::Policy(policy) => {
+                policy.finish(grace).await;
+                0
+            }
+            Self::Delivery(_) | Self::Control(_) => 0,
         }
     }
 }
