@@ -226,6 +226,12 @@ fn the_init_script_of_old_runs_with_each_program_replaced_alone() {
     recipe.follow("tcprules");
     assert_eq!(recipe.machine.must("sha256sum /etc/tcp.smtp.cdb"), cdb);
     recipe.follow("tcpserver");
+    recipe.follow("rblsmtpd");
+    let whose = recipe.machine.must("lamppost compat list /usr/bin /usr/sbin");
+    for name in ["qmail-smtpd", "rblsmtpd", "tcprules", "tcprulescheck", "tcpserver"] {
+        let row = |line: &str| line.contains(&format!("/{name} ")) && line.contains(" lamppost ");
+        assert!(whose.lines().any(row), "{name}: {whose}");
+    }
     recipe.machine.must("/etc/init.d/qmail restart");
     recipe.works();
     // Forty at once, as many as there may be, fit into what the script allows it.
