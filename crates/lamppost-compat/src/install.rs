@@ -9,10 +9,15 @@ use std::{error, fmt};
 use crate::Stamp;
 
 /// The names that programs of ours go by, and what each is for.
-pub const NAMES: [(&str, &str); 6] = [
+pub const NAMES: [(&str, &str); 8] = [
     ("sendmail", "hands in mail, as programs and PHP's mail() expect it"),
     ("mailq", "lists the queue"),
     ("newaliases", "does nothing, with success: there is no table of aliases to make"),
+    (
+        "greylisting-delete-expired",
+        "has the greylist forget whose time is over, as a cron job does",
+    ),
+    ("qmail-envelope-scanner", "asks the greylist for qmail-smtpd, as that of the old recipe"),
     ("tcprules", "makes the cdb of connection rules, as that of ucspi-tcp"),
     ("tcprulescheck", "tells what connection rules say of a client, as that of ucspi-tcp"),
     ("tcpserver", "has a program serve each connection that the rules allow, as that of ucspi-tcp"),
@@ -20,6 +25,9 @@ pub const NAMES: [(&str, &str); 6] = [
 
 /// Those that are put into a folder when none is named: the ones that hand in mail.
 pub const USUAL: [&str; 3] = ["sendmail", "mailq", "newaliases"];
+
+/// Those that have nothing to do with handing in mail: the greylist may be all that there is.
+pub const OF_GREYLIST: [&str; 2] = ["greylisting-delete-expired", "qmail-envelope-scanner"];
 
 /// What stands under a name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +164,7 @@ mod tests {
     use super::*;
 
     fn stamp(version: &str) -> Stamp {
-        Stamp { version: version.into(), socket: "/s".into(), ..Stamp::default() }
+        Stamp { version: version.into(), socket: Some("/s".into()), ..Stamp::default() }
     }
 
     #[test]
