@@ -72,7 +72,7 @@ impl Place {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 "is `lamppost run` at work, and is this its place in [mail.greylist.service]?"
             }
-            io::ErrorKind::UnexpectedEof => "its log tells why",
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "its log tells why",
             _ => "`lamppost doctor` asks there too",
         };
         if is_late(error) {
