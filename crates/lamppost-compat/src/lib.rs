@@ -4,8 +4,12 @@
 //! that it starts at once and there is little in it that could go wrong under a web server. What it
 //! does follows the name that it is called by.
 
+mod ending;
 mod exit;
 mod install;
+mod letters;
+mod qmail_smtpd;
+mod rblsmtpd;
 mod scanner;
 mod secure;
 mod sendmail;
@@ -20,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 pub use install::{InstallError, NAMES, OF_GREYLIST, Standing, USUAL, install, look, remove};
+pub use qmail_smtpd::qmail_smtpd;
+pub use rblsmtpd::rblsmtpd;
 pub use scanner::{GREYLIST_SOCKET, envelope_scanner};
 pub use secure::{SecureExecution, refuse_secure_execution};
 pub use sendmail::{EXIT_CODES, OPTIONS};
@@ -61,9 +67,11 @@ pub fn main() -> ExitCode {
             Err(become_main(&command))
         }
         "qmail-envelope-scanner" => return envelope_scanner(&arguments),
+        "rblsmtpd" => return rblsmtpd(&arguments),
         "tcprules" => return tcprules(&arguments),
         "tcprulescheck" => return tcprulescheck(&arguments),
         "tcpserver" => return tcpserver(&arguments),
+        "qmail-smtpd" => return qmail_smtpd(&arguments),
         _ => {
             let names = NAMES.map(|(name, _)| name).join(", ");
             let what = format!("there is no such program; it is called as one of {names}");

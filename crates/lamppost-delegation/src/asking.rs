@@ -11,6 +11,7 @@ impl Question {
             ("request", "smtpd_access_policy"),
             ("protocol_state", &self.stage),
             ("client_address", &client),
+            ("helo_name", &self.helo),
             ("sender", &self.sender),
             ("recipient", &self.recipient),
             ("instance", &self.instance),
@@ -68,6 +69,7 @@ mod tests {
             let question = Question {
                 stage: "RCPT".into(),
                 client: Some("192.0.2.1".parse().unwrap()),
+                helo: hostile.clone(),
                 sender: sender.clone(),
                 recipient: recipient.clone() + &hostile,
                 instance: hostile.clone(),
@@ -77,6 +79,7 @@ mod tests {
             let mut decoder = Decoder::new(usize::MAX);
             decoder.push(&question.to_bytes());
             let expected = Question {
+                helo: line(&hostile),
                 sender: line(&sender),
                 recipient: line(&(recipient + &hostile)),
                 instance: line(&hostile),

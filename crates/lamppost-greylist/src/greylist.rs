@@ -5,11 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use lamppost_evidence::{Client, Evidence, Investigator};
 use parking_lot::Mutex;
 
+use crate::attempt::Inquiry;
 use crate::known::Known;
 use crate::unwritten::Unwritten;
-use crate::{Census, Decision, Filter, Policy, Record, Store, StoreError, Triplet, Why, decide};
+use crate::{
+    Algorithm, Attempt, Census, Decision, Filter, Life, Outcome, Passage, Policy, Record, Ruling,
+    Store, StoreError, Triplet, Why,
+};
 
 /// Records that are swept out in one go; the store answers attempts between.
 const EXPIRE_AT_ONCE: usize = 1000;
@@ -46,65 +51,133 @@ impl Greylist {
         self.policy.store(Arc::new(policy));
     }
 
-    /// May this mail come in now? The null sender is empty; `now` is the time since 1970.
+    /// May this mail come in now? `now` is the time since 1970. Who asks says by [`Self::settle`] what became
+    /// of it where the ruling has a passage.
     ///
     /// # Errors
     /// When the store cannot be asked.
     pub async fn check(
         &self,
-        peer: IpAddr,
-        sender: &str,
-        recipient: &str,
+        attempt: &Attempt<'_>,
+        investigator: Option<&dyn Investigator>,
         now: Duration,
-    ) -> Result<Decision, StoreError> {
-        let policy = **self.policy.load();
-        if !policy.enabled {
-            return Ok(Decision::Accept(Why::SwitchedOff));
+    ) -> Result<Ruling, StoreError> {
+        let policy = self.policy.load_full();
+        let (sender, recipient) = (attempt.sender.to_lowercase(), attempt.recipient.to_lowercase());
+        let own_delay = match policy.spares(attempt, &recipient) {
+            Ok(own_delay) => own_delay,
+            Err(why) => return Ok(Ruling::at_once(why)),
+        };
+        self.make_room().await?;
+        let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
+        if self.known.has(&own, now) {
+            return Ok(self.pass_known(&policy, own, now));
         }
-        self.attempt(policy, (peer, sender, recipient), now).await
+        let evidence = evidence(&policy, attempt, investigator).await;
+        let inquiry = Inquiry::new(&policy, &own, (attempt.peer, evidence), own_delay);
+        let writing = self.unwritten.lock().writing();
+        let seen = self.store.look(inquiry.triplets.clone(), now).await?;
+        // From here on no other attempt on the same triplet comes between.
+        let mut unwritten = self.unwritten.lock();
+        let shown = inquiry.triplets.iter().zip(seen.records);
+        let records: Vec<_> =
+            shown.map(|(triplet, shown)| unwritten.on(triplet, shown, &writing)).collect();
+        let ruling = rule(&policy, attempt, inquiry, &records, seen.now);
+        let record = ruling.record.as_ref().map(|(_, record)| record);
+        let change = ruling.verdict().change(&policy, record, seen.now);
+        let is_known = ruling.decision == Decision::Accept(Why::Known);
+        if is_known {
+            self.known.learn(&own, &change.on(record), now);
+        }
+        // Who must wait is remembered at once, and who is known unless its message's end is waited for.
+        if ruling.decision.retry_in().is_some() || (is_known && ruling.passage.is_none()) {
+            for network in &ruling.networks {
+                unwritten.add(own.under(network), change);
+            }
+        }
+        Ok(ruling)
     }
 
-    /// As [`Self::check`], though greylisting may be switched off for all others.
-    ///
-    /// # Errors
-    /// When the store cannot be asked.
-    pub async fn check_although_off(
-        &self,
-        peer: IpAddr,
-        sender: &str,
-        recipient: &str,
-        now: Duration,
-    ) -> Result<Decision, StoreError> {
-        let policy = Policy { enabled: true, ..**self.policy.load() };
-        self.attempt(policy, (peer, sender, recipient), now).await
+    /// A triplet that is known here passes without a look into the store.
+    fn pass_known(&self, policy: &Policy, own: Triplet, now: Duration) -> Ruling {
+        let mut ruling = Ruling::at_once(Why::Known);
+        if policy.algorithm == Algorithm::Relaydelay {
+            let networks = vec![own.network];
+            ruling.passage = Some(Passage { networks, ..Passage::default() });
+            return ruling;
+        }
+        let change = ruling.verdict().change(policy, None, now);
+        self.unwritten.lock().add(own, change);
+        ruling
     }
 
-    async fn attempt(
-        &self,
-        policy: Policy,
-        (peer, sender, recipient): (IpAddr, &str, &str),
-        now: Duration,
-    ) -> Result<Decision, StoreError> {
-        let triplet = Triplet::new(&policy, peer, sender, recipient);
+    /// Has those who change more write themselves, when much waits to be written.
+    async fn make_room(&self) -> Result<(), StoreError> {
         if self.unwritten.lock().len() >= UNWRITTEN_MAX {
             self.write().await?;
         }
-        if self.known.has(&triplet, now) {
-            let decision = Decision::Accept(Why::Known);
-            self.unwritten.lock().add(triplet, decision.change(&policy, None, now));
-            return Ok(decision);
-        }
-        let writing = self.unwritten.lock().writing();
-        let seen = self.store.look(vec![triplet.clone()], now).await?;
-        // From here on no other attempt on the same triplet comes between.
+        Ok(())
+    }
+
+    /// What became of a message that had leave to pass.
+    ///
+    /// A triplet whose first message is refused must start over, and counts against its networks.
+    pub fn settle(
+        &self,
+        passage: &Passage,
+        (sender, recipient): (&str, &str),
+        outcome: Outcome,
+        now: Duration,
+    ) {
+        let policy = self.policy.load();
+        let (sender, recipient) = (sender.to_lowercase(), recipient.to_lowercase());
+        let (change, reputation) = policy.settled(passage, sender.is_empty(), outcome, now);
         let mut unwritten = self.unwritten.lock();
-        let shown = seen.records.into_iter().next().flatten();
-        let record = unwritten.on(&triplet, shown, &writing);
-        let decision = decide(&policy, record.as_ref(), seen.now);
-        let change = decision.change(&policy, record.as_ref(), seen.now);
-        self.known.learn(&triplet, &change.on(record.as_ref()), now);
-        unwritten.add(triplet, change);
-        Ok(decision)
+        for network in &passage.networks {
+            let triplet = Triplet {
+                network: network.clone(),
+                sender: sender.clone(),
+                recipient: recipient.clone(),
+            };
+            if outcome == Outcome::Accepted {
+                self.known.learn(&triplet, &change.on(None), now);
+            }
+            unwritten.add(triplet, change);
+            if let Some(mut reputation) = reputation {
+                if passage.promoted.contains(network) {
+                    reputation.life = Some(Life::KnownUntil(now + policy.lifetime));
+                }
+                unwritten.add(Triplet::reputation(network), reputation);
+            }
+        }
+    }
+
+    /// A message of a client was refused although its triplet is known.
+    pub fn aborted(&self, peer: IpAddr, addresses: (&str, &str), now: Duration) {
+        let networks = vec![self.policy.load().network(peer)];
+        let passage = Passage { networks, ..Passage::default() };
+        self.settle(&passage, addresses, Outcome::Refused, now);
+    }
+
+    /// A client guessed a recipient who is not there.
+    pub fn guessed(&self, peer: IpAddr, now: Duration) {
+        let policy = self.policy.load();
+        if let Some(change) = policy.misbehaviour(now) {
+            let reputation = Triplet::reputation(&policy.network(peer));
+            self.unwritten.lock().add(reputation, change);
+        }
+    }
+
+    /// Somebody here writes to somebody elsewhere, who may answer without waiting.
+    pub fn expect_answer(&self, sender: &str, recipient: &str, now: Duration) {
+        let policy = self.policy.load();
+        let domain = recipient.rsplit_once('@').map(|(_, domain)| domain);
+        if let Some(change) = policy.opening(now)
+            && let Some(domain) = domain
+            && !sender.is_empty()
+        {
+            self.unwritten.lock().add(Triplet::answer(domain, sender), change);
+        }
     }
 
     /// Writes what was decided since the last time; returns of how many triplets.
@@ -143,29 +216,33 @@ impl Greylist {
         }
     }
 
-    /// What an attempt would meet now, its triplet, and what is remembered of that; nothing changes.
+    /// What an attempt would meet now, and by what; nothing changes.
     ///
     /// # Errors
     /// When the store cannot be asked.
     pub async fn look(
         &self,
-        peer: IpAddr,
-        sender: &str,
-        recipient: &str,
+        attempt: &Attempt<'_>,
+        investigator: Option<&dyn Investigator>,
         now: Duration,
-    ) -> Result<(Triplet, Option<Record>, Decision), StoreError> {
+    ) -> Result<Ruling, StoreError> {
         self.write().await?;
-        let policy = **self.policy.load();
-        let triplet = Triplet::new(&policy, peer, sender, recipient);
-        let seen = self.store.look(vec![triplet.clone()], now).await?;
-        let record = seen.records.into_iter().next().flatten();
-        let decision = decide(&policy, record.as_ref(), seen.now);
-        Ok((triplet, record, decision))
+        let policy = self.policy.load_full();
+        let (sender, recipient) = (attempt.sender.to_lowercase(), attempt.recipient.to_lowercase());
+        let own_delay = match policy.spares(attempt, &recipient) {
+            Ok(own_delay) => own_delay,
+            Err(why) => return Ok(Ruling::at_once(why)),
+        };
+        let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
+        let evidence = evidence(&policy, attempt, investigator).await;
+        let inquiry = Inquiry::new(&policy, &own, (attempt.peer, evidence), own_delay);
+        let seen = self.store.look(inquiry.triplets.clone(), now).await?;
+        Ok(rule(&policy, attempt, inquiry, &seen.records, seen.now))
     }
 
     /// The network of an address, as triplets name it.
     pub fn network(&self, peer: IpAddr) -> String {
-        Triplet::new(&self.policy.load(), peer, "", "").network
+        self.policy.load().network(peer)
     }
 
     /// As [`Store::list`].
@@ -207,5 +284,44 @@ impl Greylist {
     pub async fn census(&self) -> Result<Census, StoreError> {
         self.write().await?;
         self.store.census().await
+    }
+}
+
+/// What is known of a client; nobody asks where it decides nothing.
+async fn evidence(
+    policy: &Policy,
+    attempt: &Attempt<'_>,
+    investigator: Option<&dyn Investigator>,
+) -> Evidence {
+    let Attempt { peer: ip, helo, sender, .. } = *attempt;
+    match (&policy.algorithm, investigator) {
+        (Algorithm::Adaptive(_), Some(investigator)) => {
+            investigator.investigate(Client { ip, helo, sender }).await
+        }
+        _ => Evidence::default(),
+    }
+}
+
+/// Decides by what is remembered of all that was asked about.
+fn rule(
+    policy: &Policy,
+    attempt: &Attempt<'_>,
+    inquiry: Inquiry,
+    records: &[Option<Record>],
+    now: Duration,
+) -> Ruling {
+    let verdict = inquiry.decide(policy, records, now);
+    let winner = verdict.winner.and_then(|at| Some((inquiry.own()[at].clone(), records[at]?)));
+    let passage = inquiry.passage(policy, &verdict, records, now);
+    let Inquiry { networks, evidence, .. } = inquiry;
+    Ruling {
+        decision: verdict.decision,
+        rule: verdict.rule,
+        delay: verdict.delay,
+        is_held: policy.holds_until_data(attempt.sender),
+        networks,
+        evidence,
+        record: winner,
+        passage,
     }
 }

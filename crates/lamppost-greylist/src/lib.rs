@@ -5,24 +5,31 @@
 //! and meaning of the stored rows are relaydelay's, which administrators know.
 //!
 //! An attempt takes one look into the store, and none for a triplet that is known here. What is to
-//! be remembered of it is written behind, together with what others left.
+//! be remembered of it is written behind, together with what others left. What the DNS tells of a client is
+//! asked for those only who are not known.
 
+mod attempt;
 mod decision;
 mod filter;
 mod greylist;
+pub mod import;
 mod known;
 mod memory;
+mod policy;
 mod record;
+mod settlement;
 mod sqlite;
 mod store;
 mod triplet;
 mod unwritten;
 
-pub use decision::{Decision, Hold, Policy, Why, decide};
+pub use attempt::{Attempt, Outcome, Passage, Ruling};
+pub use decision::{Case, Decision, Hold, Rule, Verdict, Why, decide};
 pub use filter::{Census, Filter};
 pub use greylist::Greylist;
 pub use lamppost_database::DatabaseError as StoreError;
 pub use memory::MemoryStore;
+pub use policy::{Adaptive, Algorithm, Policy, Stage, Terms};
 pub use record::{Change, Life, Record};
 pub use sqlite::SqliteStore;
 pub use store::{Changes, Seen, Store};

@@ -107,16 +107,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Policy, decide};
+    use crate::{Case, Policy, decide};
 
-    const POLICY: Policy = Policy {
-        enabled: true,
-        delay: Duration::from_secs(300),
-        retry_window: Duration::from_secs(36_000),
-        lifetime: Duration::from_secs(100_000),
-        ipv4_prefix: 24,
-        ipv6_prefix: 64,
-    };
+    const POLICY: Policy = Policy::by_address(
+        Duration::from_secs(300),
+        Duration::from_secs(36_000),
+        Duration::from_secs(100_000),
+    );
 
     proptest! {
         /// Changes that are written together leave what they leave one by one.
@@ -126,8 +123,16 @@ mod tests {
             let (mut together, mut before): (Option<Change>, Option<Record>) = (None, None);
             for (count, pause) in pauses.into_iter().enumerate() {
                 now += Duration::from_secs(pause);
-                let decision = decide(&POLICY, record.as_ref(), now);
-                let change = decision.change(&POLICY, record.as_ref(), now);
+                let case = Case {
+                    evidence: &lamppost_evidence::Evidence::default(),
+                    keys: &["192.0.2.0".to_owned()],
+                    records: &[record],
+                    reputations: &[],
+                    answers: None,
+                    own_delay: None,
+                };
+                let verdict = decide(&POLICY, &case, now);
+                let change = verdict.change(&POLICY, record.as_ref(), now);
                 record = Some(change.on(record.as_ref()));
                 if count < first {
                     before = record;

@@ -199,16 +199,13 @@ mod tests {
     use lamppost_database::Survives;
 
     use super::*;
-    use crate::{Decision, Greylist, Hold, MemoryStore, Policy, Why};
+    use crate::{Attempt, Decision, Greylist, Hold, MemoryStore, Outcome, Policy, Why};
 
-    const POLICY: Policy = Policy {
-        enabled: true,
-        delay: Duration::from_secs(300),
-        retry_window: Duration::from_secs(36_000),
-        lifetime: Duration::from_secs(3_110_400),
-        ipv4_prefix: 24,
-        ipv6_prefix: 64,
-    };
+    const POLICY: Policy = Policy::by_address(
+        Duration::from_secs(300),
+        Duration::from_secs(36_000),
+        Duration::from_secs(3_110_400),
+    );
 
     async fn stores(folder: &tempfile::TempDir) -> [Greylist; 2] {
         let database = Database::open(&folder.path().join("greylist.db"), Survives::Kill).unwrap();
@@ -220,8 +217,19 @@ mod tests {
     }
 
     async fn check(greylist: &Greylist, at: u64, peer: &str, to: &str) -> Decision {
-        let (peer, from) = (peer.parse().unwrap(), "Sender@elsewhere.test");
-        greylist.check(peer, from, to, Duration::from_secs(1_000_000 + at)).await.unwrap()
+        let attempt = Attempt {
+            peer: peer.parse().unwrap(),
+            helo: "",
+            sender: "Sender@elsewhere.test",
+            recipient: to,
+            although_off: false,
+        };
+        let now = Duration::from_secs(1_000_000 + at);
+        let ruling = greylist.check(&attempt, None, now).await.unwrap();
+        if let Some(passage) = &ruling.passage {
+            greylist.settle(passage, (attempt.sender, to), Outcome::Accepted, now);
+        }
+        ruling.decision
     }
 
     #[tokio::test]

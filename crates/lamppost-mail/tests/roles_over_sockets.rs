@@ -51,11 +51,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
     accounts.add(&"demo@lamppost.test".parse().unwrap(), &Secret::new("x".into())).await.unwrap();
     let greylist = GreylistPolicy {
         enabled: false,
-        delay: Duration::ZERO,
-        retry_window: Duration::ZERO,
-        lifetime: Duration::ZERO,
-        ipv4_prefix: 24,
-        ipv6_prefix: 64,
+        ..GreylistPolicy::by_address(Duration::ZERO, Duration::ZERO, Duration::ZERO)
     };
     let greylist = Arc::new(Greylist::new(greylist, Box::new(MemoryStore::default())));
     let settings = PolicySettings {

@@ -18,6 +18,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::Value;
 use support::greylist::Alone;
 use support::mounted::{self, skipped};
+use support::qmail::{Dialogue, Home};
 use support::{Server, Setup, lamppost, succeeded, until};
 use tempfile::TempDir;
 
@@ -385,6 +386,39 @@ fn it_is_put_where_the_greylist_is_asked() {
 fn guided(kind: &str) -> Vec<&'static str> {
     let blocks = GUIDE.split("```").skip(1).step_by(2);
     blocks.filter_map(|block| block.strip_prefix(kind)?.strip_prefix('\n')).collect()
+}
+
+/// The link switches it, and what it cannot ask is told to whoever reads tcpserver's log.
+#[test]
+fn our_qmail_smtpd_asks_it_while_it_is_there() {
+    let mut recipe = Recipe::start("delay = \"1s\"");
+    let home = Home::new();
+    let rcpt = |sender: &str| {
+        let mut smtpd = home.smtpd(&[]);
+        let mut dialogue = Dialogue::begin(smtpd.env_remove("LAMPPOST_GREYLIST_SOCKET"));
+        dialogue.reply();
+        dialogue.ask(&format!("MAIL FROM:<{sender}>"));
+        let reply = dialogue.ask("RCPT TO:<c@here.test>");
+        (reply, dialogue.end().told)
+    };
+    let (accepted, silent) = ("250 ok".to_owned(), String::new);
+    assert_eq!(rcpt("a@b.test"), (accepted.clone(), silent()));
+    let switch = home.path().join("scanner");
+    std::os::unix::fs::symlink(recipe.program("qmail-envelope-scanner"), &switch).unwrap();
+    for sender in ["a@b.test", "", "\"a b=c\"@d.test"] {
+        let later = "450 temporary envelope failure (#4.3.0)".to_owned();
+        assert_eq!(rcpt(sender), (later, silent()));
+        assert!(until(|| rcpt(sender) == (accepted.clone(), silent())));
+    }
+    assert_eq!(recipe.alone.server.stop(), Some(0));
+    let (reply, told) = rcpt("other@b.test");
+    assert_eq!(reply, accepted);
+    assert!(
+        told.contains("qmail-envelope-scanner: warning: the greylist cannot be asked"),
+        "{told}"
+    );
+    std::fs::remove_file(switch).unwrap();
+    assert_eq!(rcpt("other@b.test"), (accepted, silent()));
 }
 
 /// Every command of the guide, in its order, on a machine's folders of the test's own.

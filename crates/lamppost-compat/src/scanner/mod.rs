@@ -8,6 +8,7 @@ use std::env::{var, var_os};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use lamppost_delegation::{Question, RECIPE};
@@ -29,7 +30,7 @@ const ADDRESS_BYTES_MAX: usize = 1003;
 /// Bytes of a variable of the recipe that are told.
 const VARIABLE_BYTES_MAX: usize = 255;
 /// Values of `GREYLISTING` by which a rule excepts a client.
-const EXCEPTS: [&str; 3] = ["off", "no", "0"];
+const EXCEPTS: [&[u8]; 3] = [b"off", b"no", b"0"];
 
 /// `qmail-envelope-scanner FROM TO`
 pub fn envelope_scanner(arguments: &[OsString]) -> ExitCode {
@@ -87,8 +88,13 @@ fn usage(arguments: &[OsString]) -> ExitCode {
 
 /// Whether a rule lets the client relay, or excepts it.
 fn is_excepted() -> bool {
-    let excepts = |value: String| EXCEPTS.iter().any(|one| value.eq_ignore_ascii_case(one));
-    var_os("RELAYCLIENT").is_some() || var("GREYLISTING").is_ok_and(excepts)
+    let greylisting = var_os("GREYLISTING").unwrap_or_default();
+    var_os("RELAYCLIENT").is_some() || excepts(greylisting.as_bytes())
+}
+
+/// Whether a value of `GREYLISTING` excepts.
+pub(crate) fn excepts(value: &[u8]) -> bool {
+    EXCEPTS.iter().any(|one| value.eq_ignore_ascii_case(one))
 }
 
 /// The client's address, as tcpserver tells it; its variant for IPv6 has other names too.
@@ -221,7 +227,6 @@ mod tests {
         /// Whatever the words hold, they are text of bounded length, and the rest of a tagged sender is its end.
         #[test]
         fn words_are_bounded_text(bytes: Vec<u8>, sender in "(?i:prvs=)?\\PC{0,20}", bytes_max in 0..40_usize) {
-            use std::os::unix::ffi::OsStrExt as _;
             prop_assert!(text(OsStr::from_bytes(&bytes), bytes_max).len() <= bytes_max);
             prop_assert!(sender.ends_with(untagged(&sender)));
         }
