@@ -16,6 +16,9 @@ use crate::place::Place;
 /// Triplets that are asked for at once.
 const PAGE: u32 = 500;
 
+/// Where the program is told to forget whose time is over.
+const EXPIRE: &str = "/v1/greylist/expire";
+
 /// Look at the greylist and change what it knows.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GreylistCommand {
@@ -108,9 +111,7 @@ impl GreylistCommand {
                 let GreylistStats { waiting, known } = stats;
                 out::print(&format!("{waiting} waiting, {known} known\n"))
             }
-            Self::Expire => {
-                forget(&client, "/v1/greylist/expire", &GreylistFilter::default()).await
-            }
+            Self::Expire => forget(&client, EXPIRE, &GreylistFilter::default()).await,
         }
     }
 }
@@ -201,6 +202,22 @@ fn told(why: &GreylistWhy) -> String {
         let _infallible = writeln!(text, "Network {network}: {state}; forgotten in {expires}.");
     }
     text
+}
+
+/// Has the program forget whose time is over, as a cron job: without a word when that is done.
+pub(crate) async fn delete_expired(place: &Place) -> Result<(), Failure> {
+    // Where the file cannot be read, the running program still can be asked.
+    if let Ok(opened) = place.open() {
+        let facts = crate::recipe::facts(&opened.config);
+        let names = facts.iter().map(|fact| fact.variable);
+        let said: Vec<_> =
+            names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
+        if let Some(difference) = lamppost_mail::recipe_differences(&facts, &said) {
+            out::complain(&format!("warning: {difference}\n"));
+        }
+    }
+    let done = client(place)?.post::<Forgotten>(EXPIRE, &GreylistFilter::default()).await;
+    done.map(drop).map_err(|error| unanswered(&error))
 }
 
 async fn forget(client: &Client, path: &str, filter: &GreylistFilter) -> Result<(), Failure> {
