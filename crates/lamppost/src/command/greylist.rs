@@ -1,4 +1,6 @@
-//! greylist list, why, forget, stats, expire: of the running program.
+//! greylist list, why, forget, stats, expire, import: of the running program.
+
+mod import;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -55,6 +57,9 @@ pub(crate) enum GreylistCommand {
     },
     /// Forget now whose time is over; the program does so every minute
     Expire,
+    /// Take over what another greylist remembers, so that nobody it knows waits once more
+    #[command(subcommand)]
+    Import(import::Import),
 }
 
 /// Which triplets; all that is named must hold.
@@ -111,6 +116,7 @@ impl GreylistCommand {
             Self::Expire => {
                 forget(&client, "/v1/greylist/expire", &GreylistFilter::default()).await
             }
+            Self::Import(import) => import.execute(&client).await,
         }
     }
 }
