@@ -8,6 +8,7 @@ mod ending;
 mod exit;
 mod install;
 mod letters;
+mod qmail_smtpd;
 mod rblsmtpd;
 mod secure;
 mod sendmail;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 pub use install::{InstallError, NAMES, Standing, USUAL, install, look, remove};
+pub use qmail_smtpd::qmail_smtpd;
 pub use rblsmtpd::rblsmtpd;
 pub use secure::{SecureExecution, refuse_secure_execution};
 pub use sendmail::{EXIT_CODES, OPTIONS};
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         "tcprules" => return tcprules(&arguments),
         "tcprulescheck" => return tcprulescheck(&arguments),
         "tcpserver" => return tcpserver(&arguments),
+        "qmail-smtpd" => return qmail_smtpd(&arguments),
         _ => {
             let names = NAMES.map(|(name, _)| name).join(", ");
             let what = format!("there is no such program; it is called as one of {names}");

@@ -447,6 +447,7 @@ fn an_init_script_of_old_starts_and_stops_them() {
     }
     start.args(["127.0.0.8", &port.to_string(), &path("bin/rblsmtpd"), "-b", "-r", "bl.test"]);
     succeeded(&start.args(["sh", "-c", "echo served $TCPREMOTEIP"]).output().unwrap());
+    let _stops = Stops(daemon(&["--stop", "--oknodo"]));
     let to = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 8), port));
     assert!(until(|| TcpStream::connect(to).is_ok()));
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
@@ -455,6 +456,15 @@ fn an_init_script_of_old_starts_and_stops_them() {
     succeeded(&daemon(&["--stop", "--retry", "5"]).output().unwrap());
     // Its last thread may be at its end a moment later.
     assert!(until(|| TcpStream::connect(to).is_err()));
+}
+
+/// Stops a program whatever becomes of a test.
+struct Stops(Command);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        drop(self.0.output());
+    }
 }
 
 fn connected(from: Ipv4Addr, to: SocketAddr) -> TcpStream {

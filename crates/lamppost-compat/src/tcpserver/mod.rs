@@ -28,8 +28,9 @@ use self::connection::Server;
 use self::options::{Options, Verbosity};
 use crate::{ending, words};
 
-/// Bytes of the stack of a connection's thread.
-const STACK_BYTES: usize = 256 * 1024;
+/// Bytes of the stack of a connection's thread: as many as there may be fit into the 16 MiB that init scripts of
+/// old allow (`ulimit -v 16384`).
+const STACK_BYTES: usize = 96 * 1024;
 /// How long nothing is accepted after an accept(2) that failed, as without descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 

@@ -148,6 +148,14 @@ enum Command {
     /// at once from one address (IPv6: from one /64), and a rule may say another number in MAXCONNIP;
     /// `-T N` waits N seconds for a name, 5 by default.
     Tcpserver(Words),
+    /// Take mail of one client on descriptors 0 and 1, for tcpserver: `[CHECKPASSWORD PROGRAM [ARGUMENT …]]`
+    ///
+    /// It does what qmail's program does, with its control files (in $QMAILHOME, /var/qmail by default),
+    /// environment, replies and exit codes. Messages go to $QMAILQUEUE where that is set, as to
+    /// qmail-queue, and else to the running Lamppost by the socket of `[mail.sendmail]`, where the user that
+    /// this runs as must be one of `trusted-users`. With CHECKPASSWORD there is AUTH. Each recipient of a
+    /// client that may not relay is put before /usr/sbin/qmail-envelope-scanner, while that is there.
+    QmailSmtpd(Words),
 }
 
 /// What is passed on as it is.
@@ -169,6 +177,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
             return Ok(lamppost_compat::tcprulescheck(&words));
         }
         Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
+        Command::QmailSmtpd(Words { words }) => return Ok(lamppost_compat::qmail_smtpd(&words)),
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),

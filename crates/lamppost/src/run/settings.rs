@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lamppost_config as config;
 use lamppost_config::Config;
 use lamppost_delivery::{MaildirTemplate, OwnersSettings, Relay, TemplateError};
-use lamppost_greylist::Policy as GreylistPolicy;
+use lamppost_greylist::{Adaptive, Algorithm, Policy as GreylistPolicy, Stage, Terms};
 use lamppost_mail::policy::{
     Elsewhere, ListKind, ListSettings, ListsFailure, ListsSettings, LocalSettings, PolicySettings,
     StoreFailure,
@@ -21,8 +21,30 @@ use lamppost_telemetry::Health;
 
 pub(super) fn greylist(config: &Config) -> GreylistPolicy {
     let greylist = &config.mail.greylist;
+    let rules = &greylist.rules;
+    let terms = rules.exceptions.iter().flat_map(|exception| {
+        let terms = Terms { enabled: exception.enabled, delay: exception.delay };
+        exception.recipients.iter().map(move |recipient| (recipient.clone(), terms))
+    });
     GreylistPolicy {
         enabled: greylist.enabled,
+        algorithm: match rules.policy {
+            config::GreylistAlgorithm::Relaydelay => Algorithm::Relaydelay,
+            config::GreylistAlgorithm::Adaptive => Algorithm::Adaptive(Adaptive {
+                good_delay: rules.good_delay,
+                good_domains: rules.good_domains.clone(),
+                suspect_delay: rules.suspect_delay,
+                promote_after: rules.promote_after,
+                promote_within: rules.promote_within,
+                demote_after: rules.demote_after,
+                answer_window: rules.answer_window,
+            }),
+        },
+        stage: match rules.stage {
+            config::GreylistStage::Data => Stage::Data,
+            config::GreylistStage::Rcpt => Stage::Rcpt,
+        },
+        terms: terms.collect(),
         delay: greylist.delay,
         retry_window: greylist.retry_window,
         lifetime: greylist.lifetime,

@@ -19,6 +19,7 @@ pub(crate) mod nsd;
 pub(crate) mod perl_greylists;
 #[cfg(feature = "peers")]
 pub(crate) mod postfix;
+pub(crate) mod qmail;
 #[cfg(feature = "peers")]
 pub(crate) mod rbldnsd;
 pub(crate) mod reader;

@@ -35,9 +35,9 @@ impl Tinydns {
         command.env("ROOT", folder.path()).env("IP", address.to_string());
         command.env("UID", "65534").env("GID", "65534");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
+        let server = Self { child: command.spawn().unwrap(), _folder: folder };
         assert!(until(|| answers(address)));
-        Some(Self { child, _folder: folder })
+        Some(server)
     }
 }
 
