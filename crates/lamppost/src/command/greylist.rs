@@ -1,4 +1,6 @@
-//! greylist list, why, forget, stats, expire: of the running program.
+//! greylist list, why, forget, stats, expire, import: of the running program.
+
+mod import;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -58,6 +60,9 @@ pub(crate) enum GreylistCommand {
     },
     /// Forget now whose time is over; the program does so every minute
     Expire,
+    /// Take over what another greylist remembers, so that nobody it knows waits once more
+    #[command(subcommand)]
+    Import(import::Import),
 }
 
 /// Which triplets; all that is named must hold.
@@ -112,6 +117,7 @@ impl GreylistCommand {
                 out::print(&format!("{waiting} waiting, {known} known\n"))
             }
             Self::Expire => forget(&client, EXPIRE, &GreylistFilter::default()).await,
+            Self::Import(import) => import.execute(&client).await,
         }
     }
 }
