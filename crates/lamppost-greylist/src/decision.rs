@@ -33,6 +33,8 @@ pub enum Decision {
 /// Why an attempt may proceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// An administrator wrote so.
+    Allowed,
     /// The triplet passed before.
     Known,
     /// Nobody is deferred.
@@ -47,6 +49,11 @@ pub enum Why {
 /// Why an attempt may not proceed yet, and how long the sender should wait; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
+    /// An administrator wrote so.
+    Blocked {
+        /// How long to wait.
+        retry_in: Duration,
+    },
     /// The triplet was not seen before, or so long ago that it counts as new.
     New {
         /// How long to wait.
@@ -63,9 +70,11 @@ impl Decision {
     /// A constant word for logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Accept(Why::Allowed) => "allowed",
             Self::Accept(Why::Known) => "known",
             Self::Accept(Why::SwitchedOff) => "off",
             Self::Accept(Why::Waited { .. }) => "waited",
+            Self::Defer(Hold::Blocked { .. }) => "blocked",
             Self::Defer(Hold::New { .. }) => "new",
             Self::Defer(Hold::Early { .. }) => "early",
         }
@@ -218,7 +227,8 @@ mod tests {
                         prop_assert!(now >= seen.block_expires && now < seen.record_expires);
                     }
                     Decision::Accept(Why::Known) => prop_assert!(seen.unwrap().passed_count > 0),
-                    Decision::Accept(Why::SwitchedOff) => prop_assert!(false),
+                    Decision::Accept(Why::SwitchedOff | Why::Allowed)
+                    | Decision::Defer(Hold::Blocked { .. }) => prop_assert!(false),
                 }
                 seen = Some(decision.change(&POLICY, seen.as_ref(), now).on(seen.as_ref()));
             }

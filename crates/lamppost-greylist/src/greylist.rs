@@ -7,9 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::by_hand::ByHand;
 use crate::known::Known;
 use crate::unwritten::Unwritten;
-use crate::{Census, Decision, Filter, Policy, Record, Store, StoreError, Triplet, Why, decide};
+use crate::{
+    Census, Decision, Filter, Page, Policy, Record, Store, StoreError, Triplet, Why, decide,
+};
 
 /// Records that are swept out in one go; the store answers attempts between.
 const EXPIRE_AT_ONCE: usize = 1000;
@@ -19,9 +22,10 @@ const UNWRITTEN_MAX: usize = 10_000;
 /// Who must come back later.
 pub struct Greylist {
     policy: ArcSwap<Policy>,
-    store: Box<dyn Store>,
+    pub(crate) store: Box<dyn Store>,
     known: Known,
     unwritten: Mutex<Unwritten>,
+    pub(crate) by_hand: ByHand,
     /// One writes at a time.
     writer: tokio::sync::Mutex<()>,
 }
@@ -37,6 +41,7 @@ impl Greylist {
             store,
             known: Known::default(),
             unwritten: Mutex::default(),
+            by_hand: ByHand::default(),
             writer: tokio::sync::Mutex::default(),
         }
     }
@@ -85,6 +90,9 @@ impl Greylist {
         (peer, sender, recipient): (IpAddr, &str, &str),
         now: Duration,
     ) -> Result<Decision, StoreError> {
+        if let Some(decision) = self.ruled(peer, recipient, now) {
+            return Ok(decision);
+        }
         let triplet = Triplet::new(&policy, peer, sender, recipient);
         if self.unwritten.lock().len() >= UNWRITTEN_MAX {
             self.write().await?;
@@ -159,7 +167,9 @@ impl Greylist {
         let triplet = Triplet::new(&policy, peer, sender, recipient);
         let seen = self.store.look(vec![triplet.clone()], now).await?;
         let record = seen.records.into_iter().next().flatten();
-        let decision = decide(&policy, record.as_ref(), seen.now);
+        let decision = self
+            .ruled(peer, recipient, now)
+            .unwrap_or_else(|| decide(&policy, record.as_ref(), seen.now));
         Ok((triplet, record, decision))
     }
 
@@ -175,9 +185,9 @@ impl Greylist {
     pub async fn list(
         &self,
         filter: Filter,
-        after: Option<Triplet>,
+        after: Option<String>,
         limit: usize,
-    ) -> Result<Vec<(Triplet, Record)>, StoreError> {
+    ) -> Result<Page, StoreError> {
         self.write().await?;
         self.store.list(filter, after, limit).await
     }

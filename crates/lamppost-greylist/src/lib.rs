@@ -7,23 +7,34 @@
 //! An attempt takes one look into the store, and none for a triplet that is known here. What is to
 //! be remembered of it is written behind, together with what others left.
 
+mod by_hand;
 mod decision;
+mod error;
 mod filter;
 mod greylist;
+mod journal;
 mod known;
+mod mariadb;
 mod memory;
 mod record;
+mod shared;
 mod sqlite;
 mod store;
 mod triplet;
 mod unwritten;
+mod whom;
+mod wildcard;
 
 pub use decision::{Decision, Hold, Policy, Why, decide};
+pub use error::StoreError;
 pub use filter::{Census, Filter};
 pub use greylist::Greylist;
-pub use lamppost_database::DatabaseError as StoreError;
+pub use mariadb::{Dialect, Password, Server, ServerPlace, Step, Workshop, admin_statements};
 pub use memory::MemoryStore;
 pub use record::{Change, Life, Record};
+pub use shared::SharedStore;
 pub use sqlite::SqliteStore;
-pub use store::{Changes, Seen, Store};
+pub use store::{Changes, Condition, Page, Seen, Store};
 pub use triplet::Triplet;
+pub use whom::NoWhom;
+pub use wildcard::{NEVER, Whom, Wildcard, Wildcards};

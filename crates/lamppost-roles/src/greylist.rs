@@ -26,6 +26,34 @@ pub enum GreylistRequest {
     Forget(GreylistFilter),
     /// Forget those whose time is over.
     Expire,
+    /// What administrators wrote by hand.
+    Manual,
+    /// Write by hand, in place of what is there for the same clients or recipients.
+    WriteManual(Vec<ManualRow>),
+    /// Forget what was written by hand for these.
+    ForgetManual(Vec<ManualWhom>),
+}
+
+/// For whom something is written by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ManualWhom {
+    /// Clients whose address is this or begins with it.
+    Relay(String),
+    /// A recipient, or a domain of recipients.
+    Recipient(String),
+}
+
+/// What is written by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ManualRow {
+    /// For whom.
+    pub whom: ManualWhom,
+    /// Whether their mail passes; it is deferred otherwise.
+    pub allows: bool,
+    /// Until when; nothing for ever.
+    pub until: Option<Timestamp>,
 }
 
 /// Which triplets are wanted: those for which all that is named holds.
@@ -61,8 +89,10 @@ pub enum GreylistAnswer {
     Why(GreylistWhy),
     /// To Stats.
     Stats(GreylistStats),
-    /// To Forget and Expire: how many.
+    /// To Forget, Expire and `ForgetManual`: how many.
     Forgotten(u64),
+    /// To Manual and `WriteManual`: all that is there now.
+    Manual(Vec<ManualRow>),
     /// It could not be done; the reason is for people.
     Failed(String),
 }
@@ -114,11 +144,20 @@ pub struct GreylistWhy {
 }
 
 /// How many triplets are remembered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct GreylistStats {
     /// Those that never passed.
     pub waiting: u64,
     /// Those that did.
     pub known: u64,
+    /// Those whose changes wait here until the shared database is there again.
+    #[serde(default)]
+    pub journalled: u64,
+    /// Those of which changes are lost, since no more could wait.
+    #[serde(default)]
+    pub lost: u64,
+    /// Why the shared database cannot be asked, if so; how many triplets there are is not known then.
+    #[serde(default)]
+    pub away: Option<String>,
 }

@@ -31,7 +31,7 @@ pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestam
 pub use file_stamp::FileStamp;
 pub use greylist::{
     GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
-    GreylistStats, GreylistWhy, TripletView,
+    GreylistStats, GreylistWhy, ManualRow, ManualWhom, TripletView,
 };
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{

@@ -1,6 +1,7 @@
 //! The checked configuration, and how it is read.
 
 mod dns;
+pub(crate) mod greylist_database;
 mod greylist_service;
 mod limits;
 mod listen;
@@ -21,6 +22,7 @@ use crate::reference::{DEFAULTS, DEMO, DNS_LIST, LISTEN};
 use crate::unit::ByteSize;
 
 pub use dns::{AnswerRange, Dns, DnsList, DnsListKind, DnsLists, WhenListsFail};
+pub use greylist_database::{GreylistDatabase, SharedDatabase};
 pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};

@@ -55,7 +55,9 @@ impl Policy {
                 debug!(%peer, from, to, reason, "greylist passes");
                 Verdict::Pass { waited: None }
             }
-            Decision::Defer(Hold::New { retry_in } | Hold::Early { retry_in }) => {
+            Decision::Defer(
+                Hold::New { retry_in } | Hold::Early { retry_in } | Hold::Blocked { retry_in },
+            ) => {
                 let retry_in_s = retry_in.as_millis().div_ceil(1000);
                 if settings.observes {
                     info!(%peer, from, to, reason, retry_in_s, "greylist would defer");

@@ -41,6 +41,8 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
         when_store_fails: match config.mail.greylist.when_store_fails {
             config::StoreFailure::Accept => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
+            // What this server does not know itself either: its own disk fails too.
+            config::StoreFailure::Local => StoreFailure::Accept,
         },
         observes: config.mail.greylist.mode == config::GreylistMode::Observe,
         elsewhere: match config.mail.relay_to {

@@ -9,6 +9,7 @@ use lamppost_net::{Clock, KeyPair, Pem, SystemClock, Trust, demo_ca};
 use lamppost_smtp::Secret;
 use serde::{Deserialize, Serialize};
 
+use super::shared_greylist::SharedGreylist;
 use super::users::Users;
 use crate::exit::{Code, Failure};
 use crate::named_files::{self, Wrong};
@@ -39,6 +40,8 @@ pub(super) struct Setup {
     pub(super) relay_password: Option<Secret>,
     /// Whom to believe that they are the relay; for delivery.
     pub(super) relay_trust: Option<Trust>,
+    /// How to get at the greylist's database, where it is a shared one; for policy.
+    pub(super) greylist: Option<SharedGreylist>,
 }
 
 /// Who named the state folder, for those who must name another.
@@ -91,6 +94,7 @@ impl Setup {
             name_servers: name_servers(config),
             relay_password: password.transpose()?,
             relay_trust: trust.transpose()?,
+            greylist: SharedGreylist::gather(config)?,
         })
     }
 
@@ -127,7 +131,7 @@ impl Setup {
 
     /// Only what every role must know, without any secret.
     pub(super) fn without_secrets(&self) -> Self {
-        Self { pem: None, relay_password: None, relay_trust: None, ..self.clone() }
+        Self { pem: None, relay_password: None, relay_trust: None, greylist: None, ..self.clone() }
     }
 }
 
