@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::by_hand::ByHand;
 use crate::known::Known;
+use crate::log::Log;
 use crate::unwritten::Unwritten;
 use crate::{
     Census, Decision, Filter, Page, Policy, Record, Store, StoreError, Triplet, Why, decide,
@@ -26,6 +27,7 @@ pub struct Greylist {
     known: Known,
     unwritten: Mutex<Unwritten>,
     pub(crate) by_hand: ByHand,
+    pub(crate) log: Log,
     /// One writes at a time.
     writer: tokio::sync::Mutex<()>,
 }
@@ -42,6 +44,7 @@ impl Greylist {
             known: Known::default(),
             unwritten: Mutex::default(),
             by_hand: ByHand::default(),
+            log: Log::default(),
             writer: tokio::sync::Mutex::default(),
         }
     }

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::journal::{Journal, Origin};
 use crate::mariadb::{Batch, Mariadb, Server};
-use crate::store::{Changes, Condition, Page};
+use crate::store::{Changes, Condition, Page, Passed};
 use crate::{Census, Filter, Seen, Store, StoreError, Triplet, Whom, Wildcard};
 
 /// How often it is looked whether a store that is away is there again.
@@ -248,6 +248,15 @@ impl Store for Arc<SharedStore> {
 
     fn forget_wildcards(&self, whom: Vec<Whom>) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(async move { self.inner.database.forget_wildcards(&whom).await })
+    }
+
+    fn log(&self, passed: Vec<Passed>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            match self.inner.absence() {
+                Some(error) => Err(error),
+                None => self.inner.database.log(&passed).await,
+            }
+        })
     }
 
     fn condition(&self) -> Condition {

@@ -1,6 +1,8 @@
 //! What the greylist needs of a store.
 
 use std::collections::HashMap;
+use std::future::ready;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +56,21 @@ pub struct Condition {
     pub lost: u64,
 }
 
+/// Mail that passed, for relaydelay's `mail_log` and `dns_name`, which reports are drawn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The client's address.
+    pub peer: IpAddr,
+    /// Its name, if that is known.
+    pub name: Option<String>,
+    /// Whether that name does not lead back to the address.
+    pub is_mismatch: bool,
+    /// The sender; empty for the null sender.
+    pub sender: String,
+    /// The recipient.
+    pub recipient: String,
+}
+
 /// Where triplets are remembered. Times are since 1970.
 pub trait Store: Send + Sync {
     /// What is remembered of these triplets: one round trip, and nothing is changed. `now` is the time
@@ -96,6 +113,12 @@ pub trait Store: Send + Sync {
 
     /// Forgets the wildcards for these; returns how many.
     fn forget_wildcards(&self, whom: Vec<Whom>) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Writes down what passed, where there are tables for it.
+    fn log(&self, passed: Vec<Passed>) -> BoxFuture<'_, Result<(), StoreError>> {
+        drop(passed);
+        Box::pin(ready(Ok(())))
+    }
 
     /// How it does, as far as that is known without asking it.
     fn condition(&self) -> Condition {

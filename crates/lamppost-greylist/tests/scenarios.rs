@@ -2,7 +2,7 @@
 //!
 //! Times are minutes. The delay is 5, the window in which a triplet may come back 600, and what passed is
 //! known for 36 days, as the old recipe has it.
-#![cfg_attr(not(feature = "peers"), allow(dead_code, reason = "parts are for real peers"))]
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Servers that share a greylist in a real MariaDB.
 #![cfg(feature = "peers")]
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -95,7 +96,7 @@ async fn both_ways_to_write_addresses_are_read_and_old_nodes_work_beside() {
     with(&old_row("203.0.113.7", "<>", "<me@lamppost.test>", "+ INTERVAL 90 SECOND"));
     with(&manual("'127.0.0.1'", "NULL", "0000-00-00 00:00:00", "9999-12-31 23:59:59"));
     let did = init(&database).await;
-    assert_eq!(did.len(), 2, "{did:?}");
+    assert_eq!(did.len(), 4, "{did:?}");
     assert!(did[0].contains("from MyISAM to InnoDB") && did[0].contains("IPv6"), "{did:?}");
     let folder = tempfile::tempdir().unwrap();
     let node = node(&database, &folder).await;
@@ -547,4 +548,68 @@ async fn whatever_an_address_is_made_of_it_is_found_again() {
             assert_eq!(reason, "early", "{charset}: {address:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_passed_is_written_down_for_reports() {
+    use lamppost_greylist::Passed;
+    let database = Mariadb::start(&[]).unwrap();
+    let with = |sql: &str| database.execute(&format!("USE greylist; {sql}")).unwrap();
+    with(OLD_TABLES);
+    init(&database).await;
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&database, &folder).await;
+    for (peer, name) in [("192.0.2.1", Some("mx.elsewhere.test")), ("2001:db8:1:2:3:4:5:6", None)] {
+        node.greylist.log(Passed {
+            peer: peer.parse().unwrap(),
+            name: name.map(str::to_owned),
+            is_mismatch: false,
+            sender: "o'neill@elsewhere.test".into(),
+            recipient: "me@lamppost.test".into(),
+        });
+    }
+    node.greylist.write_log().await.unwrap();
+    assert_eq!(
+        with(
+            "SELECT relay_ip, relay_name, mail_from, rcpt_to, rcpt_host FROM mail_log ORDER BY id"
+        ),
+        "192.0.2.1\tmx.elsewhere.test\to'neill@elsewhere.test\tme@lamppost.test\tlamppost.test\n\
+         2001:db8:1:2:3:4:5:6\tNULL\to'neill@elsewhere.test\tme@lamppost.test\tlamppost.test\n"
+    );
+    assert_eq!(with("SELECT relay_ip, relay_name FROM dns_name"), "192.0.2.1\ttset.erehwesle.xm\n");
+}
+
+#[tokio::test]
+async fn tls_proves_who_the_database_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let open_to_all = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let keys = tempfile::tempdir().unwrap();
+    let now = lamppost_net::SystemClock.now();
+    let made = lamppost_net::demo_ca::ensure(keys.path(), "db.lamppost.test", now).unwrap();
+    open_to_all(keys.path(), 0o755);
+    open_to_all(&made.files.key, 0o644);
+    let database = Mariadb::start(&[
+        &format!("--ssl-cert={}", made.files.certificate.display()),
+        &format!("--ssl-key={}", made.files.key.display()),
+        "--require-secure-transport=ON",
+    ])
+    .unwrap();
+    let ask = async |host: &str, trusted: bool| {
+        let mut by = server(&database);
+        by.at = lamppost_greylist::ServerPlace::Tcp {
+            host: host.into(),
+            addresses: vec![database.address().ip()],
+            port: database.address().port(),
+        };
+        by.authorities = trusted.then(|| std::fs::read(&made.ca).unwrap());
+        match Workshop::open(&by).await {
+            Ok(mut workshop) => workshop.plan().await.map(|steps| steps.len()),
+            Err(error) => Err(error),
+        }
+    };
+    assert_eq!(ask("db.lamppost.test", true).await.unwrap(), 4);
+    assert!(ask("db.lamppost.test", false).await.is_err());
+    assert!(ask("other.lamppost.test", true).await.is_err());
 }

@@ -61,6 +61,7 @@ pub struct Greylist {
     pub ipv6_prefix: u8,
     pub database: GreylistDatabase,
     pub database_password: Option<Secret>,
+    pub log_to_database: bool,
     pub when_store_fails: StoreFailure,
     pub service: GreylistService,
 }
@@ -249,6 +250,7 @@ impl Greylist {
             ipv6_prefix: prefix(&mut section, "ipv6-prefix", 128, findings),
             database: database.value,
             database_password: password.value,
+            log_to_database: section.read("log-to-database", reader::boolean, findings).value,
             when_store_fails: section
                 .read("when-store-fails", |value| reader::choice(value, &FAILURES), findings)
                 .value,

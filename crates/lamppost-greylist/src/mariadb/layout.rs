@@ -125,7 +125,7 @@ fn key(text: &str) -> String {
 }
 
 /// As `CONVERT(… USING ascii)`.
-fn ascii(text: &str) -> String {
+pub(super) fn ascii(text: &str) -> String {
     text.chars().map(|letter| if letter.is_ascii() { letter } else { '?' }).collect()
 }
 

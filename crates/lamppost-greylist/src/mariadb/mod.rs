@@ -5,6 +5,7 @@
 
 mod init;
 mod layout;
+mod log;
 mod row;
 mod schema;
 mod session;

@@ -1,6 +1,6 @@
 //! The tables as relaydelay and its descendants made them, and what is added to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mysql_async::{Conn, Row};
 
@@ -12,6 +12,10 @@ use crate::StoreError;
 pub(super) const TRIPLETS: &str = "relaytofrom";
 /// A table of ours: the turn of those who write, and what each has written.
 pub(super) const WRITERS: &str = "lamppost_writer";
+/// What passed.
+pub(super) const MAIL_LOG: &str = "mail_log";
+/// What clients are called.
+pub(super) const NAMES: &str = "dns_name";
 /// The index of when rows expire.
 const EXPIRY_INDEX: &str = "lamppost_expires";
 /// Characters of a network: an IPv6 address, or the domain that stands for one.
@@ -51,6 +55,8 @@ pub(super) struct Found {
     engines: HashMap<String, String>,
     columns: HashMap<String, Column>,
     has_expiry_index: bool,
+    /// The other tables whose `relay_ip` has no room for IPv6.
+    narrow: HashSet<String>,
 }
 
 /// A text of a row; empty for NULL.
@@ -88,7 +94,14 @@ impl Found {
         );
         let indexes = rows(connection, server, what, &indexes).await;
         let has_expiry_index = !indexes.map_err(Trouble::error)?.is_empty();
-        Ok(Self { engines, columns, has_expiry_index })
+        let narrow = format!(
+            "SELECT table_name FROM information_schema.columns WHERE table_schema = DATABASE() \
+             AND table_name IN ('{NAMES}', '{MAIL_LOG}') AND column_name = 'relay_ip' \
+             AND character_maximum_length < {NETWORK_CHARACTERS}"
+        );
+        let narrow = rows(connection, server, what, &narrow).await.map_err(Trouble::error)?;
+        let narrow = narrow.iter().map(|row| text(row, 0).to_lowercase()).collect();
+        Ok(Self { engines, columns, has_expiry_index, narrow })
     }
 
     /// What is wrong with tables that somebody else made, and that nothing can be added to.
@@ -149,9 +162,16 @@ impl Found {
         } else {
             plan.push((format!("make the table {TRIPLETS}"), new_triplets()));
         }
-        for (table, statement) in [("dns_name", DNS_NAME), ("mail_log", MAIL_LOG)] {
+        for (table, statement) in [(NAMES, NEW_NAMES), (MAIL_LOG, NEW_MAIL_LOG)] {
             if !self.engines.contains_key(table) {
                 plan.push((format!("make the table {table}"), statement.to_owned()));
+            } else if self.narrow.contains(table) {
+                plan.push((
+                    format!("give {table}.relay_ip room for IPv6"),
+                    format!(
+                        "ALTER TABLE {table} MODIFY relay_ip VARCHAR({NETWORK_CHARACTERS}) NOT NULL"
+                    ),
+                ));
             }
         }
         if !self.engines.contains_key(WRITERS) {
@@ -240,12 +260,12 @@ fn new_triplets() -> String {
     )
 }
 
-const DNS_NAME: &str = "CREATE TABLE dns_name (\
+const NEW_NAMES: &str = "CREATE TABLE dns_name (\
     relay_ip VARCHAR(100) NOT NULL PRIMARY KEY, relay_name VARCHAR(255) NOT NULL, \
     last_update TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, \
     KEY relay_name (relay_name(20))) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4";
 
-const MAIL_LOG: &str = "CREATE TABLE mail_log (\
+const NEW_MAIL_LOG: &str = "CREATE TABLE mail_log (\
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, relay_ip VARCHAR(100) NOT NULL, \
     relay_name VARCHAR(255) NULL, dns_mismatch BOOL NOT NULL, mail_from VARCHAR(255) NOT NULL, \
     rcpt_to VARCHAR(255) NOT NULL, rcpt_host VARCHAR(80) NOT NULL, create_time DATETIME NOT NULL, \

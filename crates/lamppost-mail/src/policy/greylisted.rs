@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lamppost_greylist::{Decision, Hold, Why};
+use lamppost_greylist::{Decision, Hold, Passed, Why};
 use lamppost_roles::Verdict;
 use tracing::{debug, error, info};
 
@@ -44,6 +44,15 @@ impl Policy {
         };
         let reason = decision.reason();
         self.metrics.greylist_decision(reason);
+        if settings.logs_to_store && matches!(decision, Decision::Accept(_)) {
+            self.greylist.log(Passed {
+                peer,
+                name: None,
+                is_mismatch: false,
+                sender: from.to_owned(),
+                recipient: to.to_owned(),
+            });
+        }
         match decision {
             Decision::Accept(Why::Waited { since_first }) => {
                 let waited_s = since_first.as_secs();

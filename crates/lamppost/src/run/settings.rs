@@ -45,6 +45,7 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
             config::StoreFailure::Local => StoreFailure::Accept,
         },
         observes: config.mail.greylist.mode == config::GreylistMode::Observe,
+        logs_to_store: config.mail.greylist.log_to_database,
         elsewhere: match config.mail.relay_to {
             None => Elsewhere::Nowhere,
             Some(_) => Elsewhere::Relay,
