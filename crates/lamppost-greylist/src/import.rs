@@ -132,7 +132,7 @@ mod tests {
 
     async fn held(greylist: &Greylist, triplet: &Triplet) -> Option<Record> {
         let all = greylist.list(crate::Filter::default(), None, 100).await.unwrap();
-        all.into_iter().find(|(one, _)| one == triplet).map(|(_, record)| record)
+        all.triplets.into_iter().find(|(one, _)| one == triplet).map(|(_, record)| record)
     }
 
     #[tokio::test]

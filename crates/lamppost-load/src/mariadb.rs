@@ -189,6 +189,8 @@ impl Mariadb {
         }
         command.arg(format!("--basedir={}", unpacked().join("usr").display()));
         command.arg(format!("--datadir={}", self.folder.join("data").display()));
+        // Others may run here too, and temporary tables go by the number of their process.
+        command.arg(format!("--tmpdir={}", self.folder.display()));
         command.args(["--skip-name-resolve", LOG_BYTES]);
         command
     }

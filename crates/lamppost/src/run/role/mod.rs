@@ -140,7 +140,8 @@ impl Role {
                 relay_trust: setup.relay_trust.clone(),
                 ..told
             },
-            Self::Policy | Self::Queue | Self::Control | Self::User => told,
+            Self::Policy => Setup { greylist: setup.greylist.clone(), ..told },
+            Self::Queue | Self::Control | Self::User => told,
         }
     }
 
