@@ -29,6 +29,7 @@ const FLOORS: [&[&str]; 4] = [
         "lamppost-greylist",
         "lamppost-accounts",
         "lamppost-rules",
+        "lamppost-evidence",
     ],
     &[
         "lamppost-mail",

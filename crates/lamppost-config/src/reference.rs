@@ -13,6 +13,8 @@ pub(crate) const DEFAULTS: &str = include_str!("defaults.toml");
 pub(crate) const LISTEN: &str = include_str!("listen.toml");
 /// Defaults of a `[[mail.dns-list]]`.
 pub(crate) const DNS_LIST: &str = include_str!("dns_list.toml");
+/// Defaults of a `[[mail.greylist.for]]`.
+pub(crate) const GREYLIST_FOR: &str = include_str!("greylist_for.toml");
 /// What the program uses when there is no file.
 pub(crate) const DEMO: &str = include_str!("demo.toml");
 
@@ -62,6 +64,7 @@ impl Entry {
 pub fn reference() -> Vec<Key> {
     let mut keys = keys_of(DEFAULTS, "");
     keys.extend(keys_of(DNS_LIST, "mail."));
+    keys.extend(keys_of(GREYLIST_FOR, "mail.greylist."));
     keys.extend(keys_of(LISTEN, "mail."));
     keys
 }
@@ -128,7 +131,12 @@ pub fn defaults_text() -> String {
         "[dns-list]",
         "# Each list in the DNS is a section of its own.\n[[mail.dns-list]]",
     );
-    format!("{DEFAULTS}\n{lists}\n{listen}")
+    let exceptions = GREYLIST_FOR.replace(
+        "[for]",
+        "# Recipients for whom the greylist decides otherwise are sections of their own.\n\
+         [[mail.greylist.for]]",
+    );
+    format!("{DEFAULTS}\n{lists}\n{exceptions}\n{listen}")
 }
 
 /// A file to begin with: a small host's settings, and all other keys as comments.
@@ -145,7 +153,8 @@ pub fn init_text() -> String {
     }
     text.push_str(
         "\n# Lists in the DNS that clients are looked up in are sections of their own, [[mail.dns-list]]:\n\
-         # `lamppost explain mail.dns-list` tells their keys.\n",
+         # `lamppost explain mail.dns-list` tells their keys. So are recipients for whom the greylist decides\n\
+         # otherwise, [[mail.greylist.for]].\n",
     );
     text.push_str(
         "\n# Each listener is a section of its own. This one is for trying out: loopback, no TLS.\n\
@@ -174,7 +183,12 @@ impl Config {
             let found = lookup(root.get_ref(), &key.name);
             entries.push(entry(text, key.name, key.default, found));
         }
-        for (section, defaults) in [("mail.dns-list", DNS_LIST), ("mail.listen", LISTEN)] {
+        let repeated = [
+            ("mail.dns-list", DNS_LIST),
+            ("mail.greylist.for", GREYLIST_FOR),
+            ("mail.listen", LISTEN),
+        ];
+        for (section, defaults) in repeated {
             let tables =
                 lookup(root.get_ref(), section).and_then(|value| value.get_ref().as_array());
             for (number, table) in tables.into_iter().flat_map(|array| array.iter()).enumerate() {

@@ -9,6 +9,8 @@ pub struct Question {
     pub stage: String,
     /// The client's address; nothing where the mail server does not know it.
     pub client: Option<IpAddr>,
+    /// What the client calls itself; empty where that is not told.
+    pub helo: String,
     /// The address in MAIL FROM; empty for the null sender.
     pub sender: String,
     /// The address in RCPT TO; empty when there are several at once.
@@ -122,6 +124,7 @@ fn read(bytes: &[u8]) -> Result<Question, Problem> {
             b"request" => is_known = Some(value == b"smtpd_access_policy"),
             b"protocol_state" => question.stage = text(),
             b"client_address" => question.client = text().parse().ok(),
+            b"helo_name" => question.helo = text(),
             b"sender" => question.sender = text(),
             b"recipient" => question.recipient = text(),
             b"instance" => question.instance = text(),
@@ -149,6 +152,7 @@ mod tests {
         Question {
             stage: "RCPT".into(),
             client: Some("192.0.2.1".parse().unwrap()),
+            helo: "mail.elsewhere.test".into(),
             sender: "a=b@elsewhere.test".into(),
             recipient: "demo@lamppost.test".into(),
             instance: "6b5f.65.0".into(),

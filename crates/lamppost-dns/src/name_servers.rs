@@ -1,6 +1,6 @@
 //! Name servers on the network, by UDP, and by TCP where an answer is too long for that.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,9 +76,18 @@ impl NameServers {
             Name::from_ascii(name).map_err(|_| LookupError::Name { name: name.to_owned() })?;
         // Nothing of this machine's own is appended to it.
         absolute.set_fqdn(true);
+        self.records_of(absolute, kind, read).await
+    }
+
+    async fn records_of<T>(
+        &self,
+        name: Name,
+        kind: RecordType,
+        read: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, LookupError> {
         // Nobody closes it.
         let _turn = self.turns.acquire().await.ok();
-        match self.resolver.lookup(absolute, kind).await {
+        match self.resolver.lookup(name, kind).await {
             Ok(found) => {
                 Ok(found.answers().iter().filter_map(|record| read(&record.data)).collect())
             }
@@ -97,6 +106,17 @@ impl Resolver for NameServers {
         self.records(name, RecordType::A, read).boxed()
     }
 
+    fn v6_addresses<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Ipv6Addr>, LookupError>> {
+        let read = |data: &RData| match data {
+            RData::AAAA(address) => Some(address.0),
+            _ => None,
+        };
+        self.records(name, RecordType::AAAA, read).boxed()
+    }
+
     fn texts<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<String>, LookupError>> {
         let read = |data: &RData| match data {
             RData::TXT(text) => {
@@ -108,6 +128,37 @@ impl Resolver for NameServers {
         };
         self.records(name, RecordType::TXT, read).boxed()
     }
+
+    fn exchanges<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<String>, LookupError>> {
+        let read = |data: &RData| match data {
+            RData::MX(one) => Some((one.preference, shown(&one.exchange))),
+            _ => None,
+        };
+        let found = self.records(name, RecordType::MX, read);
+        async {
+            let mut found = found.await?;
+            found.sort_by_key(|(preference, _)| *preference);
+            Ok(found.into_iter().map(|(_, exchange)| exchange).collect())
+        }
+        .boxed()
+    }
+
+    fn names(&self, address: IpAddr) -> BoxFuture<'_, Result<Vec<String>, LookupError>> {
+        let read = |data: &RData| match data {
+            RData::PTR(name) => Some(shown(&name.0)),
+            _ => None,
+        };
+        self.records_of(Name::from(address.to_canonical()), RecordType::PTR, read).boxed()
+    }
+}
+
+/// A name as text, without the dot at its end.
+fn shown(name: &Name) -> String {
+    let mut text = name.to_ascii();
+    if text.ends_with('.') {
+        text.pop();
+    }
+    text
 }
 
 fn failed(error: NetError) -> LookupError {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::{Census, Decision, Filter, Policy, Record, Store, StoreError, Triplet, decide};
+use crate::{Census, Changes, Filter, Record, Seen, Store, StoreError, Triplet};
 
 /// Triplets in memory.
 #[derive(Debug, Default)]
@@ -16,18 +16,23 @@ pub struct MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn attempt(
+    fn look(
         &self,
-        policy: Policy,
-        triplet: Triplet,
+        triplets: Vec<Triplet>,
         now: Duration,
-    ) -> BoxFuture<'_, Result<Decision, StoreError>> {
+    ) -> BoxFuture<'_, Result<Seen, StoreError>> {
+        let held = self.records.lock();
+        let records = triplets.iter().map(|triplet| held.get(triplet).copied()).collect();
+        Box::pin(ready(Ok(Seen { now, records })))
+    }
+
+    fn apply(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
         let mut records = self.records.lock();
-        let seen = records.get(&triplet);
-        let decision = decide(&policy, seen, now);
-        let record = Record::after(&policy, seen, decision, now);
-        records.insert(triplet, record);
-        Box::pin(ready(Ok(decision)))
+        for (triplet, change) in changes.iter() {
+            let record = change.on(records.get(triplet));
+            records.insert(triplet.clone(), record);
+        }
+        Box::pin(ready(Ok(())))
     }
 
     fn expire(&self, now: Duration, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
@@ -38,10 +43,6 @@ impl Store for MemoryStore {
             keep
         });
         Box::pin(ready(Ok(expired)))
-    }
-
-    fn look(&self, triplet: Triplet) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        Box::pin(ready(Ok(self.records.lock().get(&triplet).copied())))
     }
 
     fn list(
@@ -74,9 +75,5 @@ impl Store for MemoryStore {
         let mut census = Census::default();
         self.records.lock().values().for_each(|record| census.add(record));
         Box::pin(ready(Ok(census)))
-    }
-
-    fn count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(ready(Ok(self.records.lock().len() as u64)))
     }
 }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use lamppost_database::{Database, Migrations};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use crate::{Census, Decision, Filter, Policy, Record, Store, StoreError, Triplet, decide};
+use crate::{Census, Changes, Filter, Record, Seen, Store, StoreError, Triplet};
 
 /// relaydelay's `relaytofrom`, with the key that it lacks.
 const MIGRATIONS: Migrations = Migrations {
@@ -56,15 +56,19 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn attempt(
+    fn look(
         &self,
-        policy: Policy,
-        triplet: Triplet,
+        triplets: Vec<Triplet>,
         now: Duration,
-    ) -> BoxFuture<'_, Result<Decision, StoreError>> {
-        let attempt =
-            move |connection: &mut Connection| attempt(connection, &policy, &triplet, now);
-        Box::pin(self.database.run("look a triplet up", attempt))
+    ) -> BoxFuture<'_, Result<Seen, StoreError>> {
+        Box::pin(self.database.run("look triplets up", move |connection| {
+            let records = triplets.iter().map(|triplet| seen(connection, triplet));
+            Ok(Seen { now, records: records.collect::<Result<_, _>>()? })
+        }))
+    }
+
+    fn apply(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.database.run("write triplets", move |connection| apply(connection, &changes)))
     }
 
     fn expire(&self, now: Duration, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
@@ -77,11 +81,6 @@ impl Store for SqliteStore {
         }))
     }
 
-    fn look(&self, triplet: Triplet) -> BoxFuture<'_, Result<Option<Record>, StoreError>> {
-        let look = move |connection: &mut Connection| seen(connection, &triplet);
-        Box::pin(self.database.run("look a triplet up", look))
-    }
-
     fn list(
         &self,
         filter: Filter,
@@ -90,7 +89,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'_, Result<Vec<(Triplet, Record)>, StoreError>> {
         Box::pin(self.database.run("list triplets", move |connection| {
             let mut select = connection.prepare_cached(&format!(
-                "SELECT block_expires, record_expires, blocked_count, passed_count,
+                "SELECT block_expires, record_expires, blocked_count, passed_count, aborted_count,
                      relay_ip, mail_from, rcpt_to
                  FROM relaytofrom WHERE {MEANT}
                      AND (?4 IS NULL OR (relay_ip, mail_from, rcpt_to) > (?4, ?5, ?6))
@@ -106,7 +105,7 @@ impl Store for SqliteStore {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let given = params![network, sender, recipient, a, b, c, limit];
             let rows = select.query_map(given, |row| {
-                let (network, sender, recipient) = (row.get(4)?, row.get(5)?, row.get(6)?);
+                let (network, sender, recipient) = (row.get(5)?, row.get(6)?, row.get(7)?);
                 Ok((Triplet { network, sender, recipient }, record(row)?))
             })?;
             rows.collect()
@@ -135,54 +134,45 @@ impl Store for SqliteStore {
             )
         }))
     }
-
-    fn count(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(self.database.run("count triplets", |connection| {
-            connection.query_row("SELECT count(*) FROM relaytofrom", [], |row| row.get(0))
-        }))
-    }
 }
 
-fn attempt(
-    connection: &mut Connection,
-    policy: &Policy,
-    triplet: &Triplet,
-    now: Duration,
-) -> rusqlite::Result<Decision> {
-    let Triplet { network, sender, recipient } = triplet;
+fn apply(connection: &mut Connection, changes: &Changes) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let seen = seen(&transaction, triplet)?;
-    let decision = decide(policy, seen.as_ref(), now);
-    let after = Record::after(policy, seen.as_ref(), decision, now);
-    transaction
-        .prepare_cached(
+    {
+        let mut write = transaction.prepare_cached(
             "INSERT INTO relaytofrom (relay_ip, mail_from, rcpt_to, block_expires, record_expires,
-                 blocked_count, passed_count, create_time, last_update)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+                 blocked_count, passed_count, aborted_count, create_time, last_update)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
              ON CONFLICT (relay_ip, mail_from, rcpt_to) DO UPDATE SET
                  block_expires = excluded.block_expires, record_expires = excluded.record_expires,
                  blocked_count = excluded.blocked_count, passed_count = excluded.passed_count,
-                 last_update = excluded.last_update",
-        )?
-        .execute(params![
-            network,
-            sender,
-            recipient,
-            ms(after.block_expires),
-            ms(after.record_expires),
-            after.blocked_count,
-            after.passed_count,
-            ms(now),
-        ])?;
-    transaction.commit()?;
-    Ok(decision)
+                 aborted_count = excluded.aborted_count, last_update = excluded.last_update",
+        )?;
+        for (triplet, change) in changes.iter() {
+            let after = change.on(seen(&transaction, triplet)?.as_ref());
+            let Triplet { network, sender, recipient } = triplet;
+            write.execute(params![
+                network,
+                sender,
+                recipient,
+                ms(after.block_expires),
+                ms(after.record_expires),
+                after.blocked_count,
+                after.passed_count,
+                after.aborted_count,
+                ms(change.at),
+            ])?;
+        }
+    }
+    transaction.commit()
 }
 
 fn seen(connection: &Connection, triplet: &Triplet) -> rusqlite::Result<Option<Record>> {
     let Triplet { network, sender, recipient } = triplet;
     connection
         .prepare_cached(
-            "SELECT block_expires, record_expires, blocked_count, passed_count FROM relaytofrom
+            "SELECT block_expires, record_expires, blocked_count, passed_count, aborted_count
+             FROM relaytofrom
              WHERE relay_ip = ?1 AND mail_from = ?2 AND rcpt_to = ?3",
         )?
         .query_row([network, sender, recipient], record)
@@ -195,6 +185,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         record_expires: Duration::from_millis(row.get(1)?),
         blocked_count: row.get(2)?,
         passed_count: row.get(3)?,
+        aborted_count: row.get(4)?,
     })
 }
 
@@ -208,16 +199,13 @@ mod tests {
     use lamppost_database::Survives;
 
     use super::*;
-    use crate::{Greylist, Hold, MemoryStore, Why};
+    use crate::{Attempt, Decision, Greylist, Hold, MemoryStore, Outcome, Policy, Why};
 
-    const POLICY: Policy = Policy {
-        enabled: true,
-        delay: Duration::from_secs(300),
-        retry_window: Duration::from_secs(36_000),
-        lifetime: Duration::from_secs(3_110_400),
-        ipv4_prefix: 24,
-        ipv6_prefix: 64,
-    };
+    const POLICY: Policy = Policy::by_address(
+        Duration::from_secs(300),
+        Duration::from_secs(36_000),
+        Duration::from_secs(3_110_400),
+    );
 
     async fn stores(folder: &tempfile::TempDir) -> [Greylist; 2] {
         let database = Database::open(&folder.path().join("greylist.db"), Survives::Kill).unwrap();
@@ -229,8 +217,19 @@ mod tests {
     }
 
     async fn check(greylist: &Greylist, at: u64, peer: &str, to: &str) -> Decision {
-        let (peer, from) = (peer.parse().unwrap(), "Sender@elsewhere.test");
-        greylist.check(peer, from, to, Duration::from_secs(1_000_000 + at)).await.unwrap()
+        let attempt = Attempt {
+            peer: peer.parse().unwrap(),
+            helo: "",
+            sender: "Sender@elsewhere.test",
+            recipient: to,
+            although_off: false,
+        };
+        let now = Duration::from_secs(1_000_000 + at);
+        let ruling = greylist.check(&attempt, None, now).await.unwrap();
+        if let Some(passage) = &ruling.passage {
+            greylist.settle(passage, (attempt.sender, to), Outcome::Accepted, now);
+        }
+        ruling.decision
     }
 
     #[tokio::test]
@@ -252,15 +251,20 @@ mod tests {
                 check(&greylist, 301, "192.0.2.1", first).await,
                 Decision::Accept(Why::Known)
             );
-            assert_eq!(greylist.count().await.unwrap(), 3);
+            assert_eq!(remembered(&greylist).await, 3);
             // Two were deferred and never came back.
             let later = Duration::from_secs(1_000_000 + 40_000);
             assert_eq!(greylist.expire(later).await.unwrap(), 2);
-            assert_eq!(greylist.count().await.unwrap(), 1);
+            assert_eq!(remembered(&greylist).await, 1);
             greylist.set_policy(Policy { enabled: false, ..POLICY });
             let off = Decision::Accept(Why::SwitchedOff);
             assert_eq!(check(&greylist, 400, "203.0.113.1", first).await, off);
         }
+    }
+
+    async fn remembered(greylist: &Greylist) -> u64 {
+        let Census { waiting, known } = greylist.census().await.unwrap();
+        waiting + known
     }
 
     /// The recipients of the triplets that are meant, page by page.
@@ -311,7 +315,9 @@ mod tests {
     #[tokio::test]
     async fn triplets_survive_the_process() {
         let folder = tempfile::tempdir().unwrap();
-        check(&stores(&folder).await[0], 0, "192.0.2.1", "a@lamppost.test").await;
+        let first = &stores(&folder).await[0];
+        check(first, 0, "192.0.2.1", "a@lamppost.test").await;
+        assert_eq!(first.write().await.unwrap(), 1);
         let decision = check(&stores(&folder).await[0], 300, "192.0.2.1", "a@lamppost.test").await;
         let since_first = Duration::from_secs(300);
         assert_eq!(decision, Decision::Accept(Why::Waited { since_first }));
@@ -323,6 +329,6 @@ mod tests {
         let greylist = &stores(&folder).await[0];
         let evil = "\"'; DROP TABLE relaytofrom; --\"@lamppost.test";
         assert!(matches!(check(greylist, 0, "192.0.2.1", evil).await, Decision::Defer(_)));
-        assert_eq!(greylist.count().await.unwrap(), 1);
+        assert_eq!(remembered(greylist).await, 1);
     }
 }

@@ -1,13 +1,18 @@
-//! Who meets whom: the key of the greylist.
+//! Who meets whom: the key of the greylist, and the other keys that are remembered beside it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use lamppost_evidence::registrable;
 
-use crate::Policy;
+/// What stands for the network in the name of mail that somebody may answer.
+const ANSWER: &str = "answer";
 
 /// A network, a sender and a recipient.
+///
+/// Large senders come back from a neighbour of the address that they tried first, hence the network. Some
+/// change the case of addresses from one attempt to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Triplet {
-    /// The first address of the client's network, in the usual notation.
+    /// The first address of the client's network, in the usual notation; `spf:` or `name:` and a domain for
+    /// everybody whom that domain lets send, or whose confirmed name is below it.
     pub network: String,
     /// The sender in lower case; empty for the null sender.
     pub sender: String,
@@ -16,55 +21,33 @@ pub struct Triplet {
 }
 
 impl Triplet {
-    /// The key of an attempt.
-    ///
-    /// Large senders come back from a neighbour of the address that they tried first, hence the
-    /// network. Some change the case of addresses from one attempt to the next.
-    pub fn new(policy: &Policy, peer: IpAddr, sender: &str, recipient: &str) -> Self {
-        Self {
-            network: network(policy, peer).to_string(),
-            sender: sender.to_lowercase(),
-            recipient: recipient.to_lowercase(),
-        }
+    /// What is remembered of a network as a whole: nobody writes to no one.
+    pub fn reputation(network: &str) -> Self {
+        Self { network: network.to_owned(), sender: String::new(), recipient: String::new() }
     }
-}
 
-fn network(policy: &Policy, peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(v4) => {
-            let host_bits = 32 - u32::from(policy.ipv4_prefix.min(32));
-            Ipv4Addr::from(v4.to_bits() & u32::MAX.checked_shl(host_bits).unwrap_or(0)).into()
-        }
-        IpAddr::V6(v6) => {
-            let host_bits = 128 - u32::from(policy.ipv6_prefix.min(128));
-            Ipv6Addr::from(v6.to_bits() & u128::MAX.checked_shl(host_bits).unwrap_or(0)).into()
+    /// What is remembered of mail from somebody here to somebody in another domain, who may answer. The
+    /// answer may come from another name below what the domain's owner registered.
+    pub(crate) fn answer(domain: &str, recipient: &str) -> Self {
+        let domain = domain.to_lowercase();
+        let domain = registrable(&domain).unwrap_or(&domain);
+        Self {
+            network: ANSWER.to_owned(),
+            sender: format!("@{domain}"),
+            recipient: recipient.to_lowercase(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    #[track_caller]
-    fn check(peer: &str, expected: &str) {
-        let policy = Policy {
-            enabled: true,
-            delay: Duration::ZERO,
-            retry_window: Duration::ZERO,
-            lifetime: Duration::ZERO,
-            ipv4_prefix: 24,
-            ipv6_prefix: 64,
-        };
-        assert_eq!(network(&policy, peer.parse().unwrap()).to_string(), expected);
-    }
-
     #[test]
-    fn neighbours_share_a_network() {
-        check("192.0.2.77", "192.0.2.0");
-        check("::ffff:192.0.2.77", "192.0.2.0");
-        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+    fn an_answer_may_come_from_another_name_of_the_domain() {
+        let answer = |domain| Triplet::answer(domain, "Me@lamppost.test").sender;
+        assert_eq!(answer("Shop.example.co.uk"), "@example.co.uk");
+        assert_eq!(answer("localhost"), "@localhost");
+        assert_eq!(Triplet::answer("a.test", "Me@lamppost.test").recipient, "me@lamppost.test");
     }
 }

@@ -8,6 +8,6 @@ mod front;
 pub mod policy;
 
 pub use front::{
-    Evidence, Front, FrontEnds, FrontLimits, FrontSettings, GreylistService,
-    GreylistServiceSettings, ListenerSettings, TlsMode,
+    Front, FrontEnds, FrontLimits, FrontSettings, GreylistService, GreylistServiceSettings, Ground,
+    ListenerSettings, TlsMode,
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lamppost_mail::{
-    Evidence, Front, FrontEnds, FrontLimits, FrontSettings, ListenerSettings, TlsMode,
+    Front, FrontEnds, FrontLimits, FrontSettings, Ground, ListenerSettings, TlsMode,
 };
 use lamppost_net::link::{Inbox, link};
 use lamppost_net::{Drain, SystemClock};
@@ -41,14 +41,14 @@ fn listener(kind: Kind) -> Arc<ListenerSettings> {
 }
 
 /// A session on a listener of this kind: how often is asked about its connection?
-async fn check(evidence: &[Evidence], kind: Kind, expected: usize) {
+async fn check(grounds: &[Ground], kind: Kind, expected: usize) {
     let count = Arc::new(AtomicUsize::new(0));
     let (policy, asked) = link();
     tokio::spawn(answer(asked, count.clone()));
     let settings = FrontSettings {
         hostname: "mail.lamppost.test".into(),
         limits: FrontLimits::default(),
-        evidence: evidence.to_vec(),
+        grounds: grounds.to_vec(),
     };
     let (intake, _nobody) = link();
     let ends = FrontEnds { policy, intake };
@@ -64,14 +64,14 @@ async fn check(evidence: &[Evidence], kind: Kind, expected: usize) {
     };
     let serving = front.serve(server, "192.0.2.1".parse().unwrap(), listener(kind), None);
     tokio::join!(serving, dialogue);
-    assert_eq!(count.load(Ordering::Relaxed), expected, "{evidence:?} {kind:?}");
+    assert_eq!(count.load(Ordering::Relaxed), expected, "{grounds:?} {kind:?}");
 }
 
 #[tokio::test]
 async fn what_cannot_be_decided_is_not_asked() {
-    use Evidence::{Lists, Rules};
+    use Ground::{Lists, Rules};
     use Kind::{Mx, Submission};
-    for (evidence, kind, expected) in [
+    for (grounds, kind, expected) in [
         (&[][..], Mx, 0),
         (&[], Submission, 0),
         (&[Rules], Mx, 1),
@@ -82,6 +82,6 @@ async fn what_cannot_be_decided_is_not_asked() {
         (&[Rules, Lists], Mx, 1),
         (&[Rules, Lists], Submission, 1),
     ] {
-        check(evidence, kind, expected).await;
+        check(grounds, kind, expected).await;
     }
 }

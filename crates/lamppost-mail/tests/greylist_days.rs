@@ -38,13 +38,10 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
         accounts.add(&demo, &Secret::new("unused".into())).await?;
     }
     let greylist = GreylistPolicy {
-        enabled: true,
-        delay: MINUTE * 5,
-        retry_window: HOUR * 10,
-        lifetime: HOUR * 48,
         // Simulated hosts are neighbours.
         ipv4_prefix: 32,
         ipv6_prefix: 128,
+        ..GreylistPolicy::by_address(MINUTE * 5, HOUR * 10, HOUR * 48)
     };
     let store = SqliteStore::open(database).await?;
     let greylist = Arc::new(Greylist::new(greylist, Box::new(store)));
@@ -72,7 +69,7 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
     let front = FrontSettings {
         hostname: "mail.lamppost.test".into(),
         limits: FrontLimits::default(),
-        evidence: Vec::new(),
+        grounds: Vec::new(),
     };
     let ends = FrontEnds { policy: policy_port, intake };
     let front = Arc::new(Front::new(front, ends, (clock, Metrics::new()), Drain::default()));
@@ -165,22 +162,23 @@ fn days(seed: u64) -> Vec<(&'static str, u64, String)> {
 fn senders_wait_once_and_are_known_for_days() {
     let replies: Vec<_> =
         days(1).into_iter().map(|(name, minute, told)| (name, minute / 60, told)).collect();
-    let deferred = |minutes| format!("451 4.7.1 greylisted: try again in {minutes} minutes");
+    let deferred =
+        |why, seconds| format!("451 4.7.1 greylisted ({why}): try again in {seconds} seconds");
     let accepted = "250 2.1.5 recipient ok".to_owned();
     assert_eq!(
         replies,
         [
-            ("real", 1, deferred(5)),
-            ("real", 1, deferred(3)),
+            ("real", 1, deferred("new", 300)),
+            ("real", 1, deferred("early", 180)),
             ("real", 1, accepted.clone()),
             ("real", 25, accepted.clone()),
             ("real", 72, accepted.clone()),
             // More than two days after the last: unknown again.
-            ("real", 124, deferred(5)),
-            ("slow", 3, deferred(5)),
-            ("slow", 14, deferred(5)),
+            ("real", 124, deferred("new", 300)),
+            ("slow", 3, deferred("new", 300)),
+            ("slow", 14, deferred("new", 300)),
             ("slow", 14, accepted),
-            ("spammer", 2, deferred(5)),
+            ("spammer", 2, deferred("new", 300)),
         ]
     );
 }

@@ -51,11 +51,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
     accounts.add(&"demo@lamppost.test".parse().unwrap(), &Secret::new("x".into())).await.unwrap();
     let greylist = GreylistPolicy {
         enabled: false,
-        delay: Duration::ZERO,
-        retry_window: Duration::ZERO,
-        lifetime: Duration::ZERO,
-        ipv4_prefix: 24,
-        ipv6_prefix: 64,
+        ..GreylistPolicy::by_address(Duration::ZERO, Duration::ZERO, Duration::ZERO)
     };
     let greylist = Arc::new(Greylist::new(greylist, Box::new(MemoryStore::default())));
     let settings = PolicySettings {
@@ -101,7 +97,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
     let settings = FrontSettings {
         hostname: "mail.lamppost.test".into(),
         limits: FrontLimits { inline_max: 64 * 1024, ..FrontLimits::default() },
-        evidence: Vec::new(),
+        grounds: Vec::new(),
     };
     let ends = FrontEnds { policy: policy_port, intake: intake_port };
     (Front::new(settings, ends, (clock, Metrics::new()), Drain::default()), queue)

@@ -29,11 +29,11 @@ async fn policy(elsewhere: Elsewhere) -> Asked {
     accounts.add(&address("demo@lamppost.test"), &Secret::new("x".into())).await.unwrap();
     let greylist = GreylistPolicy {
         enabled: true,
-        delay: Duration::from_secs(60),
-        retry_window: Duration::from_secs(600),
-        lifetime: Duration::from_secs(6000),
-        ipv4_prefix: 24,
-        ipv6_prefix: 64,
+        ..GreylistPolicy::by_address(
+            Duration::from_secs(60),
+            Duration::from_secs(600),
+            Duration::from_secs(6000),
+        )
     };
     let greylist = Arc::new(Greylist::new(greylist, Box::new(MemoryStore::default())));
     let settings = PolicySettings {
@@ -85,6 +85,7 @@ impl Asked {
     async fn admit(&self, to: &str, account: Option<&str>) -> PolicyAnswer {
         let question = PolicyRequest::Recipient {
             peer: "192.0.2.1".parse().unwrap(),
+            helo: String::new(),
             sender: ReversePath::Mailbox(address("demo@lamppost.test")),
             recipient: address(to),
             account: account.map(address),

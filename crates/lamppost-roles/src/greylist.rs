@@ -50,6 +50,9 @@ pub struct GreylistAttempt {
     pub sender: String,
     /// The address in RCPT TO.
     pub recipient: String,
+    /// What the client calls itself; matters for the null sender alone.
+    #[serde(default)]
+    pub helo: String,
 }
 
 /// What policy answers.
@@ -109,8 +112,34 @@ pub struct GreylistWhy {
     pub retry_in_ms: Option<u64>,
     /// Whether the greylist only watches: who would be deferred passes.
     pub observes: bool,
-    /// What is remembered of it.
+    /// Whether it is told so only after RCPT.
+    pub held_until_data: bool,
+    /// By what its delay is as long as it is: the word that the log uses.
+    pub rule: String,
+    /// That delay, in milliseconds.
+    pub delay_ms: u64,
+    /// The networks that the client counts as, the best known first.
+    pub networks: Vec<String>,
+    /// What is known of the client.
+    pub evidence: EvidenceView,
+    /// What is remembered of it, under the network by which it was decided.
     pub triplet: Option<TripletView>,
+}
+
+/// What is known of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EvidenceView {
+    /// What SPF says (RFC 7208), such as `pass`.
+    pub spf: String,
+    /// The domain that was asked; empty where there is none.
+    pub spf_domain: String,
+    /// Its name, if it is confirmed.
+    pub name: Option<String>,
+    /// Whether its names look as if they were given to whoever has the address at the time.
+    pub dynamic: bool,
+    /// Whether lists in the DNS hold it.
+    pub listed: bool,
 }
 
 /// How many triplets are remembered.

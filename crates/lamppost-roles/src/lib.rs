@@ -30,13 +30,13 @@ pub use delivery::{
 pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestamp};
 pub use file_stamp::FileStamp;
 pub use greylist::{
-    GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
-    GreylistStats, GreylistWhy, TripletView,
+    EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing,
+    GreylistRequest, GreylistStats, GreylistWhy, TripletView,
 };
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{
-    Admission, PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, RulesAnswer, RulesRequest,
-    Submitter, Verdict,
+    Admission, Passage, PolicyAnswer, PolicyRequest, RouteAnswer, RouteRequest, RulesAnswer,
+    RulesRequest, Submitter, Verdict,
 };
 pub use queue_id::{QueueId, QueueIdError};
 pub use users::{

@@ -44,6 +44,8 @@ pub enum PolicyRequest {
     Recipient {
         /// The client's address.
         peer: IpAddr,
+        /// What it calls itself.
+        helo: String,
         /// The address in MAIL FROM.
         sender: ReversePath,
         /// The address in RCPT TO.
@@ -60,10 +62,24 @@ pub enum PolicyRequest {
     Greylist {
         /// The client's address.
         peer: IpAddr,
+        /// What it calls itself; empty where the other mail server does not tell.
+        helo: String,
         /// The address in MAIL FROM; empty for the null sender.
         sender: String,
         /// The address in RCPT TO.
         recipient: String,
+    },
+    /// A message that is not handed in by one of this host's own was taken, or refused for good: what of it
+    /// the greylist is to learn. Nobody waits for the answer.
+    Outcome {
+        /// The client's address.
+        peer: IpAddr,
+        /// The address in MAIL FROM.
+        sender: ReversePath,
+        /// Its recipients, with their leave to pass where policy gave one.
+        recipients: Vec<(Address, Option<Passage>)>,
+        /// Whether it was taken.
+        accepted: bool,
     },
     /// A client hands in one message to so many recipients: does its quota allow that?
     Charge {
@@ -112,12 +128,32 @@ pub enum PolicyAnswer {
     Account(Address),
     /// To Recipient: it may, and this is the way to it.
     Route(Route),
-    /// To Sender and Charge: it may.
+    /// To Recipient: it may, and the front has to mind this.
+    Minded {
+        /// The way to it.
+        route: Route,
+        /// With what the whole message is refused before its content comes, unless it is given up.
+        hold: Option<Refusal>,
+        /// What policy wants to be told again when it is known what became of the message.
+        passage: Option<Passage>,
+    },
+    /// To Sender, Charge and Outcome: it may.
     Allowed,
     /// To Greylist.
     Greylist(Verdict),
     /// It may not.
     Refused(Refusal),
+}
+
+/// Leave to pass the greylist, which counts once the message was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// The networks that the client counts as.
+    pub networks: Vec<String>,
+    /// Those among them that count as good once this message was taken.
+    pub promoted: Vec<String>,
+    /// Whether the triplet never passed before.
+    pub is_first: bool,
 }
 
 /// What the greylist says of mail that wants to come in.

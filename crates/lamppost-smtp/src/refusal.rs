@@ -18,8 +18,10 @@ pub enum Refusal {
     AuthBusy,
     /// Unknown account or wrong password; the two look alike to the client.
     AuthFailed,
-    /// The triplet is new or came back too early.
+    /// The sender must come back later.
     Greylisted {
+        /// A constant word that says why.
+        reason: String,
         /// How long the sender should wait before the next attempt.
         retry_in: Duration,
     },

@@ -16,7 +16,7 @@ use super::lamppost::{self, Place};
 use super::load::{Connections, Load};
 use super::peer::Peer;
 use super::process::{Usage, end};
-use super::table::{Table, figure};
+use super::table::{Table, figure, median_of};
 use crate::machine::output;
 use crate::setup;
 
@@ -100,7 +100,10 @@ impl Start {
                 table.row(starts.row(&name, &wanted));
             }
         }
-        println!("\n{}\n", facts::gather(&Disk::under(folder)?, &[Peer::Lamppost]).join("\n"));
+        println!(
+            "\n{}\n",
+            facts::gather(&Disk::under(folder)?, &[Peer::Lamppost.version()]).join("\n")
+        );
         println!("medians of {} starts{}\n", self.runs, if self.cold { ", cold" } else { "" });
         print!("{}", table.text());
         Ok(())
@@ -117,7 +120,7 @@ impl Start {
             // The first start follows something else; it only brings the program into its state.
             if run > 0 {
                 println!("  {:.1} ms", ready.as_secs_f64() * 1e3);
-                took.push(ready);
+                took.push(ready.as_secs_f64() * 1e3);
                 memory.push(Usage::of(child.id()).memory_mib);
             }
             match ended {
@@ -125,9 +128,7 @@ impl Start {
                 Ended::Killed => end(&mut child),
             }
         }
-        took.sort_unstable();
-        memory.sort_by(f64::total_cmp);
-        Ok(Starts { took, memory_mib: memory })
+        Ok(Starts { took_ms: took, memory_mib: memory })
     }
 
     /// Sends messages that cannot be delivered yet, as a client would, until so many are queued.
@@ -169,9 +170,9 @@ impl Start {
     }
 }
 
-/// Starts, the quickest first, and how much memory the program had after each.
+/// How long each start took, and how much memory the program had after it.
 struct Starts {
-    took: Vec<Duration>,
+    took_ms: Vec<f64>,
     memory_mib: Vec<f64>,
 }
 
@@ -183,11 +184,10 @@ struct Wanted {
 
 impl Starts {
     /// Medians beside what is expected.
-    fn row(&self, name: &str, wanted: &Wanted) -> [String; 6] {
-        let ms = |time: Option<&Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
-        let half = self.took.len() / 2;
-        let ready = ms(self.took.get(half));
-        let memory = self.memory_mib.get(half).copied().unwrap_or(f64::NAN);
+    fn row(mut self, name: &str, wanted: &Wanted) -> [String; 6] {
+        let ready = median_of(&mut self.took_ms).unwrap_or(f64::NAN);
+        let slowest = self.took_ms.iter().copied().fold(f64::NAN, f64::max);
+        let memory = median_of(&mut self.memory_mib).unwrap_or(f64::NAN);
         let verdict = |measured: f64, limit: f64| {
             let word = if measured <= limit { "reached" } else { "MISSED" };
             format!("≤ {limit} {word}")
@@ -196,7 +196,7 @@ impl Starts {
             name.to_owned(),
             figure(ready),
             verdict(ready, wanted.ready_ms),
-            figure(ms(self.took.last())),
+            figure(slowest),
             figure(memory),
             wanted.memory_mib.map_or_else(String::new, |limit| verdict(memory, limit)),
         ]

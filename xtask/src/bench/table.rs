@@ -63,6 +63,15 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
+/// The figure in the middle, or the mean of the two in the middle; nothing of nothing.
+pub(crate) fn median_of(figures: &mut [f64]) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let half = figures.len() / 2;
+    let upper = *figures.get(half)?;
+    let lower = if figures.len().is_multiple_of(2) { figures.get(half - 1) } else { None };
+    Some(lower.map_or(upper, |lower| f64::midpoint(*lower, upper)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +82,16 @@ mod tests {
         table.row(["speed", "1 000"]);
         assert_eq!(table.text(), "           a\nspeed  1 000\n");
         assert_eq!(table.markdown(), "|  | a |\n|---|--:|\n| speed | 1 000 |\n");
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        let check = |figures: &mut [f64], median| assert_eq!(median_of(figures), median);
+        check(&mut [], None);
+        check(&mut [7.0], Some(7.0));
+        check(&mut [3.0, 1.0], Some(2.0));
+        check(&mut [9.0, 1.0, 2.0], Some(2.0));
+        check(&mut [9.0, 1.0, 4.0, 2.0], Some(3.0));
     }
 
     #[test]

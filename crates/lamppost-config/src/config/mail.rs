@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::dns::{DnsList, DnsLists};
+use super::greylist_rules::GreylistRules;
 use super::greylist_service::GreylistService;
 use super::limits::{Auth, Limits};
 use super::listen::Listen;
@@ -45,6 +46,7 @@ pub struct Mail {
 #[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
 pub struct Rules {
     pub file: Option<PathBuf>,
+    pub name_timeout: Duration,
 }
 
 /// `[mail.greylist]`.
@@ -59,6 +61,7 @@ pub struct Greylist {
     pub ipv4_prefix: u8,
     pub ipv6_prefix: u8,
     pub when_store_fails: StoreFailure,
+    pub rules: GreylistRules,
     pub service: GreylistService,
 }
 
@@ -118,7 +121,7 @@ pub enum Durability {
 impl Mail {
     pub(super) fn read(
         mut section: Section<'_, '_>,
-        (listen, dns_list): (&DeTable<'_>, &DeTable<'_>),
+        [listen, dns_list, greylist_for]: &[DeTable<'_>; 3],
         has_tls: bool,
         findings: &mut Findings<'_>,
     ) -> Self {
@@ -161,8 +164,8 @@ impl Mail {
         let dns_list = DnsList::read_all(&mut section, dns_list, findings);
         let lists = section.section("dns-lists", "mail.dns-lists", findings);
         let dns_lists = DnsLists::read(lists, &dns_list, findings);
-        let greylist =
-            Greylist::read(section.section("greylist", "mail.greylist", findings), findings);
+        let greylist = section.section("greylist", "mail.greylist", findings);
+        let greylist = Greylist::read(greylist, greylist_for, findings);
         let queue = Queue::read(section.section("queue", "mail.queue", findings), findings);
         let listen = Listen::read_all(&mut section, listen, has_tls, findings);
         section.finish(findings);
@@ -189,13 +192,19 @@ impl Mail {
 impl Rules {
     fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
         let file = path(&mut section, "file", findings);
+        let bounds = (SECOND / 10, MINUTE);
+        let name_timeout = time_within(&mut section, "name-timeout", bounds, findings).value;
         section.finish(findings);
-        Self { file }
+        Self { file, name_timeout }
     }
 }
 
 impl Greylist {
-    fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
+    fn read(
+        mut section: Section<'_, '_>,
+        greylist_for: &DeTable<'_>,
+        findings: &mut Findings<'_>,
+    ) -> Self {
         const FAILURES: [(&str, StoreFailure); 2] =
             [("accept", StoreFailure::Accept), ("defer", StoreFailure::Defer)];
         const MODES: [(&str, GreylistMode); 2] =
@@ -226,6 +235,7 @@ impl Greylist {
             when_store_fails: section
                 .read("when-store-fails", |value| reader::choice(value, &FAILURES), findings)
                 .value,
+            rules: GreylistRules::read(&mut section, greylist_for, retry_window, findings),
             service: GreylistService::read(service, findings),
         };
         section.finish(findings);

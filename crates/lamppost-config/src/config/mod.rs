@@ -1,6 +1,7 @@
 //! The checked configuration, and how it is read.
 
 mod dns;
+mod greylist_rules;
 mod greylist_service;
 mod limits;
 mod listen;
@@ -17,10 +18,11 @@ use toml::de::DeTable;
 
 use crate::problem::{Problem, Problems};
 use crate::reader::{self, Findings, Placed, Section, Wrong};
-use crate::reference::{DEFAULTS, DEMO, DNS_LIST, LISTEN};
+use crate::reference::{DEFAULTS, DEMO, DNS_LIST, GREYLIST_FOR, LISTEN};
 use crate::unit::ByteSize;
 
 pub use dns::{AnswerRange, Dns, DnsList, DnsListKind, DnsLists, WhenListsFail};
+pub use greylist_rules::{GreylistAlgorithm, GreylistFor, GreylistRules, GreylistStage};
 pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};
 pub use listen::{Kind, Listen, Network, TlsMode, WhenAbsent};
@@ -178,7 +180,8 @@ impl Config {
     pub fn parse(text: &str, name: &Path) -> Result<Self, Problems> {
         let (root, errors) = DeTable::parse_recoverable(text);
         let parse = |text| DeTable::parse(text).map(toml::Spanned::into_inner).unwrap_or_default();
-        let (defaults, listen, dns_list) = (parse(DEFAULTS), parse(LISTEN), parse(DNS_LIST));
+        let defaults = parse(DEFAULTS);
+        let repeated = [LISTEN, DNS_LIST, GREYLIST_FOR].map(parse);
         let syntax = errors.iter().map(|error| {
             let span = error.span().unwrap_or(0..0);
             let cure = (error.message() == "duplicate key").then(|| twice(text, &span));
@@ -186,7 +189,7 @@ impl Config {
         });
         let mut findings = Findings { text, problems: syntax.collect() };
         let mut file = Section::new("", Some(root.get_ref()), &defaults, 0..0);
-        let config = Self::read(&mut file, (&listen, &dns_list), &mut findings);
+        let config = Self::read(&mut file, &repeated, &mut findings);
         file.finish(&mut findings);
         if findings.problems.is_empty() {
             return Ok(config);
@@ -196,7 +199,7 @@ impl Config {
 
     fn read(
         file: &mut Section<'_, '_>,
-        (listen, dns_list): (&DeTable<'_>, &DeTable<'_>),
+        repeated: &[DeTable<'_>; 3],
         findings: &mut Findings<'_>,
     ) -> Self {
         let server = Server::read(file.section("server", "server", findings), findings);
@@ -206,7 +209,7 @@ impl Config {
         let has_tls = tls.files.is_some() || tls.self_signed;
         let dns = Dns::read(file.section("dns", "dns", findings), findings);
         let mail = file.section("mail", "mail", findings);
-        let mail = Mail::read(mail, (listen, dns_list), has_tls, findings);
+        let mail = Mail::read(mail, repeated, has_tls, findings);
         Self { server, log, metrics, tls, dns, mail }
     }
 }

@@ -261,7 +261,10 @@ fn answer(question: Question, message: &mut Arrived) -> Answer {
         }
         Question::Recipient { recipient } => match recipient.local() {
             "nobody" => Answer::Refused(Refusal::UnknownMailbox),
-            "later" => Answer::Refused(Refusal::Greylisted { retry_in: Duration::from_secs(1) }),
+            "later" => {
+                let retry_in = Duration::from_secs(1);
+                Answer::Refused(Refusal::Greylisted { reason: "new".into(), retry_in })
+            }
             _ => {
                 message.recipients.push(recipient.to_string());
                 Answer::Yes

@@ -7,7 +7,7 @@ use lamppost_roles::{Admission, PolicyAnswer, PolicyRequest};
 use lamppost_smtp::{BareNewline, Kind, Link, Session};
 use tracing::{info, warn};
 
-use super::{Evidence, Front, ListenerSettings, TlsMode};
+use super::{Front, Ground, ListenerSettings, TlsMode};
 
 /// Why a connection does not become a session.
 pub(super) enum NotAdmitted {
@@ -25,11 +25,11 @@ impl Front {
         peer: IpAddr,
         kind: Kind,
     ) -> Result<Admission, NotAdmitted> {
-        let counts = |evidence: &Evidence| evidence.counts_on(kind);
-        if !self.settings.evidence.iter().any(counts) {
+        let counts = |ground: &Ground| ground.counts_on(kind);
+        if !self.settings.grounds.iter().any(counts) {
             return Ok(Admission::default());
         }
-        let lists = Evidence::Lists.counts_on(kind);
+        let lists = Ground::Lists.counts_on(kind);
         match self.ends.policy.ask(PolicyRequest::Connection { peer, lists }).await {
             Ok(PolicyAnswer::Admitted(admission)) => Ok(match kind {
                 Kind::Mx => admission,

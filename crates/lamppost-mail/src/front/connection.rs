@@ -11,7 +11,8 @@ use lamppost_roles::{
     Admission, Envelope, Origin, Peer, PolicyAnswer, PolicyRequest, Submitter, Timestamp,
 };
 use lamppost_smtp::{
-    Action, Answer, Greeting, Interrupt, Kind, Question, Refusal, ReversePath, Secret, Session,
+    Action, Answer, Greeting, Interrupt, Kind, Question, Refusal, Reply, ReversePath, Secret,
+    Session,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -260,6 +261,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Question::Recipient { recipient } => self.add_recipient(recipient).await,
             Question::Room { size } => self.room(size).await,
             Question::Finish => self.finish().await?,
+            // No session of ours speaks as qmail-smtpd.
+            Question::Qmail(_) => Answer::Refused(Refusal::Unavailable),
         })
     }
 
@@ -310,6 +313,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// Whether content may come: the account's quota and the spool's space allow it.
     async fn room(&mut self, size: u64) -> Answer {
         (self.pace.waited, self.pace.bytes) = (Duration::ZERO, 0);
+        if let Some(refusal) = self.transaction.hold.take() {
+            return self.refuse_message(refusal);
+        }
         if let Some(by) = self.submitter() {
             let recipients = u32::try_from(self.transaction.recipients.len()).unwrap_or(u32::MAX);
             match self.policy(PolicyRequest::Charge { by, recipients }).await {
@@ -337,23 +343,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
     /// Hands the message in. The client is told nothing of one whose fate is not known: whatever it were
     /// told could be wrong.
     async fn finish(&mut self) -> Result<Answer, Lost> {
-        let transaction = std::mem::take(&mut self.transaction);
-        let size = transaction.content.size();
-        let recipients = transaction.recipients.len();
-        let sender = transaction.sender.unwrap_or(ReversePath::Null);
+        let mut transaction = std::mem::take(&mut self.transaction);
+        let content = std::mem::take(&mut transaction.content);
+        let (size, recipients) = (content.size(), transaction.recipients.len());
+        let sender = transaction.sender.clone().unwrap_or(ReversePath::Null);
         let envelope = Envelope {
             sender: sender.clone(),
-            recipients: transaction.recipients,
+            recipients: transaction.recipients.clone(),
             origin: self.origin(),
         };
         let completion = self.completion();
-        match transaction.content.finish(&self.inflow(), envelope, completion.as_ref()).await {
+        match content.finish(&self.inflow(), envelope, completion.as_ref()).await {
             Ok(queue_id) => {
+                self.tell_outcome(&mut transaction, true);
                 info!(session = self.id, %queue_id, peer = self.peer(), from = %sender, recipients, size, "message accepted");
                 self.front.metrics.messages_accepted.inc();
                 Ok(Answer::Stored(queue_id.to_string()))
             }
-            Err(Unstored::Refused(refusal)) => Ok(self.refuse_message(refusal)),
+            Err(Unstored::Refused(refusal)) => {
+                // What this host cannot take now says nothing of the client.
+                if !Reply::from(&refusal).is_temporary() {
+                    self.tell_outcome(&mut transaction, false);
+                }
+                Ok(self.refuse_message(refusal))
+            }
             Err(Unstored::Unknown) => {
                 warn!(session = self.id, peer = self.peer(), from = %sender, "session cut off: the queue ended while it took the message");
                 Err(Lost::CutOff)

@@ -185,7 +185,7 @@ impl GreylistService {
 
     /// The answer to a question; `told` is the message that has its field.
     async fn action(&self, question: Question, told: &mut String) -> Result<Action, Ended> {
-        let Question { stage, client, sender, recipient, instance, login } = question;
+        let Question { stage, client, helo, sender, recipient, instance, login } = question;
         // Later in the dialogue the recipients have been decided one by one.
         if stage != "RCPT" || recipient.is_empty() {
             return Ok(Action::Dunno);
@@ -199,7 +199,7 @@ impl GreylistService {
             self.metrics.greylist_decision("no-address");
             return Ok(Action::Dunno);
         };
-        let asked = PolicyRequest::Greylist { peer, sender, recipient };
+        let asked = PolicyRequest::Greylist { peer, helo, sender, recipient };
         let Ok(PolicyAnswer::Greylist(verdict)) = self.policy.ask(asked).await else {
             return Err(Ended::Gone);
         };

@@ -14,19 +14,19 @@ pub struct FrontSettings {
     /// The limits.
     pub limits: FrontLimits,
     /// What connections are decided by. Policy is asked about none for which there is nothing.
-    pub evidence: Vec<Evidence>,
+    pub grounds: Vec<Ground>,
 }
 
 /// What policy knows of a client before its session begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
+pub enum Ground {
     /// The rules of connections.
     Rules,
     /// Lists in the DNS.
     Lists,
 }
 
-impl Evidence {
+impl Ground {
     /// Whether it counts on a listener of this kind.
     pub(super) fn counts_on(self, kind: Kind) -> bool {
         match self {

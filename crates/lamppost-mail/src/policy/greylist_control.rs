@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use lamppost_greylist::{Decision, Filter, Hold, Record, StoreError, Triplet};
+use lamppost_evidence::{Evidence, ReverseName};
+use lamppost_greylist::{Attempt, Filter, Record, Ruling, StoreError, Triplet};
 use lamppost_net::link::Inbox;
 use lamppost_roles::{
-    GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
-    GreylistStats, GreylistWhy, Timestamp, TripletView,
+    EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing,
+    GreylistRequest, GreylistStats, GreylistWhy, Timestamp, TripletView,
 };
 use tracing::info;
 
@@ -39,23 +40,16 @@ impl Policy {
                     next: next.flatten(),
                 })
             }
-            GreylistRequest::Why(GreylistAttempt { ip, sender, recipient }) => {
-                let sender = sender_of(&sender);
-                let (triplet, seen, decision) =
-                    self.greylist.look(ip, sender, &recipient, now).await?;
-                let retry_in = match decision {
-                    Decision::Accept(_) => None,
-                    Decision::Defer(Hold::New { retry_in } | Hold::Early { retry_in }) => {
-                        Some(retry_in)
-                    }
+            GreylistRequest::Why(GreylistAttempt { ip, sender, recipient, helo }) => {
+                let attempt = Attempt {
+                    peer: ip,
+                    helo: &helo,
+                    sender: sender_of(&sender),
+                    recipient: &recipient,
+                    although_off: false,
                 };
-                GreylistAnswer::Why(GreylistWhy {
-                    passes: retry_in.is_none(),
-                    reason: decision.reason().into(),
-                    retry_in_ms: retry_in.map(|wait| ms(wait).0),
-                    observes: self.settings.load().observes,
-                    triplet: seen.map(|record| view(triplet, record)),
-                })
+                let ruling = self.greylist.look(&attempt, Some(self), now).await?;
+                GreylistAnswer::Why(self.why(ruling))
             }
             GreylistRequest::Stats => {
                 let census = self.greylist.census().await?;
@@ -71,6 +65,32 @@ impl Policy {
                 GreylistAnswer::Forgotten(self.greylist.expire(now).await? as u64)
             }
         })
+    }
+
+    fn why(&self, ruling: Ruling) -> GreylistWhy {
+        let retry_in = ruling.decision.retry_in();
+        let Evidence { spf, name, is_dynamic, is_listed } = ruling.evidence;
+        GreylistWhy {
+            passes: retry_in.is_none(),
+            reason: ruling.decision.reason().into(),
+            retry_in_ms: retry_in.map(|wait| ms(wait).0),
+            observes: self.settings.load().observes,
+            held_until_data: ruling.is_held,
+            rule: ruling.rule.name().into(),
+            delay_ms: ms(ruling.delay).0,
+            networks: ruling.networks,
+            evidence: EvidenceView {
+                spf: spf.result.name().into(),
+                spf_domain: spf.domain,
+                name: match name {
+                    ReverseName::Confirmed(name) => Some(name.name),
+                    ReverseName::Unconfirmed | ReverseName::Unknown => None,
+                },
+                dynamic: is_dynamic,
+                listed: is_listed,
+            },
+            triplet: ruling.record.map(|(triplet, record)| view(triplet, record)),
+        }
     }
 
     fn filter(&self, filter: GreylistFilter) -> Filter {

@@ -18,18 +18,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamppost_accounts::Accounts;
-use lamppost_greylist::Greylist;
+use lamppost_evidence::Investigator;
+use lamppost_greylist::{Attempt, Greylist};
 use lamppost_net::Clock;
 use lamppost_net::link::{Inbox, Port};
 use lamppost_roles::{
     PolicyAnswer, PolicyRequest, Route, RouteAnswer, RouteRequest, Submitter, UserAnswer,
-    UserMailbox, UserName, UserRequest, Verdict,
+    UserMailbox, UserName, UserRequest,
 };
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use lamppost_telemetry::Metrics;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
-use self::greylisted::Attempt;
 pub use self::lists::{DnsLists, ListKind, ListSettings, ListsFailure, ListsSettings};
 use self::local::User;
 pub use self::rules::ConnectionRules;
@@ -52,11 +53,14 @@ pub struct Policy {
     rules: Option<ConnectionRules>,
     /// The lists in the DNS that clients are looked up in.
     lists: Option<DnsLists>,
+    /// Who finds out about clients that the greylist does not know.
+    investigator: Option<Arc<dyn Investigator>>,
 }
 
 /// A recipient as the front asks about it.
 struct Candidate {
     peer: IpAddr,
+    helo: String,
     sender: ReversePath,
     recipient: Address,
     account: Option<Address>,
@@ -74,7 +78,17 @@ impl Policy {
     ) -> Self {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let metrics = Metrics::new();
-        Self { settings, accounts, greylist, clock, metrics, users: None, rules: None, lists: None }
+        Self {
+            settings,
+            accounts,
+            greylist,
+            clock,
+            metrics,
+            users: None,
+            rules: None,
+            lists: None,
+            investigator: None,
+        }
     }
 
     /// Asks the supervisor about the machine's users.
@@ -101,6 +115,12 @@ impl Policy {
         Self { lists: Some(lists), ..self }
     }
 
+    /// Has this one find out about clients that the greylist does not know.
+    #[must_use]
+    pub fn investigated_by(self, investigator: Arc<dyn Investigator>) -> Self {
+        Self { investigator: Some(investigator), ..self }
+    }
+
     /// Answers by other settings from the next question on.
     pub fn set_settings(&self, settings: PolicySettings) {
         self.settings.store(Arc::new(settings));
@@ -112,23 +132,46 @@ impl Policy {
     }
 
     /// Answers until every asker is gone.
-    pub async fn run(self, mut inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+    pub async fn run(self, inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+        tokio::select! {
+            () = self.answer_all(inbox) => {}
+            () = self.keep() => {}
+        }
+        self.write().await;
+    }
+
+    async fn answer_all(&self, mut inbox: Inbox<PolicyRequest, PolicyAnswer>) {
+        while let Some((question, reply)) = inbox.next().await {
+            let policy = self.clone();
+            let mut answering = Box::pin(async move { policy.answer(question).await });
+            // Most answers are at hand. The others are as many at once as there are sessions: each
+            // asks one question at a time.
+            match (&mut answering).now_or_never() {
+                Some(answer) => reply.send(answer),
+                None => drop(tokio::spawn(async move { reply.send(answering.await) })),
+            }
+        }
+    }
+
+    /// Keeps the greylist's store up to date, for ever.
+    async fn keep(&self) {
+        let mut write = tokio::time::interval(Greylist::WRITE_EVERY);
+        // A store that is slow is not asked more often for it.
+        write.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = tokio::time::interval(EXPIRE_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                question = inbox.next() => {
-                    let Some((question, reply)) = question else { return };
-                    let policy = self.clone();
-                    let mut answering = Box::pin(async move { policy.answer(question).await });
-                    // Most answers are at hand. The others are as many at once as there are
-                    // sessions: each asks one question at a time.
-                    match (&mut answering).now_or_never() {
-                        Some(answer) => reply.send(answer),
-                        None => drop(tokio::spawn(async move { reply.send(answering.await) })),
-                    }
-                }
+                _ = write.tick() => self.write().await,
                 _ = sweep.tick() => self.sweep().await,
             }
+        }
+    }
+
+    /// Writes what the greylist decided since the last time.
+    pub async fn write(&self) {
+        if let Err(error) = self.greylist.write().await {
+            error!(reason = %chain(&error), "the greylist could not be written: it is tried again");
         }
     }
 
@@ -162,16 +205,29 @@ impl Policy {
             PolicyRequest::Sender { by, sender } => {
                 self.may_send_as(&by, sender).await.map(|()| PolicyAnswer::Allowed)
             }
-            PolicyRequest::Recipient { peer, sender, recipient, account, relay, greylisting } => {
-                let candidate = Candidate { peer, sender, recipient, account, relay, greylisting };
-                self.admit(candidate).await.map(PolicyAnswer::Route)
+            PolicyRequest::Recipient {
+                peer,
+                helo,
+                sender,
+                recipient,
+                account,
+                relay,
+                greylisting,
+            } => {
+                let candidate =
+                    Candidate { peer, helo, sender, recipient, account, relay, greylisting };
+                self.admit(candidate).await
             }
-            PolicyRequest::Greylist { peer, sender, recipient } => {
+            PolicyRequest::Greylist { peer, helo, sender, recipient } => {
                 let settings = self.settings.load_full();
-                let addresses = (&sender[..], &recipient[..]);
-                let attempt = Attempt { peer, addresses, although_off: false };
-                let verdict = self.greylisted(attempt, &settings).await;
+                let (helo, sender, recipient) = (&helo[..], &sender[..], &recipient[..]);
+                let attempt = Attempt { peer, helo, sender, recipient, although_off: false };
+                let verdict = self.greylisted_elsewhere(&attempt, &settings).await;
                 Ok(PolicyAnswer::Greylist(verdict))
+            }
+            PolicyRequest::Outcome { peer, sender, recipients, accepted } => {
+                self.learn(peer, &sender, &recipients, accepted);
+                Ok(PolicyAnswer::Allowed)
             }
             PolicyRequest::Charge { by, recipients } => {
                 self.charge(&by, recipients).await.map(|()| PolicyAnswer::Allowed)
@@ -257,7 +313,7 @@ impl Policy {
         User { uid, name }
     }
 
-    async fn admit(&self, candidate: Candidate) -> Result<Route, Refusal> {
+    async fn admit(&self, candidate: Candidate) -> Result<PolicyAnswer, Refusal> {
         let settings = self.settings.load_full();
         let recipient = &candidate.recipient;
         let Some(target) = settings.target(recipient) else {
@@ -265,24 +321,30 @@ impl Policy {
             return match settings.elsewhere {
                 _ if !candidate.may_relay() => Err(Refusal::RelayDenied),
                 Elsewhere::Nowhere => Err(Refusal::NoWayOut { domain }),
-                Elsewhere::Relay => Ok(Route::Relay),
+                Elsewhere::Relay => {
+                    let (from, now) = (candidate.sender.to_string(), self.clock.now());
+                    self.greylist.expect_answer(&from, recipient.as_str(), now);
+                    Ok(PolicyAnswer::Route(Route::Relay))
+                }
             };
         };
-        let mailbox = self.mailbox(&target, &settings).await?;
-        if !candidate.may_relay() && candidate.greylisting != Some(false) {
-            let addresses = (&candidate.sender.to_string()[..], candidate.recipient.as_str());
-            let attempt = Attempt {
-                peer: candidate.peer,
-                addresses,
-                although_off: candidate.greylisting == Some(true),
-            };
-            match self.greylisted(attempt, &settings).await {
-                Verdict::Pass { .. } => {}
-                Verdict::Wait { retry_in, .. } => return Err(Refusal::Greylisted { retry_in }),
-                Verdict::Unavailable => return Err(Refusal::Unavailable),
-            }
+        let is_spared = candidate.may_relay() || candidate.greylisting == Some(false);
+        let mailbox = self.mailbox(&target, &settings).await;
+        if mailbox == Err(Refusal::UnknownMailbox) && !is_spared {
+            self.greylist.guessed(candidate.peer, self.clock.now());
         }
-        Ok(Route::Mailbox(mailbox))
+        let route = Route::Mailbox(mailbox?);
+        if is_spared {
+            return Ok(PolicyAnswer::Route(route));
+        }
+        let attempt = Attempt {
+            peer: candidate.peer,
+            helo: &candidate.helo,
+            sender: &candidate.sender.to_string(),
+            recipient: candidate.recipient.as_str(),
+            although_off: candidate.greylisting == Some(true),
+        };
+        self.greylisted(&attempt, &settings).await.on_the_way(route)
     }
 
     /// The account or user that mail to a local address goes to.

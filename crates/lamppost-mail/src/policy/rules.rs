@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use lamppost_dns::Resolver;
+use lamppost_evidence::confirmed_names;
 use lamppost_net::Clock;
 use lamppost_net::link::Port;
 use lamppost_roles::{FileStamp, RulesAnswer, RulesRequest};
@@ -18,7 +20,7 @@ use lamppost_rules::{Rules, Verdict};
 use lamppost_telemetry::{Health, State};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How long a connection waits for the file to be looked at, as on a file system that does not answer; then
 /// the rules that are in force decide.
@@ -40,9 +42,17 @@ struct Shared {
     clock: Arc<dyn Clock>,
     file: ArcSwapOption<PathBuf>,
     in_force: ArcSwapOption<Rules>,
+    names: ArcSwapOption<Names>,
     last: Arc<Mutex<Last>>,
     /// Whether the file could not be looked at in time.
     is_late: AtomicBool,
+}
+
+/// Who knows the names of clients.
+struct Names {
+    resolver: Arc<dyn Resolver>,
+    /// How long a connection waits for them.
+    deadline: Duration,
 }
 
 /// What was found when the file was last asked for.
@@ -70,6 +80,7 @@ impl ConnectionRules {
             clock,
             file: ArcSwapOption::empty(),
             in_force: ArcSwapOption::empty(),
+            names: ArcSwapOption::empty(),
             last: Arc::default(),
             is_late: AtomicBool::new(false),
         }))
@@ -78,6 +89,12 @@ impl ConnectionRules {
     /// Takes the rules of this file, or none, from the next connection on.
     pub fn set_file(&self, file: Option<&Path>) {
         self.0.file.store(file.map(|file| Arc::new(file.to_owned())));
+    }
+
+    /// Asks these name servers for the names of clients, where rules are about names, from the next connection
+    /// on; who has no confirmed name within this time has none.
+    pub fn set_resolver(&self, resolver: Arc<dyn Resolver>, deadline: Duration) {
+        self.0.names.store(Some(Arc::new(Names { resolver, deadline })));
     }
 
     /// Whether rules are known, where there is a file of them.
@@ -95,7 +112,35 @@ impl ConnectionRules {
             let text = "their file is not there to be looked at in time; those that are known hold";
             self.0.health.set(COMPONENT, State::Warn, text);
         }
-        Some(self.0.in_force.load().as_ref()?.verdict(peer, None))
+        let rules = self.0.in_force.load_full()?;
+        let by_address = rules.verdict(peer, None);
+        if !rules.have_names() || is_of_one_address(&by_address, peer) {
+            return Some(by_address);
+        }
+        let names = self.names(peer).await;
+        let mut by_names = names.iter().map(|name| rules.verdict(peer, Some(name)));
+        // A rule may be about any of its names.
+        Some(by_names.find(Verdict::is_by_name).unwrap_or(by_address))
+    }
+
+    /// The confirmed names of a client.
+    async fn names(&self, peer: IpAddr) -> Vec<String> {
+        // This machine's own addresses have no names in the DNS that say anything.
+        let Some(names) = self.0.names.load_full().filter(|_| !peer.to_canonical().is_loopback())
+        else {
+            return Vec::new();
+        };
+        match timeout(names.deadline, confirmed_names(&*names.resolver, peer)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(reason)) => {
+                debug!(%peer, %reason, "the name of a client is not known");
+                Vec::new()
+            }
+            Err(_) => {
+                debug!(%peer, reason = "no answer in time", "the name of a client is not known");
+                Vec::new()
+            }
+        }
     }
 
     fn file(&self) -> Option<PathBuf> {
@@ -170,6 +215,13 @@ impl ConnectionRules {
             }
         }
     }
+}
+
+/// Whether a rule is the one of this very address, which comes before those of names.
+fn is_of_one_address(verdict: &Verdict, peer: IpAddr) -> bool {
+    let Some(key) = &verdict.key else { return false };
+    let (address, bits) = key.split_once('/').unwrap_or((key, ""));
+    address == peer.to_canonical().to_string() && matches!(bits, "" | "32" | "128")
 }
 
 impl Last {

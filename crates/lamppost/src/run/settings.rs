@@ -6,13 +6,13 @@ use std::sync::Arc;
 use lamppost_config as config;
 use lamppost_config::Config;
 use lamppost_delivery::{MaildirTemplate, OwnersSettings, Relay, TemplateError};
-use lamppost_greylist::Policy as GreylistPolicy;
+use lamppost_greylist::{Adaptive, Algorithm, Policy as GreylistPolicy, Stage, Terms};
 use lamppost_mail::policy::{
     Elsewhere, ListKind, ListSettings, ListsFailure, ListsSettings, LocalSettings, PolicySettings,
     StoreFailure,
 };
 use lamppost_mail::{
-    Evidence, FrontLimits, FrontSettings, GreylistServiceSettings, ListenerSettings, TlsMode,
+    FrontLimits, FrontSettings, GreylistServiceSettings, Ground, ListenerSettings, TlsMode,
 };
 use lamppost_net::Network;
 use lamppost_queue::Durability;
@@ -21,8 +21,30 @@ use lamppost_telemetry::Health;
 
 pub(super) fn greylist(config: &Config) -> GreylistPolicy {
     let greylist = &config.mail.greylist;
+    let rules = &greylist.rules;
+    let terms = rules.exceptions.iter().flat_map(|exception| {
+        let terms = Terms { enabled: exception.enabled, delay: exception.delay };
+        exception.recipients.iter().map(move |recipient| (recipient.clone(), terms))
+    });
     GreylistPolicy {
         enabled: greylist.enabled,
+        algorithm: match rules.policy {
+            config::GreylistAlgorithm::Relaydelay => Algorithm::Relaydelay,
+            config::GreylistAlgorithm::Adaptive => Algorithm::Adaptive(Adaptive {
+                good_delay: rules.good_delay,
+                good_domains: rules.good_domains.clone(),
+                suspect_delay: rules.suspect_delay,
+                promote_after: rules.promote_after,
+                promote_within: rules.promote_within,
+                demote_after: rules.demote_after,
+                answer_window: rules.answer_window,
+            }),
+        },
+        stage: match rules.stage {
+            config::GreylistStage::Data => Stage::Data,
+            config::GreylistStage::Rcpt => Stage::Rcpt,
+        },
+        terms: terms.collect(),
         delay: greylist.delay,
         retry_window: greylist.retry_window,
         lifetime: greylist.lifetime,
@@ -82,6 +104,11 @@ fn dns_list(list: &config::DnsList) -> ListSettings {
         answers: list.answers.iter().map(|range| range.first..=range.last).collect(),
         text: list.text.clone(),
     }
+}
+
+/// Whether policy asks name servers: about lists, or for the names of clients that rules may be about.
+pub(super) fn asks_name_servers(config: &Config) -> bool {
+    !config.mail.dns_list.is_empty() || config.mail.rules.file.is_some()
 }
 
 /// How often a question is asked again that no name server answers.
@@ -201,10 +228,10 @@ pub(super) fn owner(
 }
 
 /// What connections are decided by.
-pub(super) fn evidence(config: &Config) -> Vec<Evidence> {
+pub(super) fn grounds(config: &Config) -> Vec<Ground> {
     let mail = &config.mail;
-    let rules = mail.rules.file.is_some().then_some(Evidence::Rules);
-    let lists = (!mail.dns_list.is_empty()).then_some(Evidence::Lists);
+    let rules = mail.rules.file.is_some().then_some(Ground::Rules);
+    let lists = (!mail.dns_list.is_empty()).then_some(Ground::Lists);
     rules.into_iter().chain(lists).collect()
 }
 
@@ -226,7 +253,7 @@ pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {
             write_timeout: limits.write_timeout,
             auth_failure_delay: config.mail.auth.failure_delay,
         },
-        evidence: evidence(config),
+        grounds: grounds(config),
     }
 }
 

@@ -5,7 +5,7 @@ use lamppost_smtp::{Address, Answer, Refusal, Reply, ReversePath};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::info;
 
-use super::Connection;
+use super::{Connection, Transaction};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     pub(super) async fn add_recipient(&mut self, recipient: Address) -> Answer {
@@ -24,6 +24,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         };
         let question = PolicyRequest::Recipient {
             peer: self.peer,
+            helo: self.session.helo().unwrap_or_default().to_owned(),
             sender: self.transaction.sender.clone().unwrap_or(ReversePath::Null),
             recipient: recipient.clone(),
             account: self.session.account().cloned(),
@@ -35,9 +36,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                 self.transaction.add(recipient, route);
                 Answer::Yes
             }
+            PolicyAnswer::Minded { route, hold, passage } => {
+                if let Some(refusal) = hold {
+                    self.transaction.hold(refusal);
+                }
+                if let Some(passage) = passage {
+                    self.transaction.passages.push((recipient.clone(), passage));
+                }
+                self.transaction.add(recipient, route);
+                Answer::Yes
+            }
             PolicyAnswer::Refused(refusal) => self.refuse_recipient(&recipient, refusal),
             _ => Answer::Refused(Refusal::Unavailable),
         }
+    }
+
+    /// Has the greylist learn what became of a message, while the client has its reply already.
+    pub(super) fn tell_outcome(&self, transaction: &mut Transaction, accepted: bool) {
+        // What is refused of those who need not wait says nothing of others.
+        let is_own = self.submitter().is_some() || self.admission.relay.is_some();
+        if is_own || self.admission.greylisting == Some(false) {
+            return;
+        }
+        let recipients = transaction.passages(accepted);
+        if recipients.is_empty() {
+            return;
+        }
+        let sender = transaction.sender.clone().unwrap_or(ReversePath::Null);
+        let told = PolicyRequest::Outcome { peer: self.peer, sender, recipients, accepted };
+        let policy = self.front.ends.policy.clone();
+        tokio::spawn(async move { drop(policy.ask(told).await) });
     }
 
     fn refuse_recipient(&self, recipient: &Address, refusal: Refusal) -> Answer {

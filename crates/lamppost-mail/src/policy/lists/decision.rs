@@ -45,8 +45,8 @@ struct Sums {
     allow_unknown: i64,
 }
 
-/// Why the client's mail is refused, if it is.
-pub(super) fn refusal(settings: &ListsSettings, found: &[Found], peer: IpAddr) -> Option<Refusal> {
+/// What lists say together.
+fn sums(settings: &ListsSettings, found: &[Found]) -> Sums {
     let mut sums = Sums::default();
     for (list, found) in settings.lists.iter().zip(found) {
         let sum = match (list.kind, found) {
@@ -58,6 +58,18 @@ pub(super) fn refusal(settings: &ListsSettings, found: &[Found], peer: IpAddr) -
         };
         *sum += i64::from(list.weight);
     }
+    sums
+}
+
+/// Whether more speaks against the client than for it.
+pub(super) fn is_against(settings: &ListsSettings, found: &[Found]) -> bool {
+    let sums = sums(settings, found);
+    sums.block > sums.allow
+}
+
+/// Why the client's mail is refused, if it is.
+pub(super) fn refusal(settings: &ListsSettings, found: &[Found], peer: IpAddr) -> Option<Refusal> {
+    let sums = sums(settings, found);
     let (score, threshold) = (sums.block - sums.allow, i64::from(settings.threshold));
     if score >= threshold {
         // Who could be on an allowlist that does not answer is not refused for good.

@@ -270,7 +270,7 @@ fn is_front_new(old: &Config, new: &Config) -> bool {
         || mail.limits != others.limits
         || mail.listen != others.listen
         || mail.greylist.service != others.greylist.service
-        || settings::evidence(old) != settings::evidence(new)
+        || settings::grounds(old) != settings::grounds(new)
         || untrusted(&mail.sendmail) != untrusted(&others.sendmail)
 }
 

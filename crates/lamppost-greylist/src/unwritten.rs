@@ -1,0 +1,69 @@
+//! What the store has not been told yet.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::store::Changes;
+use crate::{Change, Record, Triplet};
+
+/// Changes that wait, and those that are being written.
+#[derive(Debug, Default)]
+pub(crate) struct Unwritten {
+    waiting: HashMap<Triplet, Change>,
+    writing: Changes,
+}
+
+impl Unwritten {
+    /// How many triplets wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Adds a change.
+    pub(crate) fn add(&mut self, triplet: Triplet, change: Change) {
+        self.waiting.entry(triplet).and_modify(|earlier| earlier.add(change)).or_insert(change);
+    }
+
+    /// Those that are being written; whoever looks into the store holds on to them meanwhile, since the
+    /// look may come before or after them.
+    pub(crate) fn writing(&self) -> Changes {
+        self.writing.clone()
+    }
+
+    /// What is remembered of a triplet beside what the store showed. A change that the store had heard of
+    /// already may count twice here, which decides the same.
+    pub(crate) fn on(
+        &self,
+        triplet: &Triplet,
+        shown: Option<Record>,
+        written: &Changes,
+    ) -> Option<Record> {
+        let is_same = Arc::ptr_eq(written, &self.writing);
+        let since = (!is_same).then(|| self.writing.get(triplet)).flatten();
+        let changes = [written.get(triplet), since, self.waiting.get(triplet)];
+        changes.into_iter().flatten().fold(shown, |record, change| Some(change.on(record.as_ref())))
+    }
+
+    /// Takes what waits, to write it; nothing when nothing waits.
+    pub(crate) fn begin(&mut self) -> Option<Changes> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.writing = Arc::new(std::mem::take(&mut self.waiting));
+        Some(self.writing.clone())
+    }
+
+    /// What was begun is in the store.
+    pub(crate) fn written(&mut self) {
+        self.writing = Changes::default();
+    }
+
+    /// What was begun is not in the store: it waits again, before what came since.
+    pub(crate) fn failed(&mut self) {
+        let writing = std::mem::take(&mut self.writing);
+        let later = std::mem::replace(&mut self.waiting, Arc::unwrap_or_clone(writing));
+        for (triplet, change) in later {
+            self.add(triplet, change);
+        }
+    }
+}
