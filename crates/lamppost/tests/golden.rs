@@ -181,8 +181,8 @@ fn settle(value: &mut Value, key: &str) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                // What a process is held to is the kernel's matter.
-                if key == "force" {
+                // What a process is held to is the kernel's matter, and what names say that of the DNS here.
+                if ["force", "evidence"].contains(&key.as_str()) {
                     *value = Value::String("…".into());
                 }
                 settle(value, key);
