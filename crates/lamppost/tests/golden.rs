@@ -16,7 +16,7 @@ const ACCOUNT: &str = "demo@lamppost.test";
 /// Commands that no list names: they are for the program itself and for packages.
 const HIDDEN: [&str; 2] = ["man", "role"];
 /// What is not in the tour, and where it is shown instead.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: &[(&str, &str)] = &[
     ("run", "first_run.rs and mail.rs: it does not end by itself"),
     ("setup", "setup_command.rs: it changes the machine"),
     ("upgrade", "reload.rs: the program is another afterwards"),
@@ -29,6 +29,7 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("tcpserver", "tcpserver.rs: its output is that of ucspi-tcp"),
     ("man", "man.rs: it prints nothing"),
     ("config defaults", "it is crates/lamppost-config/src/defaults.toml, letter by letter"),
+    ("greylist import", "greylist_import.rs: it takes the databases of other programs"),
     ("role", "roles.rs: what it prints depends on the kernel"),
 ];
 
