@@ -29,7 +29,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("tcpserver", "tcpserver.rs: its output is that of ucspi-tcp"),
     ("man", "man.rs: it prints nothing"),
     ("config defaults", "it is crates/lamppost-config/src/defaults.toml, letter by letter"),
-    ("greylist import", "greylist_import.rs: it takes the databases of other programs"),
+    ("greylist import postgrey", "greylist_import.rs: it takes the databases of other programs"),
+    ("greylist import sqlgrey", "greylist_import.rs: it takes the databases of other programs"),
+    ("greylist replay", "its own module: it takes logs of other programs"),
     ("role", "roles.rs: what it prints depends on the kernel"),
 ];
 
