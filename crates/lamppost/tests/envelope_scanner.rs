@@ -418,7 +418,7 @@ fn our_qmail_smtpd_asks_it_while_it_is_there() {
         told.contains("qmail-envelope-scanner: warning: the greylist cannot be asked"),
         "{told}"
     );
-    std::fs::remove_file(switch).unwrap();
+    std::fs::remove_file(&switch).unwrap();
     assert_eq!(rcpt("other@b.test"), (accepted, silent()));
 }
 
