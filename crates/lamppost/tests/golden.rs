@@ -304,6 +304,12 @@ fn the_output_of_every_command() {
     tour.run("greylist list --json");
     tour.run("greylist stats");
     tour.run("greylist stats --json");
+    let dump = "VERSION=3\nformat=print\nHEADER=END\n 192.0.2.0/a@elsewhere.test/demo@lamppost.test\n \
+                4102444000,4102444800\nDATA=END\n";
+    tour.run_with("greylist import postgrey -", dump);
+    tour.run_with("greylist import postgrey - --json", dump);
+    tour.run("greylist import sqlgrey FILE");
+    tour.run("greylist import sqlgrey FILE --json");
     tour.run("greylist forget --all");
     tour.run("greylist expire");
 
