@@ -16,6 +16,7 @@ use lamppost_load::Mariadb;
 use crate::bench::lamppost::Place;
 use crate::bench::peer::{Peer, package_version};
 use crate::bench::process::{Usage, end, leashed};
+use crate::bench::resolver::ADDRESS as NAME_SERVER;
 use crate::bench::{await_port, write};
 use crate::machine::{root, unpacked};
 
@@ -153,7 +154,7 @@ fn lamppost(folder: &Path, address: SocketAddr, database: Option<&Mariadb>) -> R
     });
     let text = format!(
         "[server]\nhostname = \"mail.lamppost.test\"\n[log]\nlevel = \"info\"\n[metrics]\nlisten = []\n\
-         [mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\n{}\
+         [dns]\nservers = [\"{NAME_SERVER}\"]\n[mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\n{}\
          [mail.greylist.service]\nlisten = [\"{address}\"]\n",
         database.unwrap_or_default()
     );
