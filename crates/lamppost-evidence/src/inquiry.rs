@@ -12,10 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::spf::{self, Subject};
-use crate::{
-    Client, ConfirmedName, Evidence, Investigator, ReverseName, Spf, SpfResult, confirmed_names,
-    is_dynamic,
-};
+use crate::{Client, Evidence, Investigator, Spf, SpfResult, confirmed_names};
 
 /// How long an inquiry may take, and what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +61,10 @@ impl DnsInvestigator {
 
     async fn inquire(&self, client: Client<'_>) -> Evidence {
         let deadline = Instant::now() + self.limits.deadline;
-        let (spf, (name, is_dynamic)) =
-            tokio::join!(self.spf(client, deadline), self.name(client.ip, deadline));
-        Evidence { spf, name, is_dynamic, is_listed: false }
+        let named = timeout_at(deadline, confirmed_names(&*self.resolver, client.ip));
+        let (spf, named) = tokio::join!(self.spf(client, deadline), named);
+        let names = named.ok().and_then(Result::ok);
+        Evidence::of(client.ip, spf, names.as_deref())
     }
 
     async fn spf(&self, client: Client<'_>, deadline: Instant) -> Spf {
@@ -79,19 +77,6 @@ impl DnsInvestigator {
         let is_narrow = result == SpfResult::Pass
             && timeout_at(deadline, spf::is_narrow(resolver, &subject)).await.unwrap_or(false);
         Spf { result, domain: subject.domain, is_narrow }
-    }
-
-    /// The client's name, and whether it looks like one of changing users.
-    async fn name(&self, ip: IpAddr, deadline: Instant) -> (ReverseName, bool) {
-        let confirmed = timeout_at(deadline, confirmed_names(&*self.resolver, ip)).await;
-        let Ok(Ok(confirmed)) = confirmed else { return (ReverseName::Unknown, false) };
-        // One that is a server's speaks for the client.
-        let of_server = confirmed.iter().find(|name| !is_dynamic(name, ip));
-        match (of_server, confirmed.first()) {
-            (Some(name), _) => (ReverseName::Confirmed(ConfirmedName::of(name)), false),
-            (None, Some(name)) => (ReverseName::Confirmed(ConfirmedName::of(name)), true),
-            (None, None) => (ReverseName::Unconfirmed, false),
-        }
     }
 }
 

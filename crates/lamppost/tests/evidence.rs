@@ -5,7 +5,7 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -320,7 +320,8 @@ impl Chance {
 /// Domains that have a record made by chance.
 const DOMAINS: usize = 400;
 
-fn term(chance: &mut Chance) -> String {
+/// A term of the record of a domain; none includes itself, which pyspf refuses before it comes to that.
+fn term(chance: &mut Chance, number: usize) -> String {
     let name = match chance.below(8) {
         0 => "%{d}".to_owned(),
         1 => "%{ir}.%{v}.by.test".to_owned(),
@@ -331,7 +332,7 @@ fn term(chance: &mut Chance) -> String {
     };
     let sign = chance.one(&["", "", "", "+", "-", "~", "?"]);
     let bits = chance.one(&["", "", "", "/24", "/0", "//64", "/30//48", "/33", "//129"]);
-    let of = chance.below(DOMAINS);
+    let of = (number + 1 + chance.below(DOMAINS - 1)) % DOMAINS;
     let term = match chance.below(24) {
         0..4 => format!("a:{name}{bits}"),
         4 => format!("a{bits}"),
@@ -352,7 +353,7 @@ fn term(chance: &mut Chance) -> String {
         18 => return format!("redirect=d{of}.test"),
         19 => {
             return chance
-                .one(&["exp=why.test", "x=y", "x=%{d}", "unknown", "all:x", "include:", "a:"])
+                .one(&["exp=why.test", "x=%{d}", "unknown", "all:x", "include:", "a:"])
                 .to_owned();
         }
         20..22 => "all".to_owned(),
@@ -387,60 +388,60 @@ fn asked_of_pyspf(server: SocketAddr, clients: &[[String; 3]]) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(ToOwned::to_owned).collect()
 }
 
-/// Records made by chance mean the same to pyspf.
-#[test]
-fn results_are_those_of_pyspf() {
-    let mut chance = Chance(7);
+/// Hosts, and domains with records made by chance.
+fn zone_by_chance(chance: &mut Chance) -> String {
+    // Hosts that take mail have both kinds of addresses: pyspf counts each that is not there as an empty
+    // answer, and here the term counts as a whole.
     let mut zone = "h1.test. A 192.0.2.1\nh1.test. AAAA 2001:db8::1\nh2.test. A 198.51.100.7\n\
-        h2.test. A 192.0.2.9\nh3.test. AAAA 2001:db8:0:1::1\nmx.test. MX 1 h1.test.\nmx.test. MX 2 h3.test.\n\
-        mx.test. A 203.0.113.5\n*.in-addr.by.test. A 127.0.0.2\ntwo.test. MX 1 h2.test.\nwhy.test. TXT \"so\"\n"
+        h2.test. A 192.0.2.9\nh2.test. AAAA 2001:db8:2::1\nh3.test. AAAA 2001:db8:0:1::1\n\
+        h3.test. A 203.0.113.77\nmx.test. MX 1 h1.test.\nmx.test. MX 2 h3.test.\nmx.test. A 203.0.113.5\n\
+        *.in-addr.by.test. A 127.0.0.2\ntwo.test. MX 1 h2.test.\nwhy.test. TXT \"so\"\n\
+        other.elsewhere.test. A 203.0.113.99\n"
         .to_owned();
     zone += &ptr("192.0.2.1", "h1.test");
     zone += &ptr("198.51.100.7", "h2.test");
     zone += &ptr("198.51.100.7", "other.elsewhere.test");
-    zone += "other.elsewhere.test. A 203.0.113.99\n";
     for number in 0..DOMAINS {
-        let terms: Vec<_> = (0..=chance.below(5)).map(|_| term(&mut chance)).collect();
-        zone += &txt(&format!("d{number}.test"), &format!("v=spf1 {}", terms.join(" ")));
+        let terms: Vec<_> = (0..=chance.below(5)).map(|_| term(chance, number)).collect();
+        let domain = format!("d{number}.test");
+        zone += &txt(&domain, &format!("v=spf1 {}", terms.join(" ")));
         if chance.below(3) == 0 {
-            let _infallible = writeln!(
-                zone,
-                "d{number}.test. A 192.0.2.{}\nd{number}.test. MX 1 h2.test.",
-                number % 8
-            );
+            let last = number % 8;
+            let _infallible = writeln!(zone, "{domain}. A 192.0.2.{last}\n{domain}. MX 1 h2.test.");
         }
     }
-    let dns = Nsd::start(&zone);
-    let mut clients = Vec::new();
-    for number in 0..DOMAINS {
-        for ip in ["192.0.2.1", "198.51.100.7", "203.0.113.5", "2001:db8::1"] {
-            let sender = match chance.below(4) {
-                0 => String::new(),
-                1 => format!("strong-bad@d{number}.test"),
-                _ => format!("a@d{number}.test"),
-            };
-            clients.push([ip.to_owned(), format!("d{number}.test"), sender]);
+    zone
+}
+
+/// Records made by chance mean the same to pyspf.
+#[test]
+fn results_are_those_of_pyspf() {
+    for seed in 1..=4 {
+        let mut chance = Chance(seed);
+        let zone = zone_by_chance(&mut chance);
+        let dns = Nsd::start(&zone);
+        let mut clients = Vec::new();
+        for number in 0..DOMAINS {
+            for ip in ["192.0.2.1", "198.51.100.7", "203.0.113.5", "2001:db8::1"] {
+                let sender = match chance.below(4) {
+                    0 => String::new(),
+                    1 => format!("strong-bad@d{number}.test"),
+                    _ => format!("a@d{number}.test"),
+                };
+                clients.push([ip.to_owned(), format!("d{number}.test"), sender]);
+            }
+        }
+        let theirs = asked_of_pyspf(dns.address, &clients);
+        assert_eq!(theirs.len(), clients.len());
+        let inquiry = Inquiry::at(dns.address, PATIENT);
+        for ([ip, helo, sender], theirs) in clients.iter().zip(&theirs) {
+            let ours = inquiry.of(ip, helo, sender).spf.result.name();
+            let begin = format!("{helo}. TXT");
+            let record = zone.lines().find(|line| line.starts_with(&begin)).unwrap();
+            assert_eq!(ours, theirs, "{seed}: {ip} <{sender}>: {record}");
+        }
+        for result in ["pass", "fail", "softfail", "neutral", "permerror"] {
+            assert!(theirs.iter().filter(|one| *one == result).count() > 10, "{result}");
         }
     }
-    let theirs = asked_of_pyspf(dns.address, &clients);
-    assert_eq!(theirs.len(), clients.len());
-    let inquiry = Inquiry::at(dns.address, PATIENT);
-    let mut others = Vec::new();
-    for ([ip, helo, sender], theirs) in clients.iter().zip(&theirs) {
-        let ours = inquiry.of(ip, helo, sender).spf.result.name();
-        if ours != theirs {
-            let domain = helo.as_str();
-            let record = zone
-                .lines()
-                .find(|line| line.starts_with(&format!("{domain}. TXT")))
-                .unwrap_or_default();
-            others.push(format!("{ip} <{sender}>: {ours}, not {theirs}: {record}"));
-        }
-        let _valid: IpAddr = ip.parse().unwrap();
-    }
-    let results = ["pass", "fail", "softfail", "neutral", "permerror"];
-    for result in results {
-        assert!(theirs.iter().filter(|one| *one == result).count() > 10, "{result}");
-    }
-    assert!(others.is_empty(), "{} of {}\n{}", others.len(), clients.len(), others.join("\n"));
 }
