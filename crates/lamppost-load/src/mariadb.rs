@@ -87,9 +87,9 @@ impl Mariadb {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Where a database of it is, as `[mail.greylist] database` names it.
+    /// Where a database of it is, as `[mail.greylist] database` names it; the password stands elsewhere.
     pub fn url(&self, database: &str) -> String {
-        format!("mysql://{}:{}@{}/{database}", Self::USER, Self::PASSWORD, self.address())
+        format!("mysql://{}@{}/{database}", Self::USER, self.address())
     }
 
     /// Its process, if it runs.
