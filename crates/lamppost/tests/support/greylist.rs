@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use lamppost_database::{Database, Survives};
 
-use super::{PATIENCE, Server, Setup, free_addresses, mounted};
+use super::{PATIENCE, Server, Setup, free_addresses, mounted, no_lookups};
 
 /// A server that other mail servers ask, and that takes no mail itself.
 pub(crate) struct Alone {
@@ -34,10 +34,11 @@ impl Alone {
     pub(crate) fn write(&self, greylist: &str, service: &str) {
         let Self { server, address, socket } = self;
         let volatile = mounted::volatile_line(&server.state());
+        let lookups = no_lookups(greylist);
         let text = format!(
             "[server]\nhostname = \"grey.lamppost.test\"\n[metrics]\nlisten = [\"{}\"]\n\
              [mail.queue]\n{volatile}\n[mail.sendmail]\nenabled = false\n\
-             [mail.greylist]\n{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
+             [mail.greylist]\n{lookups}{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
              socket = \"{}\"\n{service}\n",
             server.metrics,
             socket.display()

@@ -146,6 +146,7 @@ impl Drop for Running {
     }
 }
 
+/// As the others it asks no name servers.
 fn lamppost(folder: &Path, address: SocketAddr, database: Option<&Mariadb>) -> Result<Child> {
     let database = database.map(|database| {
         let url = database.url(Mariadb::DATABASE);
@@ -153,7 +154,7 @@ fn lamppost(folder: &Path, address: SocketAddr, database: Option<&Mariadb>) -> R
     });
     let text = format!(
         "[server]\nhostname = \"mail.lamppost.test\"\n[log]\nlevel = \"info\"\n[metrics]\nlisten = []\n\
-         [mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\n{}\
+         [mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\nlookup-timeout = \"0s\"\n{}\
          [mail.greylist.service]\nlisten = [\"{address}\"]\n",
         database.unwrap_or_default()
     );

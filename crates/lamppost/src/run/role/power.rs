@@ -182,7 +182,7 @@ mod tests {
             let sockets = match sockets {
                 Makes::Nothing => "none",
                 Makes::ToNameServers => {
-                    "to ask name servers, where there are DNS lists or rules; else none"
+                    "to ask name servers, where there is something to ask; else none"
                 }
                 Makes::ToOtherHosts => "to connect to other hosts",
             };
@@ -203,11 +203,22 @@ mod tests {
             assert_eq!(of(Role::Policy, &config, Path::new("/state")).sockets, expected, "{text}");
         };
         let list = "[[mail.dns-list]]\nzone = \"list.test\"\n";
-        check("[dns]\nservers = [\"192.0.2.1\"]\n", Sockets::None);
-        check(list, Sockets::Ask(vec![53]));
+        let nothing = "[mail.greylist]\nenabled = false\n";
+        check(&format!("[dns]\nservers = [\"192.0.2.1\"]\n{nothing}"), Sockets::None);
+        check("[mail.greylist]\npolicy = \"relaydelay\"\n", Sockets::None);
+        check("[mail.greylist]\nlookup-timeout = \"0s\"\n", Sockets::None);
+        check("[dns]\nservers = [\"192.0.2.1\"]\n", Sockets::Ask(vec![53]));
+        check(
+            &format!("{nothing}[[mail.greylist.for]]\nrecipients = [\"@a.test\"]\n"),
+            Sockets::Ask(vec![53]),
+        );
+        check(&format!("{nothing}{list}"), Sockets::Ask(vec![53]));
         let servers = "[dns]\nservers = [\"192.0.2.1\", \"127.0.0.1:5353\"]\n";
         check(&format!("{servers}{list}"), Sockets::Ask(vec![53, 5353]));
-        check("[mail.rules]\nfile = \"/etc/tcp.smtp\"\n", Sockets::Ask(vec![53]));
+        check(
+            &format!("{nothing}[mail.rules]\nfile = \"/etc/tcp.smtp\"\n"),
+            Sockets::Ask(vec![53]),
+        );
     }
 
     #[test]
