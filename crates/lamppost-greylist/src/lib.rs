@@ -17,6 +17,7 @@ mod known;
 mod memory;
 mod policy;
 mod record;
+pub mod replay;
 mod settlement;
 mod sqlite;
 mod store;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -9,10 +10,10 @@ use parking_lot::Mutex;
 
 use crate::{Census, Changes, Filter, Record, Seen, Store, StoreError, Triplet};
 
-/// Triplets in memory.
-#[derive(Debug, Default)]
+/// Triplets in memory; clones share them.
+#[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    records: Mutex<HashMap<Triplet, Record>>,
+    records: Arc<Mutex<HashMap<Triplet, Record>>>,
 }
 
 impl Store for MemoryStore {

@@ -1,4 +1,7 @@
-//! greylist list, why, forget, stats, expire: of the running program.
+//! greylist list, why, forget, stats, expire, import: of the running program; replay: without it.
+
+mod import;
+mod replay;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -6,15 +9,21 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use lamppost_console::Client;
-use lamppost_roles::{GreylistFilter, GreylistListing, GreylistStats, GreylistWhy, TripletView};
+use lamppost_roles::{
+    EvidenceView, GreylistFilter, GreylistListing, GreylistStats, GreylistWhy, TripletView,
+};
 use serde::Deserialize;
 
+use self::replay::ReplayOptions;
 use super::{client, encoded, out, unanswered};
 use crate::exit::{Code, Failure};
 use crate::place::Place;
 
 /// Triplets that are asked for at once.
 const PAGE: u32 = 500;
+
+/// Where the program is told to forget whose time is over.
+const EXPIRE: &str = "/v1/greylist/expire";
 
 /// Look at the greylist and change what it knows.
 #[derive(Debug, Subcommand)]
@@ -35,6 +44,9 @@ pub(crate) enum GreylistCommand {
         from: String,
         /// The recipient
         to: String,
+        /// What the client calls itself, which matters where there is no sender
+        #[arg(long, default_value = "")]
+        helo: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -53,8 +65,21 @@ pub(crate) enum GreylistCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Decide mail of the past, and tell what came of it; nothing runs and nothing is changed
+    ///
+    /// FILE tells attempts in the order of their time, one JSON object a line: `t` (seconds since 1970), `ip`,
+    /// `helo`, `host` (the confirmed name, or null for none), `from`, `to` (a list), `auth`, `spf` (a result of
+    /// SPF), `listed`, and `data` (true when the message is sent, false when the client leaves before it,
+    /// \"reject\" when it is refused). Each is answered by a line: in `to` for each recipient the `decision`
+    /// after RCPT (accept, defer), the `reason` and `retry_in` in seconds, and in `data` what DATA is
+    /// answered. The last line is the summary. The numbers are those of the configuration file, and of the
+    /// defaults where there is none; SPF and names are never looked up.
+    Replay(ReplayOptions),
     /// Forget now whose time is over; the program does so every minute
     Expire,
+    /// Take over what another greylist remembers, so that nobody it knows waits once more
+    #[command(subcommand)]
+    Import(import::Import),
 }
 
 /// Which triplets; all that is named must hold.
@@ -78,12 +103,16 @@ struct Forgotten {
 
 impl GreylistCommand {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
+        if let Self::Replay(options) = self {
+            return options.execute(place).await;
+        }
         let client = client(place)?;
         match self {
             Self::List { filters, json } => list(&client, &filters, json).await,
-            Self::Why { ip, from, to, json } => {
-                let (from, to) = (encoded(&from), encoded(&to));
-                let path = format!("/v1/greylist/why?ip={ip}&sender={from}&recipient={to}");
+            Self::Why { ip, from, to, helo, json } => {
+                let [from, to, helo] = [from, to, helo].map(|text| encoded(&text));
+                let path =
+                    format!("/v1/greylist/why?ip={ip}&sender={from}&recipient={to}&helo={helo}");
                 let why: GreylistWhy =
                     client.get(&path).await.map_err(|error| unanswered(&error))?;
                 if json { out::json(&why) } else { out::print(&told(&why)) }
@@ -108,9 +137,10 @@ impl GreylistCommand {
                 let GreylistStats { waiting, known } = stats;
                 out::print(&format!("{waiting} waiting, {known} known\n"))
             }
-            Self::Expire => {
-                forget(&client, "/v1/greylist/expire", &GreylistFilter::default()).await
-            }
+            Self::Expire => forget(&client, EXPIRE, &GreylistFilter::default()).await,
+            Self::Import(import) => import.execute(&client).await,
+            // It was seen to before there was a client.
+            Self::Replay(_) => Ok(()),
         }
     }
 }
@@ -179,6 +209,11 @@ fn told(why: &GreylistWhy) -> String {
         "known" => "these three have met, and mail passed",
         "waited" => "it has waited its delay",
         "off" => "greylisting is off (`enabled` in [mail.greylist])",
+        "opted-out" => "it is off for this recipient ([[mail.greylist.for]])",
+        "answer" => "the recipient wrote to the sender's domain (`answer-window`)",
+        "promoted" => "enough mail of its network passed (`promote-after`)",
+        "good-domain" => "its domain is one of `good-domains`",
+        "no-delay" => "nobody waits (`delay`)",
         "new" => "these three have not met",
         "early" => "it is back before its delay is over",
         other => other,
@@ -196,11 +231,68 @@ fn told(why: &GreylistWhy) -> String {
             "It passes all the same: the greylist only watches (`mode = \"observe\"`).\n",
         );
     }
+    if !why.passes && why.held_until_data {
+        text.push_str("It is told so in reply to DATA, not to RCPT.\n");
+    }
     if let Some(triplet) = &why.triplet {
         let [network, _, _, state, expires] = row(triplet);
         let _infallible = writeln!(text, "Network {network}: {state}; forgotten in {expires}.");
     }
+    if let [others @ .., _] = &why.networks[..]
+        && !others.is_empty()
+    {
+        let _infallible = writeln!(text, "It counts as {}.", why.networks.join(", "));
+    }
+    if !why.networks.is_empty() {
+        let delay = out::count(why.delay_ms.div_ceil(1000), "second");
+        let by = rule(&why.rule);
+        let _infallible = writeln!(text, "The delay is {delay}: {by}.{}", known(&why.evidence));
+    }
     text
+}
+
+/// By what a delay is as long as it is.
+fn rule(rule: &str) -> &str {
+    match rule {
+        "unknown" => "nothing else is known (`delay`)",
+        "recipient" => "the recipient has one of its own ([[mail.greylist.for]])",
+        "dynamic" => "its address is one of changing users (`suspect-delay`)",
+        "dns-listed" => "lists in the DNS hold it (`suspect-delay`)",
+        "demoted" => "its network misbehaved (`suspect-delay`)",
+        "promoted" => "enough mail of its network passed (`good-delay`)",
+        "good-domain" => "its domain is one of `good-domains` (`good-delay`)",
+        other => other,
+    }
+}
+
+/// What is known of the client, where anything is.
+fn known(evidence: &EvidenceView) -> String {
+    let mut text = String::new();
+    if !matches!(&evidence.spf[..], "temperror" | "") {
+        let domain =
+            if evidence.spf_domain.is_empty() { "no domain" } else { &evidence.spf_domain };
+        let _infallible = write!(text, " SPF of {domain}: {}.", evidence.spf);
+    }
+    if let Some(name) = &evidence.name {
+        let _infallible = write!(text, " Its name: {name}.");
+    }
+    text
+}
+
+/// Has the program forget whose time is over, as a cron job: without a word when that is done.
+pub(crate) async fn delete_expired(place: &Place) -> Result<(), Failure> {
+    // Where the file cannot be read, the running program still can be asked.
+    if let Ok(opened) = place.open() {
+        let facts = crate::recipe::facts(&opened.config);
+        let names = facts.iter().map(|fact| fact.variable);
+        let said: Vec<_> =
+            names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
+        if let Some(difference) = lamppost_mail::recipe_differences(&facts, &said) {
+            out::complain(&format!("warning: {difference}\n"));
+        }
+    }
+    let done = client(place)?.post::<Forgotten>(EXPIRE, &GreylistFilter::default()).await;
+    done.map(drop).map_err(|error| unanswered(&error))
 }
 
 async fn forget(client: &Client, path: &str, filter: &GreylistFilter) -> Result<(), Failure> {

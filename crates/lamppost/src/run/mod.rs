@@ -27,6 +27,7 @@ use crate::state_files::{database_failure, folder_failure};
 
 pub(crate) use self::own_users::{delivery_user, maildir_template, odd_users};
 pub(crate) use self::role::{Role, probe as probe_role, run as run_role};
+pub(crate) use self::settings::greylist as greylist_policy;
 pub(crate) use self::supervisor::run;
 #[cfg(test)]
 pub(crate) use self::users::user_name;

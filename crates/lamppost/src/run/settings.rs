@@ -19,7 +19,7 @@ use lamppost_queue::Durability;
 use lamppost_smtp::{AuthOffer, Kind, Limits};
 use lamppost_telemetry::Health;
 
-pub(super) fn greylist(config: &Config) -> GreylistPolicy {
+pub(crate) fn greylist(config: &Config) -> GreylistPolicy {
     let greylist = &config.mail.greylist;
     let rules = &greylist.rules;
     let terms = rules.exceptions.iter().flat_map(|exception| {
@@ -278,6 +278,7 @@ pub(super) fn greylist_service(config: &Config, hostname: &str) -> GreylistServi
         request_size_max: bytes(service.request_size_max),
         request_timeout: service.request_timeout,
         idle_timeout: service.idle_timeout,
+        recipe: crate::recipe::facts(config),
     }
 }
 
