@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use lamppost_database::{Database, Survives};
 
-use super::{PATIENCE, Server, Setup, free_addresses, mounted, no_lookups};
+use super::{PATIENCE, Server, Setup, free_addresses, mounted};
 
 /// A server that other mail servers ask, and that takes no mail itself.
 pub(crate) struct Alone {
@@ -19,7 +19,7 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    /// Starts it; `greylist` are lines of `[mail.greylist]`, and `service` of the section below it.
+    /// Starts it, and it asks no name servers; `greylist` are lines of `[mail.greylist]`, and `service` of the section below it.
     pub(crate) fn start(greylist: &str, service: &str) -> Self {
         let server = Server::prepare(&Setup::default(), None);
         let [address] = free_addresses();
@@ -34,11 +34,10 @@ impl Alone {
     pub(crate) fn write(&self, greylist: &str, service: &str) {
         let Self { server, address, socket } = self;
         let volatile = mounted::volatile_line(&server.state());
-        let lookups = no_lookups(greylist);
         let text = format!(
             "[server]\nhostname = \"grey.lamppost.test\"\n[metrics]\nlisten = [\"{}\"]\n\
              [mail.queue]\n{volatile}\n[mail.sendmail]\nenabled = false\n\
-             [mail.greylist]\n{lookups}{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
+             [mail.greylist]\nlookup-timeout = \"0s\"\n{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
              socket = \"{}\"\n{service}\n",
             server.metrics,
             socket.display()

@@ -82,12 +82,6 @@ impl Default for Setup {
     }
 }
 
-/// A line for `[mail.greylist]` by which the machine's own name servers are not asked; a test that has one of
-/// its own says for how long that is.
-pub(crate) fn no_lookups(greylist: &str) -> &'static str {
-    if greylist.contains("lookup-timeout") { "" } else { "lookup-timeout = \"0s\"\n" }
-}
-
 /// A running server.
 pub(crate) struct Server {
     child: Option<Child>,
@@ -142,13 +136,12 @@ impl Server {
     fn config_text(&self, setup: &Setup) -> String {
         let Setup { log, greylist, limits, auth, queue, mx, domain, mail, .. } = setup;
         let volatile = mounted::volatile_line(&self.state);
-        let lookups = no_lookups(greylist);
         format!(
             "[server]\nhostname = \"mail.lamppost.test\"\n[log]\n{log}\n\
              [metrics]\nlisten = [\"{}\"]\n\
              [tls]\nself-signed = true\n\
              [mail]\ndomains = [\"{domain}\"]\npostmaster = \"demo@{domain}\"\n{mail}\n\
-             [mail.greylist]\n{lookups}{greylist}\n[mail.limits]\n{limits}\n[mail.auth]\n{auth}\n\
+             [mail.greylist]\n{greylist}\n[mail.limits]\n{limits}\n[mail.auth]\n{auth}\n\
              [mail.queue]\n{queue}\n{volatile}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"mx\"\ntls = \"starttls\"\n{mx}\n\
              [[mail.listen]]\naddress = [\"{}\"]\nkind = \"submission\"\ntls = \"starttls\"\n\
