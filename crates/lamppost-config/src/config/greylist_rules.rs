@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{DAY, SECOND, time, time_within};
+use super::{DAY, MINUTE, SECOND, time, time_within};
 use crate::reader::{self, Findings, Section, Wrong};
 
 /// Triplets that must pass, and misdeeds, at most.
@@ -20,6 +20,7 @@ pub struct GreylistRules {
     pub stage: GreylistStage,
     pub good_delay: Duration,
     pub good_domains: Vec<String>,
+    pub lookup_timeout: Duration,
     pub suspect_delay: Duration,
     pub promote_after: u64,
     pub promote_within: Duration,
@@ -82,6 +83,13 @@ impl GreylistRules {
             stage: section.read("stage", |value| reader::choice(value, &STAGES), findings).value,
             good_delay: time(section, "good-delay", findings),
             good_domains: section.read("good-domains", domains, findings).value,
+            lookup_timeout: time_within(
+                section,
+                "lookup-timeout",
+                (Duration::ZERO, MINUTE),
+                findings,
+            )
+            .value,
             suspect_delay: suspect_delay.value,
             promote_after: section.read("promote-after", number, findings).value,
             promote_within: time_within(section, "promote-within", (SECOND, 365 * DAY), findings)

@@ -9,6 +9,7 @@ use lamppost_config::{self as config, Config, Dns, DnsList, GreylistDatabase, St
 use lamppost_console::Blocked;
 use lamppost_database::{Database, Survives};
 use lamppost_dns::NameServers;
+use lamppost_evidence::{DnsInvestigator, Limits};
 use lamppost_greylist::{Condition as GreylistCondition, Greylist, SharedStore, SqliteStore};
 use lamppost_mail::policy::{ConnectionRules, DnsLists, Policy};
 use lamppost_net::SystemClock;
@@ -36,11 +37,12 @@ pub(super) struct Running {
 struct Asking {
     lists: DnsLists,
     rules: ConnectionRules,
+    investigator: Arc<DnsInvestigator>,
     set: Mutex<Option<Box<SetBy>>>,
 }
 
-/// All that lists in the DNS and the names of clients depend on.
-type SetBy = (Dns, config::DnsLists, Vec<DnsList>, Duration, Vec<SocketAddr>);
+/// All that lists in the DNS depend on, and what is asked about clients.
+type SetBy = (Dns, config::DnsLists, Vec<DnsList>, [Option<Duration>; 2], Vec<SocketAddr>);
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
@@ -64,7 +66,9 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let policy = policy.asking(users).ruled_by(rules.clone());
     let policy = policy.counting(start.metrics.clone());
     let policy = policy.asking_lists(lists.clone());
-    let asking = Asking { lists, rules: rules.clone(), set: Mutex::new(None) };
+    let investigator = Arc::new(DnsInvestigator::default());
+    let policy = policy.investigated_by(investigator.clone());
+    let asking = Asking { lists, rules: rules.clone(), investigator, set: Mutex::new(None) };
     asking.set(config, setup)?;
     let (told, shown) = (policy.clone(), greylist.clone());
     let is_shared = shared.is_some();
@@ -182,18 +186,26 @@ impl Asking {
     /// Asks as the configuration says; what is known of lists is kept where that is as before.
     fn set(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
         let mail = &config.mail;
+        let deadline = mail.greylist.rules.lookup_timeout;
+        let deadline = settings::investigates(config).then_some(deadline);
         let by = Box::new((
             config.dns.clone(),
             mail.dns_lists.clone(),
             mail.dns_list.clone(),
-            mail.rules.name_timeout,
+            [Some(mail.rules.name_timeout), deadline],
             setup.name_servers.clone(),
         ));
         let mut set = self.set.lock();
         if set.as_ref() != Some(&by) && (set.is_some() || settings::asks_name_servers(config)) {
             let resolver = Arc::new(name_servers(config, setup)?);
             self.lists.set(settings::dns_lists(config), resolver.clone());
-            self.rules.set_resolver(resolver, mail.rules.name_timeout);
+            self.rules.set_resolver(resolver.clone(), mail.rules.name_timeout);
+            match deadline {
+                Some(deadline) => {
+                    self.investigator.set(resolver, Limits { deadline, ..Limits::default() });
+                }
+                None => self.investigator.stop(),
+            }
             *set = Some(by);
         }
         Ok(())
