@@ -4,20 +4,20 @@
 use std::sync::Arc;
 
 use lamppost_smtp::{
-    Action, Answer, AuthOffer, BareNewline, Greeting, Kind, Limits, Link, Question, Session,
-    Settings,
+    Action, Answer, AuthOffer, BareNewline, Greeting, Kind, Limits, Link, QmailQuestion, Question,
+    Session, Settings,
 };
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (u8, bool, &[u8])| {
-    let (piece, fix, bytes) = input;
-    let whole = converse(bytes, bytes.len().max(1), fix);
-    let pieces = converse(bytes, usize::from(piece).max(1), fix);
+fuzz_target!(|input: (u8, u8, &[u8])| {
+    let (piece, manner, bytes) = input;
+    let whole = converse(bytes, bytes.len().max(1), manner);
+    let pieces = converse(bytes, usize::from(piece).max(1), manner);
     assert_eq!(whole, pieces);
 });
 
 /// Everything that the server says and takes as content.
-fn converse(bytes: &[u8], piece: usize, fix: bool) -> (Vec<u8>, Vec<u8>) {
+fn converse(bytes: &[u8], piece: usize, manner: u8) -> (Vec<u8>, Vec<u8>) {
     let settings = Settings {
         hostname: "mail.lamppost.test".into(),
         kind: Kind::Mx,
@@ -25,8 +25,11 @@ fn converse(bytes: &[u8], piece: usize, fix: bool) -> (Vec<u8>, Vec<u8>) {
         auth: AuthOffer::Always,
         limits: Limits::default(),
     };
-    let bare_newline = if fix { BareNewline::Fix } else { BareNewline::Refuse };
+    let bare_newline = if manner % 3 == 1 { BareNewline::Fix } else { BareNewline::Refuse };
     let mut session = Session::new(Arc::new(settings), Link { tls: false, bare_newline });
+    if manner % 3 == 2 {
+        session = session.as_qmail();
+    }
     session.greet(Greeting::Welcome);
     let (mut said, mut content) = (Vec::new(), Vec::new());
     let mut pieces = bytes.chunks(piece);
@@ -41,6 +44,7 @@ fn converse(bytes: &[u8], piece: usize, fix: bool) -> (Vec<u8>, Vec<u8>) {
                     Ok(account) => Answer::Account(account),
                     Err(_) => Answer::Refused(lamppost_smtp::Refusal::AuthFailed),
                 },
+                Question::Qmail(QmailQuestion::Challenge) => Answer::Challenge("<1@x>".into()),
                 Question::Finish => Answer::Stored("id".into()),
                 _ => Answer::Yes,
             }),

@@ -5,6 +5,7 @@ mod cell;
 mod disk;
 mod exim;
 mod facts;
+mod greylist;
 mod image;
 mod lamppost;
 mod latency;
@@ -35,6 +36,8 @@ use process::Usage;
 pub(crate) enum Bench {
     /// Lamppost and its peers take messages until all lie in Maildirs; the disk itself beside them
     Mail(mail::Mail),
+    /// Lamppost, postgrey and sqlgrey decide who must come back later, asked as Postfix asks
+    Greylist(greylist::Greylist),
     /// How long Lamppost takes to be ready, with an empty and with a long queue
     Start(start::Start),
 }
@@ -43,6 +46,7 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         match self {
             Self::Mail(mail) => mail.run(),
+            Self::Greylist(greylist) => greylist.run(),
             Self::Start(start) => start.run(),
         }
     }

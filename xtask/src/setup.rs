@@ -34,13 +34,18 @@ type Unpacked = (&'static str, &'static [&'static str], &'static str);
 /// Packages that are unpacked below `target/peers` and not installed: Postfix would replace the
 /// machine's mail server, the two of ucspi-tcp exclude each other, and of the others only some files are wanted. Each has a folder and a file
 /// in it that tells that it is there.
-const UNPACKED: [Unpacked; 9] = [
+const UNPACKED: &[Unpacked] = &[
     POSTFIX,
     EXIM,
     MARIADB,
+    POSTGREY,
+    SQLGREY,
     ("nodemailer", &["node-nodemailer"], "usr/share/nodejs/nodemailer/package.json"),
     ("spamassassin", &["spamassassin"], "usr/share/doc/spamassassin/examples/sample-spam.txt"),
     ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd"),
+    ("nsd", &["nsd", "libevent-2.1-7", "libfstrm0", "libprotobuf-c1"], "usr/sbin/nsd"),
+    ("pyspf", &["python3-spf", "python3-dns"], "usr/lib/python3/dist-packages/spf.py"),
+    ("tinydns", &["tinydns"], "usr/sbin/tinydns"),
     ("ucspi-tcp", &["ucspi-tcp"], "usr/bin/tcprules"),
     ("ucspi-tcp-ipv6", &["ucspi-tcp-ipv6"], "usr/bin/tcprules"),
     ("python", &["libpython3.11-testsuite"], "usr/lib/python3.11/test/test_email/data/msg_01.txt"),
@@ -79,8 +84,34 @@ const MARIADB: Unpacked = (
     ],
     "usr/sbin/mariadbd",
 );
+const POSTGREY: Unpacked = (
+    "postgrey",
+    &[
+        "postgrey",
+        "db5.3-util",
+        "libberkeleydb-perl",
+        "libdb5.3",
+        "libio-multiplex-perl",
+        "libnet-server-perl",
+        "libnetaddr-ip-perl",
+    ],
+    "usr/sbin/postgrey",
+);
+const SQLGREY: Unpacked = (
+    "sqlgrey",
+    &[
+        "sqlgrey",
+        "libdbd-mysql-perl",
+        "libdbd-sqlite3-perl",
+        "libdbi-perl",
+        "libio-multiplex-perl",
+        "libmariadb3",
+        "libnet-server-perl",
+    ],
+    "usr/sbin/sqlgrey",
+);
 /// What the benchmarks need: the peers, and what makes an XFS.
-const PEERS: [Unpacked; 4] = [
+const PEERS: &[Unpacked] = &[
     POSTFIX,
     EXIM,
     (
@@ -101,7 +132,7 @@ pub(crate) fn run() -> Result<()> {
     if !missing.is_empty() {
         install(&missing)?;
     }
-    unpack_missing(&UNPACKED)?;
+    unpack_missing(UNPACKED)?;
     gather_samples()?;
     dist::cargo_deb()?;
     debians()?;
@@ -128,7 +159,12 @@ pub(crate) fn peers() -> Result<()> {
     if !works(Command::new("strace").arg("--version")) {
         install(&["strace"])?;
     }
-    unpack_missing(&PEERS)
+    unpack_missing(PEERS)
+}
+
+/// Unpacks what the comparison of greylists needs.
+pub(crate) fn greylist_peers() -> Result<()> {
+    unpack_missing(&[MARIADB, POSTGREY, SQLGREY])
 }
 
 fn unpack_missing(wanted: &[Unpacked]) -> Result<()> {

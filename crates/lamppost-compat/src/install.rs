@@ -9,10 +9,12 @@ use std::{error, fmt};
 use crate::Stamp;
 
 /// The names that programs of ours go by, and what each is for.
-pub const NAMES: [(&str, &str); 6] = [
+pub const NAMES: [(&str, &str); 8] = [
     ("sendmail", "hands in mail, as programs and PHP's mail() expect it"),
     ("mailq", "lists the queue"),
     ("newaliases", "does nothing, with success: there is no table of aliases to make"),
+    ("qmail-smtpd", "takes mail of one client on its descriptors, as that of qmail"),
+    ("rblsmtpd", "refuses clients that lists in the DNS name, as that of ucspi-tcp"),
     ("tcprules", "makes the cdb of connection rules, as that of ucspi-tcp"),
     ("tcprulescheck", "tells what connection rules say of a client, as that of ucspi-tcp"),
     ("tcpserver", "has a program serve each connection that the rules allow, as that of ucspi-tcp"),

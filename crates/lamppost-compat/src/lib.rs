@@ -4,8 +4,12 @@
 //! that it starts at once and there is little in it that could go wrong under a web server. What it
 //! does follows the name that it is called by.
 
+mod ending;
 mod exit;
 mod install;
+mod letters;
+mod qmail_smtpd;
+mod rblsmtpd;
 mod secure;
 mod sendmail;
 mod stamp;
@@ -19,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 pub use install::{InstallError, NAMES, Standing, USUAL, install, look, remove};
+pub use qmail_smtpd::qmail_smtpd;
+pub use rblsmtpd::rblsmtpd;
 pub use secure::{SecureExecution, refuse_secure_execution};
 pub use sendmail::{EXIT_CODES, OPTIONS};
 pub use stamp::Stamp;
@@ -54,9 +60,11 @@ pub fn main() -> ExitCode {
         "sendmail" => sendmail::sendmail(arguments),
         "mailq" => Err(list_queue()),
         "newaliases" => Ok(()),
+        "rblsmtpd" => return rblsmtpd(&arguments),
         "tcprules" => return tcprules(&arguments),
         "tcprulescheck" => return tcprulescheck(&arguments),
         "tcpserver" => return tcpserver(&arguments),
+        "qmail-smtpd" => return qmail_smtpd(&arguments),
         _ => {
             let names = NAMES.map(|(name, _)| name).join(", ");
             let what = format!("there is no such program; it is called as one of {names}");

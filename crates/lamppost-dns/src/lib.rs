@@ -1,5 +1,6 @@
 //! Questions to name servers, behind a trait that tests and simulations replace.
 
+pub mod list;
 mod name_servers;
 mod resolv_conf;
 

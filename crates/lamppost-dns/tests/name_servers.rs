@@ -32,7 +32,10 @@ async fn serve(code: u8, records: &'static [&'static [u8]]) -> (SocketAddr, Arc<
             (reply[2], reply[3], reply[7], reply[11]) =
                 (0x85, code, u8::try_from(records.len()).unwrap(), 0);
             for record in records {
-                reply.extend_from_slice(&[0xc0, 12]);
+                // Of the question's name, unless the record begins with another.
+                if record.starts_with(&[0]) {
+                    reply.extend_from_slice(&[0xc0, 12]);
+                }
                 reply.extend_from_slice(record);
             }
             socket.send_to(&reply, from).await.unwrap();
@@ -65,6 +68,42 @@ async fn answers_are_read_and_kept_as_long_as_they_say() {
     let (address, _) = serve(0, &[TXT]).await;
     let servers = NameServers::new(&[address], PATIENCE).unwrap();
     assert_eq!(servers.texts("list.test").await.unwrap(), ["see \u{fffd}x"]);
+}
+
+#[tokio::test]
+async fn hosts_and_names_are_read() {
+    const AAAA: &[u8] = b"\0\x1c\0\x01\0\0\x01\0\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07";
+    const MX_LAST: &[u8] = b"\0\x0f\0\x01\0\0\x01\0\0\x0a\0\x09\x01z\x04test\0";
+    const MX_FIRST: &[u8] = b"\0\x0f\0\x01\0\0\x01\0\0\x0a\0\x01\x01b\x04test\0";
+    const PTR: &[u8] = b"\0\x0c\0\x01\0\0\x01\0\0\x09\x02Mx\x04test\0";
+    const PTR_ROOT: &[u8] = b"\0\x0c\0\x01\0\0\x01\0\0\x01\0";
+
+    let (address, _) = serve(0, &[AAAA]).await;
+    let servers = NameServers::new(&[address], PATIENCE).unwrap();
+    let found = servers.v6_addresses("a.test").await.unwrap();
+    assert_eq!(found, ["2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap()]);
+    let (address, _) = serve(0, &[MX_LAST, MX_FIRST]).await;
+    let servers = NameServers::new(&[address], PATIENCE).unwrap();
+    assert_eq!(servers.exchanges("a.test").await.unwrap(), ["b.test", "z.test"]);
+    let (address, _) = serve(0, &[PTR, PTR_ROOT]).await;
+    let servers = NameServers::new(&[address], PATIENCE).unwrap();
+    for ip in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
+        let mut names = servers.names(ip.parse().unwrap()).await.unwrap();
+        names.sort();
+        assert_eq!(names, ["", "Mx.test"], "{ip}");
+    }
+}
+
+/// A name server that answers about another name than it was asked about is not believed.
+#[tokio::test]
+async fn what_was_not_asked_for_is_no_answer() {
+    const OF_ANOTHER: &[u8] = b"\x05other\x04test\0\0\x01\0\x01\0\0\x01\0\0\x04\x7f\0\0\x02";
+    let (address, _) = serve(0, &[OF_ANOTHER]).await;
+    let servers = NameServers::new(&[address], PATIENCE).unwrap();
+    assert_eq!(servers.addresses("a.test").await, Ok(Vec::new()));
+    let (address, _) = serve(0, &[TXT]).await;
+    let servers = NameServers::new(&[address], PATIENCE).unwrap();
+    assert_eq!(servers.addresses("a.test").await, Ok(Vec::new()));
 }
 
 #[tokio::test]

@@ -4,15 +4,21 @@
 //! Nothing here is an error for the client: what cannot be found out is unknown, and says neither good nor bad.
 //! Everything but the lookups is a function of what was found.
 
+mod confirmation;
+mod inquiry;
 mod keys;
 mod name;
+mod spf;
 
 use std::net::IpAddr;
 
 use futures_util::future::BoxFuture;
 
+pub use confirmation::confirmed_names;
+pub use inquiry::{DnsInvestigator, Limits};
 pub use keys::{Prefixes, keys};
 pub use name::{ConfirmedName, ReverseName, is_dynamic, registrable};
+pub use spf::{Spf, SpfResult};
 
 /// A client as it introduces itself.
 #[derive(Clone, Copy, Debug)]
@@ -38,66 +44,22 @@ pub struct Evidence {
     pub is_listed: bool,
 }
 
-/// What SPF says of a client (RFC 7208).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spf {
-    /// The result.
-    pub result: SpfResult,
-    /// The domain that was asked, in lower case: the sender's, or that of HELO for the null sender. Empty
-    /// where there is none.
-    pub domain: String,
-    /// Whether the addresses that it lets send are known, and so few that they may count as one network.
-    pub is_narrow: bool,
-}
-
-/// Results of SPF (RFC 7208 §2.6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SpfResult {
-    /// The client may not send for the domain.
-    Fail,
-    /// The domain says neither.
-    Neutral,
-    /// The domain says nothing of this kind.
-    None,
-    /// The client may send for the domain.
-    Pass,
-    /// What the domain says cannot be used.
-    PermError,
-    /// The client probably may not.
-    SoftFail,
-    /// It could not be found out.
-    #[default]
-    TempError,
-}
-
-impl SpfResult {
-    /// All of them.
-    const ALL: [Self; 7] = [
-        Self::Fail,
-        Self::Neutral,
-        Self::None,
-        Self::Pass,
-        Self::PermError,
-        Self::SoftFail,
-        Self::TempError,
-    ];
-
-    /// Its name in the standard.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::Neutral => "neutral",
-            Self::None => "none",
-            Self::Pass => "pass",
-            Self::PermError => "permerror",
-            Self::SoftFail => "softfail",
-            Self::TempError => "temperror",
+impl Evidence {
+    /// What SPF and its confirmed names say of a client; where its names could not be found out there are none
+    /// to tell.
+    pub fn of(ip: IpAddr, spf: Spf, names: Option<&[String]>) -> Self {
+        let evidence = Self { spf, ..Self::default() };
+        let Some(names) = names else { return evidence };
+        // One that is a server's speaks for the client.
+        let of_server = names.iter().find(|name| !is_dynamic(name, ip));
+        match of_server.or(names.first()) {
+            Some(name) => Self {
+                name: ReverseName::Confirmed(ConfirmedName::of(name)),
+                is_dynamic: of_server.is_none(),
+                ..evidence
+            },
+            None => Self { name: ReverseName::Unconfirmed, ..evidence },
         }
-    }
-
-    /// The result of this name.
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|result| result.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -106,4 +68,29 @@ pub trait Investigator: Send + Sync {
     /// What can be found out about a client within the time that there is. It is kept for a while, so that it
     /// costs next to nothing to ask again for the next recipient.
     fn investigate<'a>(&'a self, client: Client<'a>) -> BoxFuture<'a, Evidence>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_of_a_server_speaks_for_the_client() {
+        let check = |names: Option<&[&str]>, expected: &str| {
+            let names =
+                names.map(|names| names.iter().map(|name| (*name).into()).collect::<Vec<_>>());
+            let ip = "192.0.2.77".parse().unwrap();
+            let Evidence { name, is_dynamic, .. } =
+                Evidence::of(ip, Spf::default(), names.as_deref());
+            let told = match name {
+                ReverseName::Confirmed(name) => name.name,
+                other => format!("{other:?}"),
+            };
+            assert_eq!(format!("{told} {is_dynamic}"), expected);
+        };
+        check(None, "Unknown false");
+        check(Some(&[]), "Unconfirmed false");
+        check(Some(&["dyn7.a.test"]), "dyn7.a.test true");
+        check(Some(&["dyn7.a.test", "mx.b.test"]), "mx.b.test false");
+    }
 }

@@ -12,6 +12,7 @@ mod attempt;
 mod decision;
 mod filter;
 mod greylist;
+pub mod import;
 mod known;
 mod memory;
 mod policy;

@@ -18,13 +18,14 @@
 //!
 //! Errors of the other side are results here, not errors: they stand in the [`Report`].
 //!
-//! [`Mariadb`] is the database server that such proofs and measurements are made with.
+//! [`PolicyLoad`] asks as a mail server asks a greylist, and [`Mariadb`] is the database server that such proofs and measurements are made with.
 
 mod connection;
 mod journal;
 mod load;
 mod mariadb;
 mod message;
+mod policy;
 mod random;
 mod report;
 mod session;
@@ -33,5 +34,6 @@ pub use connection::Reply;
 pub use load::{Load, Running};
 pub use mariadb::Mariadb;
 pub use message::{Stranger, Token};
+pub use policy::{Mix, PolicyLoad, PolicyReport, answer_dunno};
 pub use random::Random;
 pub use report::{Outcome, Report, Sent, percentile};

@@ -50,12 +50,20 @@ impl Mariadb {
     /// # Errors
     /// The program is not unpacked, or does not start; the end of its log is told.
     pub fn start(options: &[&str]) -> io::Result<Self> {
+        Self::start_in(&std::env::temp_dir(), options)
+    }
+
+    /// As [`Self::start`], with its files below this folder.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_in(parent: &Path, options: &[&str]) -> io::Result<Self> {
         let program = unpacked().join("usr/sbin/mariadbd");
         if !program.exists() {
             let text = format!("{} is missing: run `cargo xtask setup`", program.display());
             return Err(io::Error::other(text));
         }
-        let folder = fresh_folder()?;
+        let folder = fresh_folder(parent)?;
         let port = free_port()?;
         let options = options.iter().map(ToString::to_string).collect();
         let mut server = Self { folder, port, options, child: None };
@@ -224,10 +232,10 @@ fn is_root() -> bool {
 }
 
 /// A new folder that is the server's own.
-fn fresh_folder() -> io::Result<PathBuf> {
+fn fresh_folder(parent: &Path) -> io::Result<PathBuf> {
     for number in 0.. {
         let name = format!("lamppost-mariadb-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let folder = parent.join(name);
         match fs::create_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

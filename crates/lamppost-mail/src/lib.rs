@@ -8,6 +8,6 @@ mod front;
 pub mod policy;
 
 pub use front::{
-    Front, FrontEnds, FrontLimits, FrontSettings, GreylistService, GreylistServiceSettings,
+    Front, FrontEnds, FrontLimits, FrontSettings, GreylistService, GreylistServiceSettings, Ground,
     ListenerSettings, TlsMode,
 };

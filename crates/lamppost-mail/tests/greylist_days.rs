@@ -66,8 +66,11 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
             });
         }
     });
-    let front =
-        FrontSettings { hostname: "mail.lamppost.test".into(), limits: FrontLimits::default() };
+    let front = FrontSettings {
+        hostname: "mail.lamppost.test".into(),
+        limits: FrontLimits::default(),
+        grounds: Vec::new(),
+    };
     let ends = FrontEnds { policy: policy_port, intake };
     let front = Arc::new(Front::new(front, ends, (clock, Metrics::new()), Drain::default()));
     let smtp = Settings {

@@ -97,6 +97,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
     let settings = FrontSettings {
         hostname: "mail.lamppost.test".into(),
         limits: FrontLimits { inline_max: 64 * 1024, ..FrontLimits::default() },
+        grounds: Vec::new(),
     };
     let ends = FrontEnds { policy: policy_port, intake: intake_port };
     (Front::new(settings, ends, (clock, Metrics::new()), Drain::default()), queue)

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct FileStamp {
     identity: (u64, u64),
     size: u64,
-    /// Seconds and nanoseconds since 1970, of the content and of the file.
-    changed: [(i64, i64); 2],
+    /// Seconds and nanoseconds since 1970. Only the system sets it, at every change: what a program says of its
+    /// file's content, such as `tar` or `rsync`, may be any time.
+    changed: (i64, i64),
 }
 
 impl FileStamp {
@@ -22,13 +23,13 @@ impl FileStamp {
         Self {
             identity: (file.dev(), file.ino()),
             size: file.size(),
-            changed: [(file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec())],
+            changed: (file.ctime(), file.ctime_nsec()),
         }
     }
 
     /// Whether the file changed after this time since 1970.
     pub fn is_after(&self, time: Duration) -> bool {
         let time = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        self.changed.iter().any(|(seconds, _)| *seconds > time)
+        self.changed.0 > time
     }
 }

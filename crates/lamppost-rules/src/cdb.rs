@@ -67,6 +67,11 @@ impl<'b> Cdb<'b> {
     /// # Errors
     /// When any search could come to something that is not there.
     pub fn check(&self) -> Result<(), Damaged> {
+        self.look_through(|_| ())
+    }
+
+    /// As [`Self::check`], and sees every key.
+    pub(crate) fn look_through(&self, mut see: impl FnMut(&'b [u8])) -> Result<(), Damaged> {
         let mut places_left = self.0.len() as u64 / PAIR_BYTES;
         for number in 0..256 {
             let table = self.table(number)?;
@@ -76,7 +81,7 @@ impl<'b> Cdb<'b> {
             for place in 0..table.places {
                 let (_, record) = self.pair(table.at + PAIR_BYTES * u64::from(place))?;
                 if record != 0 {
-                    self.record(record)?;
+                    see(self.key(record)?);
                 }
             }
         }
@@ -101,10 +106,12 @@ impl<'b> Cdb<'b> {
         self.bytes(at + PAIR_BYTES + u64::from(length), value.into()).map(Some)
     }
 
-    fn record(&self, record: u32) -> Result<(), Damaged> {
+    /// The key of a record that is there as a whole.
+    fn key(&self, record: u32) -> Result<&'b [u8], Damaged> {
         let at = u64::from(record);
         let (key, value) = self.pair(at)?;
-        self.bytes(at + PAIR_BYTES, u64::from(key) + u64::from(value)).map(drop)
+        self.bytes(at + PAIR_BYTES, u64::from(key) + u64::from(value))?;
+        self.bytes(at + PAIR_BYTES, key.into())
     }
 
     fn pair(&self, at: u64) -> Result<(u32, u32), Damaged> {

@@ -22,6 +22,7 @@ pub struct Rules {
     cdb: Vec<u8>,
     form: Form,
     remarks: Vec<Remark>,
+    have_names: bool,
 }
 
 /// What rules say of a client.
@@ -83,11 +84,12 @@ impl Rules {
             if records == 0 {
                 return Err(ReadError::Empty);
             }
-            return Ok(Self { cdb, form: Form::Text, remarks });
+            let have_names = have_names(&cdb).unwrap_or(false);
+            return Ok(Self { cdb, form: Form::Text, remarks, have_names });
         };
-        let checked = Cdb::new(&bytes).check();
-        checked.map_err(|damaged| ReadError::Neither { column: zero + 1, damaged })?;
-        Ok(Self { cdb: bytes, form: Form::Cdb, remarks: Vec::new() })
+        let have_names = have_names(&bytes)
+            .map_err(|damaged| ReadError::Neither { column: zero + 1, damaged })?;
+        Ok(Self { cdb: bytes, form: Form::Cdb, remarks: Vec::new(), have_names })
     }
 
     /// Which kind of file they were in.
@@ -98,6 +100,11 @@ impl Rules {
     /// What was probably not meant so.
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
+    }
+
+    /// Whether any rule is about the names of clients: without one nobody needs to know them.
+    pub fn have_names(&self) -> bool {
+        self.have_names
     }
 
     /// The cdb, made of the text where they were one.
@@ -130,7 +137,19 @@ impl Rules {
     }
 }
 
+/// Whether any key of a whole cdb is about names.
+fn have_names(cdb: &[u8]) -> Result<bool, Damaged> {
+    let mut have_names = false;
+    Cdb::new(cdb).look_through(|key| have_names |= key.starts_with(b"="))?;
+    Ok(have_names)
+}
+
 impl Verdict {
+    /// Whether it is by the client's name.
+    pub fn is_by_name(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.starts_with('='))
+    }
+
     /// The value of a variable.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| &value[..])
@@ -177,7 +196,14 @@ mod tests {
         );
         check("2001:db8:1::1", None, r#"Some("2001:db8::/32") true [("A", "b")]"#);
         check("2001:db9::1", None, r#"Some("") false [("RBLSMTPD", "-no")]"#);
-        let few = Rules::read(b"10.:deny\n".to_vec()).unwrap();
+        assert!(text.have_names() && cdb.have_names());
+        let named = text.verdict("192.0.2.1".parse().unwrap(), Some("mail.example.org"));
+        assert!(named.is_by_name());
+        let few = Rules::read(b"10.:deny\nx@=a.b:deny\n".to_vec()).unwrap();
+        assert!(
+            !few.have_names()
+                && !few.verdict("10.0.0.1".parse().unwrap(), Some("a.b")).is_by_name()
+        );
         assert_eq!(told(&few, "192.0.2.1", None), "None false []");
     }
 

@@ -1,4 +1,5 @@
-//! The exchanges of AUTH: PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login).
+//! The exchanges of AUTH: PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login) and, for those who ask
+//! for it, CRAM-MD5 (RFC 2195).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +10,11 @@ use crate::Secret;
 /// An exchange that waits for the client's next line.
 #[derive(Debug)]
 pub(crate) enum Exchange {
+    /// CRAM-MD5: the user's name and a digest are awaited (RFC 2195).
+    CramMd5 {
+        /// What the digest is to be of.
+        challenge: String,
+    },
     /// LOGIN: the user's name is awaited.
     LoginUser,
     /// LOGIN: the password is awaited.
@@ -29,6 +35,15 @@ pub(crate) enum Step {
     Challenge(Exchange, &'static str),
     /// The line is not what the mechanism expects.
     Malformed,
+    /// A name and a digest are there.
+    Proved {
+        /// Who wants in.
+        user: String,
+        /// What was to be proved on.
+        challenge: String,
+        /// As the client says it.
+        digest: String,
+    },
     /// Name and password are there.
     Tried {
         /// Who wants in.
@@ -74,6 +89,7 @@ impl Exchange {
         };
         match self {
             Self::Plain => plain(text),
+            Self::CramMd5 { challenge } => proved(text, challenge),
             _ if text.contains('\0') => Step::Malformed,
             Self::LoginUser if text.is_empty() => Step::Malformed,
             Self::LoginUser => {
@@ -83,6 +99,16 @@ impl Exchange {
                 Step::Tried { user, password: Secret::new(text.to_owned()) }
             }
         }
+    }
+}
+
+/// `user SP digest` (RFC 2195 §2).
+fn proved(text: &str, challenge: String) -> Step {
+    match text.rsplit_once(' ') {
+        Some((user, digest)) if !user.is_empty() && !digest.is_empty() && !text.contains('\0') => {
+            Step::Proved { user: user.to_owned(), challenge, digest: digest.to_owned() }
+        }
+        _ => Step::Malformed,
     }
 }
 

@@ -95,7 +95,12 @@ impl Decoder {
                     self.at_line_start = true;
                 }
                 [b'\r'] if more_follows => break Decoded::More,
-                _ if self.bare == BareNewline::Refuse => break Decoded::Bare,
+                [b'\r', ..] if self.bare == BareNewline::RefuseInContent => {
+                    self.put(b"\r", output);
+                    at += 1;
+                    continue;
+                }
+                _ if self.bare != BareNewline::Fix => break Decoded::Bare,
                 // Mended, but not a line start: what follows a bare newline ends nothing.
                 _ => at += 1,
             }

@@ -4,7 +4,7 @@
 //! ([`Session::receive`]), does what it asks for ([`Session::next`]), answers its questions
 //! ([`Session::answer`]) and sends what it says ([`Session::take_output`]). It has no socket, no
 //! clock and no knowledge of mailboxes, so every dialogue can be replayed byte by byte. A [`Client`]
-//! is the other side, in the same manner.
+//! is the other side, in the same manner. A session can speak as qmail-smtpd ([`Session::as_qmail`]).
 
 mod address;
 mod auth;
@@ -12,6 +12,7 @@ mod client;
 mod command;
 mod content;
 mod line;
+mod qmail;
 mod refusal;
 mod reply;
 mod secret;
@@ -26,6 +27,7 @@ pub use client::{
     HeaderText, Measure, Outgoing, Speaker, StartTls, Verdict,
 };
 pub use command::{Command, Forward, Mail, SyntaxError, parse_command};
+pub use qmail::QmailQuestion;
 pub use refusal::Refusal;
 pub use reply::Reply;
 pub use secret::Secret;

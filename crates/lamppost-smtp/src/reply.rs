@@ -19,12 +19,47 @@ pub struct Reply {
     pub text: Cow<'static, str>,
 }
 
+/// In whose words the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// In ours, with enhanced codes first (RFC 2034).
+    Own,
+    /// In qmail-smtpd's, with enhanced codes last.
+    Qmail,
+}
+
+/// Something that can be said in either manner.
+pub(crate) trait Words {
+    fn reply(self, manner: Manner) -> Reply;
+}
+
+impl Words for Reply {
+    fn reply(self, _: Manner) -> Reply {
+        self
+    }
+}
+
+impl Words for &Refusal {
+    fn reply(self, _: Manner) -> Reply {
+        self.into()
+    }
+}
+
+impl Words for Say<'_> {
+    fn reply(self, manner: Manner) -> Reply {
+        match manner {
+            Manner::Own => self.into(),
+            Manner::Qmail => crate::qmail::worded(self),
+        }
+    }
+}
+
 /// What the server has to say.
 #[derive(Clone, Debug)]
 pub(crate) enum Say<'a> {
     AuthAgain,
     AuthCancelled,
-    AuthChallenge(&'static str),
+    AuthChallenge(&'a str),
     AuthInTransaction,
     AuthMalformed,
     AuthMechanism,
@@ -56,6 +91,7 @@ pub(crate) enum Say<'a> {
     PipelinedBehindStartTls,
     ReadyForTls,
     RecipientOk,
+    Reset,
     SenderOk,
     ShuttingDown,
     StartTlsNotOffered,
@@ -75,7 +111,11 @@ pub(crate) enum Say<'a> {
     Vrfy,
 }
 
-fn reply(code: u16, enhanced: &'static str, text: impl Into<Cow<'static, str>>) -> Reply {
+pub(crate) fn reply(
+    code: u16,
+    enhanced: &'static str,
+    text: impl Into<Cow<'static, str>>,
+) -> Reply {
     Reply { code, enhanced, text: text.into() }
 }
 
@@ -85,7 +125,7 @@ impl From<Say<'_>> for Reply {
         match say {
             Say::AuthAgain => reply(503, "5.5.1", "you are authenticated already"),
             Say::AuthCancelled => reply(501, "5.7.0", "authentication cancelled"),
-            Say::AuthChallenge(challenge) => reply(334, "", challenge),
+            Say::AuthChallenge(challenge) => reply(334, "", challenge.to_owned()),
             Say::AuthInTransaction => reply(503, "5.5.1", "AUTH must come before MAIL"),
             Say::AuthMalformed => reply(501, "5.5.2", "the response is not what the mechanism expects, in base64"),
             Say::AuthMechanism => reply(504, "5.5.4", "the mechanisms are PLAIN and LOGIN"),
@@ -113,7 +153,7 @@ impl From<Say<'_>> for Reply {
             Say::NeedsSender => reply(503, "5.5.1", "say MAIL first"),
             Say::Nobody => reply(421, "4.7.0", "it cannot be told who you are: come back later"),
             Say::NotUtf8Address => reply(553, "5.6.7", "an address beyond ASCII needs SMTPUTF8 in MAIL"),
-            Say::Ok => reply(250, "2.0.0", "ok"),
+            Say::Ok | Say::Reset => reply(250, "2.0.0", "ok"),
             Say::PipelinedBehindStartTls => reply(554, "5.5.1", "nothing may follow STARTTLS before TLS has begun"),
             Say::ReadyForTls => reply(220, "2.0.0", "begin TLS"),
             Say::RecipientOk => reply(250, "2.1.5", "recipient ok"),
@@ -206,12 +246,16 @@ fn words(duration: Duration) -> String {
 
 impl Reply {
     /// Writes the reply as it is sent, each line with its code (RFC 5321 §4.2.1).
-    pub(crate) fn write(&self, output: &mut BytesMut) {
+    pub(crate) fn write(&self, manner: Manner, output: &mut BytesMut) {
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let separator = if lines.peek().is_some() { '-' } else { ' ' };
-            let space = if self.enhanced.is_empty() { "" } else { " " };
-            let line = format!("{}{separator}{}{space}{line}\r\n", self.code, self.enhanced);
+            let (code, enhanced) = (self.code, self.enhanced);
+            let line = match manner {
+                _ if enhanced.is_empty() => format!("{code}{separator}{line}\r\n"),
+                Manner::Own => format!("{code}{separator}{enhanced} {line}\r\n"),
+                Manner::Qmail => format!("{code}{separator}{line} (#{enhanced})\r\n"),
+            };
             output.extend_from_slice(line.as_bytes());
         }
     }
@@ -228,7 +272,7 @@ mod tests {
 
     fn rendered(reply: &Reply) -> String {
         let mut output = BytesMut::new();
-        reply.write(&mut output);
+        reply.write(Manner::Own, &mut output);
         String::from_utf8(output.to_vec()).unwrap()
     }
 

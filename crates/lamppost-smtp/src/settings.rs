@@ -101,4 +101,7 @@ pub enum BareNewline {
     Fix,
     /// The message is refused and the connection closed (RFC 5321 §2.3.8).
     Refuse,
+    /// An LF alone ends a command, and has a message refused and the connection closed; a CR alone is a
+    /// byte of the message: as qmail does.
+    RefuseInContent,
 }

@@ -3,7 +3,7 @@
 //! A block that begins with `smtp` is a session. `C:` is a line that the client sends, `C!` bytes
 //! without a line end; `\r`, `\n`, `\0` and `\\` stand for themselves. `S:` is a line that the server
 //! says, `S: (closes)` that it closes the connection, `M:` a line of the message that it takes. Words
-//! behind `smtp` set the scene: `submission`, `tls`, `fix`, `small` (limits that are soon reached).
+//! behind `smtp` set the scene: `submission`, `tls`, `fix`, `small` (limits that are soon reached), `qmail` (as qmail-smtpd speaks).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_smtp::{
-    Action, Answer, AuthOffer, BareNewline, Greeting, Kind, Limits, Link, Question, Refusal,
-    Session, Settings,
+    Action, Answer, AuthOffer, BareNewline, Greeting, Kind, Limits, Link, QmailQuestion, Question,
+    Refusal, Reply, Session, Settings,
 };
 use proptest::prelude::*;
 
@@ -44,6 +44,9 @@ impl Server {
         };
         let bare_newline = if has("fix") { BareNewline::Fix } else { BareNewline::Refuse };
         let mut session = Session::new(Arc::new(settings), Link { tls: has("tls"), bare_newline });
+        if has("qmail") {
+            session = session.as_qmail();
+        }
         session.greet(Greeting::Welcome);
         let mut server =
             Self { session, said: String::new(), message: String::new(), closed: false };
@@ -90,7 +93,28 @@ fn answer(question: Question) -> Answer {
             _ => Answer::Yes,
         },
         Question::Sender { .. } | Question::Room { .. } => Answer::Yes,
+        Question::Qmail(question) => qmail_answer(question),
         Question::Finish => Answer::Stored("0123456789abc".into()),
+    }
+}
+
+fn qmail_answer(question: QmailQuestion) -> Answer {
+    let said = |code, enhanced, text: &'static str| {
+        Answer::Reply(Reply { code, enhanced, text: text.into() })
+    };
+    match question {
+        QmailQuestion::Challenge => Answer::Challenge("<1896.697170952@mail.test>".into()),
+        // The digest is that of the example in RFC 2195 §3, in which the challenge is another.
+        QmailQuestion::Digest { user, digest, .. }
+            if user == "tim" && digest == "b913a602c7eda7a495b4e6e7334d3890" =>
+        {
+            Answer::Yes
+        }
+        QmailQuestion::Digest { .. } => said(535, "5.7.1", "authentication failed"),
+        QmailQuestion::Recipient { recipient } if recipient.ends_with(b"@elsewhere.test") => {
+            said(553, "5.7.1", "sorry, that domain isn't in my list of allowed rcpthosts")
+        }
+        QmailQuestion::Recipient { .. } | QmailQuestion::Sender { .. } => Answer::Yes,
     }
 }
 
@@ -109,7 +133,10 @@ fn run(block: &str, scene: &str, place: &str) {
             "C!" => server.send(&unescaped(text)),
             "S:" if text == "(closes)" => assert!(server.closed, "{place}: it is open"),
             "S:" => take(&mut server.said, "\r\n", text, &place),
-            "M:" => take(&mut server.message, "\n", text, &place),
+            "M:" => {
+                let line = String::from_utf8(unescaped(text)).unwrap();
+                take(&mut server.message, "\n", &line, &place);
+            }
             _ => panic!("{place}: neither C: nor S: nor M:"),
         }
     }
@@ -182,7 +209,7 @@ proptest! {
     fn splits_do_not_matter(
         pieces in proptest::collection::vec(piece(), 0..30),
         sizes in proptest::collection::vec(1_usize..20, 1..20),
-        scene in "(fix )?(small )?(submission tls|tls)",
+        scene in "(qmail |fix )?(small )?(submission tls|tls)",
     ) {
         let bytes = pieces.concat();
         let mut whole = Server::new(&scene);

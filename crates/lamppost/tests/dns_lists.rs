@@ -278,6 +278,49 @@ fn a_list_that_lies_refuses_nobody_until_it_is_well_again() {
 }
 
 #[test]
+fn doctor_tells_lists_that_are_not_well_and_what_to_do() {
+    let everybody = entries("0.0.0.0/1\n128.0.0.0/1\n");
+    let dns = Rbldnsd::start(&[
+        ("well.test", "ip4set", TEST_ENTRY),
+        ("all.test", "ip4set", &everybody),
+        ("sold.test", "ip4set", "0.0.0.0/1 :203.0.113.80:buy this domain\n"),
+        ("shy.test", "ip4set", "127.0.0.2 :127.255.255.254:ask by your own\n"),
+        ("gone.test", "ip4set", "203.0.113.1\n"),
+    ]);
+    let zones = ["well.test", "all.test", "sold.test", "shy.test", "gone.test", "unknown.test"];
+    let sections = zones.map(|zone| list(zone, "")).concat();
+    let sections = format!("{sections}[mail.dns-lists]\nthreshold = 1\n");
+    let listed = Listed::start(dns.address, &sections);
+    let told = |arguments: &[&str]| {
+        let output = listed.server.command(arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_inclusive('\n')
+            .skip_while(|line| !line.contains("dns lists: "))
+            .collect::<String>()
+    };
+    let text = told(&["doctor"]);
+    let lines = [
+        "ok    dns lists: well.test holds 127.0.0.2, and not 127.0.0.1, as it must\n",
+        "FAIL  dns lists: all.test lists everybody, also 127.0.0.1: the service does not ask it\n      \
+         help: remove the list",
+        "FAIL  dns lists: sold.test is not asked by the service: it answers 203.0.113.80, as no list does",
+        "FAIL  dns lists: shy.test is not asked by the service: it refuses to answer this server \
+         (127.255.255.254)",
+        "      help: let a name server of this machine ask, as unbound on 127.0.0.1",
+        "WARN  dns lists: gone.test does not hold its test entry 127.0.0.2\n      help: look whether",
+        "WARN  dns lists: unknown.test does not answer, so it refuses nobody: ",
+    ];
+    for line in lines {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    listed.reload(|text| text.replace("threshold = 1", "when-lists-fail = \"defer\""));
+    let text = told(&["doctor"]);
+    let line = "FAIL  dns lists: unknown.test does not answer, so mail is deferred for that: ";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(told(&["doctor", "--no-dns"]), "");
+}
+
+#[test]
 fn a_list_comes_back_by_itself() {
     let address = free_udp();
     let sections = [

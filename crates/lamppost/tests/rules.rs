@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Server, Setup, Wire, lamppost, succeeded, until};
+use support::{Server, Setup, Wire, is_stopped, lamppost, signal, succeeded, until};
 
 const DEMO: &str = "demo@lamppost.test";
 const GREYLISTED: &str = "451 4.7.1 greylisted: try again in";
@@ -180,6 +180,30 @@ fn a_change_of_the_file_counts_at_the_next_connection() {
     std::fs::write(ruled.server.config(), without).unwrap();
     ruled.server.must(&["reload"]);
     assert!(!ruled.is_denied("192.0.2.10"));
+}
+
+/// Policy, which is halted, is asked about no connection that there is nothing to decide by.
+#[test]
+fn a_reload_binds_the_next_connection_to_rules_and_frees_it_from_them() {
+    let ruled = Ruled::start("192.0.2.:deny\n", "");
+    let with = std::fs::read_to_string(ruled.server.config()).unwrap();
+    let without = with.replace(&format!("file = \"{}\"", ruled.rules.display()), "");
+    let reload = |text: &str| {
+        std::fs::write(ruled.server.config(), text).unwrap();
+        assert!(ruled.server.must(&["reload"]).ends_with("changed in [mail.rules].\n"));
+    };
+    assert!(ruled.is_denied("192.0.2.1"));
+    for _ in 0..3 {
+        reload(&without);
+        let policy = ruled.server.role("policy");
+        signal(policy, "STOP");
+        assert!(until(|| is_stopped(policy)));
+        assert!(!ruled.is_denied("192.0.2.1"));
+        signal(policy, "CONT");
+        reload(&with);
+        assert!(ruled.is_denied("192.0.2.1"));
+        assert!(!ruled.is_denied("192.0.3.1"));
+    }
 }
 
 #[test]

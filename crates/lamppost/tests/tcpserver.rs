@@ -10,7 +10,7 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use support::mounted::skipped;
+use support::tinydns::{Tinydns, lamppost_asking};
 use support::{lamppost, signal, succeeded, unpacked, until};
 
 /// Whose program it is.
@@ -420,15 +421,85 @@ fn what_is_denied_costs_no_process() {
     assert!(begun() > 0);
 }
 
-/// The program's own name service, and the client's: each within its time.
+/// Rules may name clients by what the DNS calls them, which anybody may have it call himself; with `-p` the
+/// name must lead back.
+#[test]
+fn rules_know_clients_by_their_names() {
+    let server = Ipv4Addr::new(127, 0, 5, 20);
+    let data = "\
+        .good.test:127.0.5.20:a:60\n.elsewhere.test:127.0.5.20:a:60\n.5.0.127.in-addr.arpa:127.0.5.20:a:60\n\
+        =mail.good.test:127.0.5.30:60\n^31.5.0.127.in-addr.arpa:mail.good.test:60\n\
+        =other.good.test:127.0.5.33:60\n^34.5.0.127.in-addr.arpa:a.elsewhere.test:60\n";
+    let Some(_dns) = Tinydns::start(server, data) else { return };
+    let folder = folder();
+    rules(
+        folder.path(),
+        "=mail.good.test:allow,A=\"its name\"\n=.good.test:allow,A=\"its domain\"\n\
+         =:allow,A=\"some name\"\n127.0.5.35:allow,A=\"its address\"\n:deny\n",
+    );
+    let story = |whose: Whose, options: &str| {
+        let mut command = match whose {
+            Whose::Ours => lamppost_asking(server.into(), folder.path()),
+            theirs => program(theirs),
+        };
+        command.env("DNSCACHEIP", server.to_string());
+        if whose == Whose::Ours {
+            command.arg("tcpserver");
+        }
+        let mut running = Running::start_by(command, folder.path(), options, &["./tells"]);
+        let read = [30, 31, 32, 33, 34, 35].map(|last: u8| {
+            let read = running.read_from(&format!("127.0.5.{last}"), "127.0.0.1");
+            let is_told = |line: &&str| line.starts_with("A=") || line.contains("REMOTEHOST");
+            let told: Vec<_> = read.lines().filter(is_told).collect();
+            format!("{last}: {}\n", told.join(", "))
+        });
+        assert!(until(|| running.log().matches("tcpserver: end ").count() == read.len()));
+        let log = running.log();
+        let decided = log.lines().filter(|line| line.contains(": ok ") || line.contains(": deny "));
+        let decided = decided.map(|line| {
+            let words: Vec<_> = line.split(' ').collect();
+            format!("{} {}\n", words[1], words[4].rsplit_once(':').unwrap().0)
+        });
+        let told = read.concat() + &decided.collect::<String>();
+        running.stop();
+        told
+    };
+    for (options, is_confirmed) in
+        [("-1vR -l 0 -x cdb 0 0", false), ("-1vRp -l 0 -x cdb 0 0", true)]
+    {
+        let ours = story(Whose::Ours, options);
+        assert_eq!(ours, story(Whose::Debians, options), "{options}");
+        let liar =
+            if is_confirmed { "31: \n" } else { "31: A=its name, TCPREMOTEHOST=mail.good.test\n" };
+        assert!(ours.contains(liar), "{options}: {ours}");
+        assert!(ours.contains("33: A=its domain, TCPREMOTEHOST=other.good.test\n"), "{ours}");
+    }
+}
+
+/// A name server that says nothing, and a client's host that says nothing: each has its time, and the next
+/// client that nobody asks about none.
 #[test]
 fn names_and_users_do_not_hold_a_connection_up() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("silent name servers: only root can have one on port 53");
+    }
+    let server = Ipv4Addr::new(127, 0, 5, 40);
+    let _silent = std::net::UdpSocket::bind((server, 53)).unwrap();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a host that says nothing, on the port that is asked"
+    )]
+    let _host = std::net::TcpListener::bind(("127.0.5.41", 113)).unwrap();
     let folder = folder();
+    let mut command = lamppost_asking(server.into(), folder.path());
+    command.arg("tcpserver");
+    let running = Running::start_by(command, folder.path(), "-1p -T 1 -t 1 0 0", &["./tells"]);
     let begun = Instant::now();
-    let running = Running::start(Whose::Ours, folder.path(), "-1 -T 1 -t 1 0 0", &["./tells"]);
-    let told = running.read_from("127.0.0.1", "127.0.0.1");
-    assert!(told.contains("TCPREMOTEIP=127.0.0.1") && !told.contains("old"), "{told}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let told = running.read_from("127.0.5.41", "127.0.0.1");
+    let took = begun.elapsed();
+    assert!(told.contains("TCPREMOTEIP=127.0.5.41") && !told.contains("old"), "{told}");
+    // Its own name, the client's, and the client's user.
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
 }
 
 /// The port is told once it listens, and whoever waits for more hears the end.

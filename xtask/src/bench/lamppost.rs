@@ -28,10 +28,9 @@ pub(super) struct Place {
 impl Place {
     /// Makes it; `more` is added to the configuration.
     pub(super) fn make(folder: &Path, more: &str) -> Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let (place, address) = (Self { folder: folder.to_owned() }, Peer::Lamppost.address());
-        write(
-            &folder.join("lamppost.toml"),
+        let address = Peer::Lamppost.address();
+        let place = Self::with_file(
+            folder,
             &format!(
                 "[server]\nhostname = \"mail.lamppost.test\"\n[log]\nlevel = \"info\"\n[metrics]\nlisten = []\n\
                  [mail]\ndomains = [\"lamppost.test\"]\n[mail.greylist]\nenabled = false\n\
@@ -48,6 +47,13 @@ impl Place {
         Ok(place)
     }
 
+    /// A folder with this configuration, and no account.
+    pub(super) fn with_file(folder: &Path, text: &str) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        write(&folder.join("lamppost.toml"), text)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
     /// Where the program keeps its state.
     pub(super) fn state(&self) -> PathBuf {
         self.folder.join("state")
@@ -56,6 +62,11 @@ impl Place {
     /// A call of the program.
     pub(super) fn command(&self) -> Command {
         self.with_arguments(Command::new(program()))
+    }
+
+    /// A call that ends with this program; with a log its sync calls are written down there.
+    pub(super) fn leashed(&self, syncs: Option<&Path>) -> Command {
+        self.with_arguments(leashed(&watched(&program(), syncs)))
     }
 
     fn with_arguments(&self, mut command: Command) -> Command {
@@ -101,8 +112,7 @@ pub(super) struct Lamppost {
 impl Lamppost {
     pub(super) fn start(folder: &Path, syncs: Option<&Path>) -> Result<Self> {
         let place = Place::make(folder, "")?;
-        let call = place.with_arguments(leashed(&watched(&program(), syncs)));
-        let (child, _) = place.start(call)?;
+        let (child, _) = place.start(place.leashed(syncs))?;
         Ok(Self { child, state: place.state() })
     }
 }

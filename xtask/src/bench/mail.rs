@@ -155,7 +155,8 @@ impl Mail {
             None
         };
         let after = timed("the disk itself, once more", || Probe::run(folder, each))?;
-        let mut facts = facts::gather(&disk, &self.peers);
+        let versions: Vec<_> = self.peers.iter().map(|peer| peer.version()).collect();
+        let mut facts = facts::gather(&disk, &versions);
         facts.push(format!(
             "medians of {} runs of about {} s, at most {} messages each; the servers take turns",
             self.runs, self.seconds, self.messages

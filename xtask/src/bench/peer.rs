@@ -90,7 +90,7 @@ impl Peer {
 }
 
 /// The version of an unpacked package stands first in its changelog: `name (version) …`.
-fn package_version(folder: &str, package: &str) -> Option<String> {
+pub(crate) fn package_version(folder: &str, package: &str) -> Option<String> {
     let changelog = unpacked().join(folder).join("usr/share/doc").join(package);
     let text = output(Command::new("gzip").arg("-dc").arg(changelog.join("changelog.Debian.gz")));
     let text = text.ok()?;

@@ -100,7 +100,10 @@ impl Start {
                 table.row(starts.row(&name, &wanted));
             }
         }
-        println!("\n{}\n", facts::gather(&Disk::under(folder)?, &[Peer::Lamppost]).join("\n"));
+        println!(
+            "\n{}\n",
+            facts::gather(&Disk::under(folder)?, &[Peer::Lamppost.version()]).join("\n")
+        );
         println!("medians of {} starts{}\n", self.runs, if self.cold { ", cold" } else { "" });
         print!("{}", table.text());
         Ok(())

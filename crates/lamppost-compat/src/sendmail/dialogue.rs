@@ -14,7 +14,7 @@ const REPLY_MAX: u64 = 64 * 1024;
 
 /// A connection to the running program.
 #[derive(Debug)]
-pub(super) struct Dialogue {
+pub(crate) struct Dialogue {
     stream: BufReader<UnixStream>,
     /// What the program calls the domain of local users.
     pub(super) domain: String,
@@ -24,9 +24,9 @@ pub(super) struct Dialogue {
 
 /// A reply of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) code: u16,
-    pub(super) lines: Vec<String>,
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    pub(crate) lines: Vec<String>,
 }
 
 /// Connects, or says that mail must wait.
@@ -69,7 +69,7 @@ fn barrier(socket: &Path) -> Option<&Path> {
 
 impl Dialogue {
     /// Connects and greets.
-    pub(super) fn begin(socket: &Path) -> Result<Self, Failure> {
+    pub(crate) fn begin(socket: &Path) -> Result<Self, Failure> {
         let stream = BufReader::new(connect(socket)?);
         let mut dialogue = Self { stream, domain: String::new(), account: String::new() };
         dialogue.reply()?.expect(220, "the greeting")?;
@@ -82,13 +82,13 @@ impl Dialogue {
     }
 
     /// Says a line and waits for the reply.
-    pub(super) fn ask(&mut self, line: &str) -> Result<Reply, Failure> {
+    pub(crate) fn ask(&mut self, line: &str) -> Result<Reply, Failure> {
         self.send(format!("{line}\r\n").as_bytes())?;
         self.reply()
     }
 
     /// Sends bytes; when the program has gone, its last words tell why.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match self.stream.get_mut().write_all(bytes) {
             Ok(()) => Ok(()),
             Err(error) => match self.reply() {
@@ -99,7 +99,7 @@ impl Dialogue {
     }
 
     /// Waits for a reply.
-    pub(super) fn reply(&mut self) -> Result<Reply, Failure> {
+    pub(crate) fn reply(&mut self) -> Result<Reply, Failure> {
         let mut lines = Vec::new();
         let mut stream = self.stream.by_ref().take(REPLY_MAX);
         loop {

@@ -56,17 +56,17 @@ impl Lines {
 
 /// Content as it travels after DATA: CRLF, and dots doubled at the start of lines (RFC 5321 §4.5.2).
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     at_start: bool,
 }
 
 impl Wire {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { at_start: true }
     }
 
     /// Content with LF line ends, as it travels.
-    pub(super) fn encode(&mut self, content: &[u8]) -> Vec<u8> {
+    pub(crate) fn encode(&mut self, content: &[u8]) -> Vec<u8> {
         let mut wire = Vec::with_capacity(content.len() + content.len() / 16 + 16);
         for &byte in content {
             match byte {
@@ -80,7 +80,7 @@ impl Wire {
     }
 
     /// What ends the content.
-    pub(super) fn end(&self) -> &'static [u8] {
+    pub(crate) fn end(&self) -> &'static [u8] {
         if self.at_start { b".\r\n" } else { b"\r\n.\r\n" }
     }
 }

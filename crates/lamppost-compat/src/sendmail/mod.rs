@@ -17,9 +17,10 @@ use std::net::Shutdown;
 use std::path::Path;
 
 use crate::exit::{Code, Failure};
-use dialogue::Dialogue;
+pub(crate) use dialogue::{Dialogue, Reply as Answer};
 use header::Header;
-use lines::{Lines, Wire};
+use lines::Lines;
+pub(crate) use lines::Wire;
 use options::{Mode, Options};
 pub use reference::{EXIT_CODES, OPTIONS};
 

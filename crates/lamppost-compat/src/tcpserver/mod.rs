@@ -26,10 +26,11 @@ use rustix::thread::{Gid, Uid, set_thread_gid, set_thread_groups, set_thread_uid
 
 use self::connection::Server;
 use self::options::{Options, Verbosity};
-use crate::words;
+use crate::{ending, words};
 
-/// Bytes of the stack of a connection's thread.
-const STACK_BYTES: usize = 256 * 1024;
+/// Bytes of the stack of a connection's thread: as many as there may be fit into the 16 MiB that init scripts of
+/// old allow (`ulimit -v 16384`).
+const STACK_BYTES: usize = 96 * 1024;
 /// How long nothing is accepted after an accept(2) that failed, as without descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,7 +63,8 @@ fn begin(options: &Options) -> Result<TcpListener, String> {
     if options.user != 0 {
         set_thread_uid(Uid::from_raw(options.user)).map_err(unset("uid"))?;
     }
-    end_well_by_sigterm();
+    // Programs that serve go on.
+    ending::well_by_sigterm();
     if options.prints_port {
         let port = listener.local_addr().map_or(port, |address| address.port());
         // Whoever asked for it and went away needs it no more.
@@ -103,20 +105,4 @@ fn serve(options: Options, listener: &TcpListener) -> ExitCode {
             lines::dropped(format!("unable to fork: {words}").as_bytes());
         }
     }
-}
-
-/// SIGTERM ends it with 0; programs that serve go on.
-fn end_well_by_sigterm() {
-    extern "C" fn end(_: libc::c_int) {
-        #[expect(unsafe_code, reason = "a handler may call nothing else")]
-        // SAFETY: _exit(2) may be called in a handler of signals.
-        unsafe {
-            libc::_exit(0)
-        }
-    }
-    let handler: extern "C" fn(libc::c_int) = end;
-    #[expect(unsafe_code, reason = "no safe interface sets a handler that ends the process")]
-    // SAFETY: the handler calls only what a handler may.
-    let _before =
-        unsafe { libc::signal(libc::SIGTERM, handler as *const () as libc::sighandler_t) };
 }

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::time::Duration;
 
+use crate::letters::{Letter, Letters, number};
+
 /// Letters of options; those with a colon take a word.
 const LETTERS: &[u8] = b"dDvqQhHrR1UXx:t:u:g:l:b:B:c:pPoO46I:C:T:";
 /// What is told of a command line that is wrong.
@@ -98,22 +100,15 @@ impl Options {
     /// Reads the words behind the program's name; what is wrong is what is to be told.
     pub(super) fn parse(words: &[OsString]) -> Result<Self, String> {
         let mut options = Self::default();
-        let mut words = words.iter();
-        let mut rest = Vec::new();
-        while let Some(word) = words.next() {
-            match word.as_bytes() {
-                b"--" => break,
-                [b'-', letters @ ..] if !letters.is_empty() => {
-                    options.take_word(letters, &mut words)?;
-                }
-                _ => {
-                    rest.push(word.clone());
-                    break;
-                }
+        let mut letters = Letters::new("tcpserver", LETTERS, words);
+        let wrong = |what| format!("{what}\n{USAGE}");
+        while let Some(Letter { letter, word }) = letters.next().map_err(wrong)? {
+            match word {
+                None => options.set(letter),
+                Some(word) => options.set_to(letter, word),
             }
         }
-        rest.extend(words.cloned());
-        let mut rest = rest.into_iter();
+        let mut rest = letters.rest().iter().cloned();
         let (Some(host), Some(port)) = (rest.next(), rest.next()) else {
             return Err(USAGE.to_owned());
         };
@@ -122,33 +117,6 @@ impl Options {
             return Err(USAGE.to_owned());
         }
         Ok(Self { host, port, program, ..options })
-    }
-
-    /// Takes the options in one word, and the word behind it where the last wants one.
-    fn take_word<'w>(
-        &mut self,
-        mut letters: &[u8],
-        words: &mut impl Iterator<Item = &'w OsString>,
-    ) -> Result<(), String> {
-        while let [letter, behind @ ..] = letters {
-            let place = LETTERS.iter().position(|known| known == letter && *letter != b':');
-            let wrong =
-                |what: &str| Err(format!("tcpserver: {what} -- {}\n{USAGE}", char::from(*letter)));
-            let Some(place) = place else { return wrong("illegal option") };
-            if LETTERS.get(place + 1) != Some(&b':') {
-                self.set(*letter);
-                letters = behind;
-                continue;
-            }
-            let word = match behind {
-                [] => words.next().map(|word| word.as_bytes()),
-                behind => Some(behind),
-            };
-            let Some(word) = word else { return wrong("option requires an argument") };
-            self.set_to(*letter, word);
-            return Ok(());
-        }
-        Ok(())
     }
 
     fn set(&mut self, letter: u8) {
@@ -188,14 +156,6 @@ impl Options {
             _ => self.rules = Some(text()),
         }
     }
-}
-
-/// A number as it is read there: what is no digit ends it.
-fn number(word: &[u8]) -> u64 {
-    let digits = word.iter().take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |number: u64, digit| {
-        number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-    })
 }
 
 /// The number of a user or a group; one that is none would be root's or everybody's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{DAY, SECOND, time, time_within};
+use super::{DAY, MINUTE, SECOND, time, time_within};
 use crate::reader::{self, Findings, Section, Wrong};
 
 /// Triplets that must pass, and misdeeds, at most.
@@ -18,6 +18,8 @@ const COUNT_MAX: u64 = 1_000_000;
 pub struct GreylistRules {
     pub policy: GreylistAlgorithm,
     pub stage: GreylistStage,
+    pub lookups: bool,
+    pub lookup_timeout: Duration,
     pub good_delay: Duration,
     pub good_domains: Vec<String>,
     pub suspect_delay: Duration,
@@ -80,6 +82,9 @@ impl GreylistRules {
                 .read("policy", |value| reader::choice(value, &POLICIES), findings)
                 .value,
             stage: section.read("stage", |value| reader::choice(value, &STAGES), findings).value,
+            lookups: section.read("lookups", reader::boolean, findings).value,
+            lookup_timeout: time_within(section, "lookup-timeout", (SECOND / 10, MINUTE), findings)
+                .value,
             good_delay: time(section, "good-delay", findings),
             good_domains: section.read("good-domains", domains, findings).value,
             suspect_delay: suspect_delay.value,

@@ -46,6 +46,7 @@ pub struct Mail {
 #[expect(missing_docs, reason = "defaults.toml holds the one description of each key")]
 pub struct Rules {
     pub file: Option<PathBuf>,
+    pub name_timeout: Duration,
 }
 
 /// `[mail.greylist]`.
@@ -191,8 +192,10 @@ impl Mail {
 impl Rules {
     fn read(mut section: Section<'_, '_>, findings: &mut Findings<'_>) -> Self {
         let file = path(&mut section, "file", findings);
+        let bounds = (SECOND / 10, MINUTE);
+        let name_timeout = time_within(&mut section, "name-timeout", bounds, findings).value;
         section.finish(findings);
-        Self { file }
+        Self { file, name_timeout }
     }
 }
 

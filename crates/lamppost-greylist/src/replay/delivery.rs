@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lamppost_evidence::{ConfirmedName, Evidence, ReverseName, Spf, SpfResult, is_dynamic};
+use lamppost_evidence::{Evidence, Spf, SpfResult};
 use serde::Deserialize;
 
 /// An attempt to deliver a message.
@@ -157,16 +157,9 @@ impl Delivery {
 
     /// What is known of the client.
     pub fn evidence(&self) -> Evidence {
-        let name = match &self.host {
-            Some(Some(name)) => ReverseName::Confirmed(ConfirmedName::of(name)),
-            Some(None) => ReverseName::Unconfirmed,
-            None => ReverseName::Unknown,
-        };
-        let is_dynamic = match &name {
-            ReverseName::Confirmed(name) => is_dynamic(&name.name, self.peer),
-            ReverseName::Unconfirmed | ReverseName::Unknown => false,
-        };
-        Evidence { spf: self.spf.clone(), name, is_dynamic, is_listed: self.is_listed }
+        let names = self.host.as_ref().map(|host| host.iter().cloned().collect::<Vec<_>>());
+        let evidence = Evidence::of(self.peer, self.spf.clone(), names.as_deref());
+        Evidence { is_listed: self.is_listed, ..evidence }
     }
 }
 
@@ -191,6 +184,8 @@ fn spf(line: Option<SpfLine>, sender: &str, helo: &str) -> Result<Spf, NotADeliv
 
 #[cfg(test)]
 mod tests {
+    use lamppost_evidence::{ConfirmedName, ReverseName};
+
     use super::*;
 
     #[test]

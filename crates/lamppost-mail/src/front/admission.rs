@@ -7,7 +7,7 @@ use lamppost_roles::{Admission, PolicyAnswer, PolicyRequest};
 use lamppost_smtp::{BareNewline, Kind, Link, Session};
 use tracing::{info, warn};
 
-use super::{Front, ListenerSettings, TlsMode};
+use super::{Front, Ground, ListenerSettings, TlsMode};
 
 /// Why a connection does not become a session.
 pub(super) enum NotAdmitted {
@@ -18,13 +18,18 @@ pub(super) enum NotAdmitted {
 }
 
 impl Front {
-    /// Asks whether a client may connect to a listener of this kind.
+    /// Whether a client may connect to a listener of this kind: policy is asked where it has anything to
+    /// decide by.
     pub(super) async fn admission(
         &self,
         peer: IpAddr,
         kind: Kind,
     ) -> Result<Admission, NotAdmitted> {
-        let lists = kind == Kind::Mx;
+        let counts = |ground: &Ground| ground.counts_on(kind);
+        if !self.settings.grounds.iter().any(counts) {
+            return Ok(Admission::default());
+        }
+        let lists = Ground::Lists.counts_on(kind);
         match self.ends.policy.ask(PolicyRequest::Connection { peer, lists }).await {
             Ok(PolicyAnswer::Admitted(admission)) => Ok(match kind {
                 Kind::Mx => admission,

@@ -261,6 +261,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'a, S> {
             Question::Recipient { recipient } => self.add_recipient(recipient).await,
             Question::Room { size } => self.room(size).await,
             Question::Finish => self.finish().await?,
+            // No session of ours speaks as qmail-smtpd.
+            Question::Qmail(_) => Answer::Refused(Refusal::Unavailable),
         })
     }
 

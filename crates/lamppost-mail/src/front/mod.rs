@@ -35,7 +35,7 @@ use self::connection::Connection;
 use self::room::Room;
 
 pub use self::greylist_service::{GreylistService, GreylistServiceSettings};
-pub use self::settings::{FrontLimits, FrontSettings, ListenerSettings, TlsMode};
+pub use self::settings::{FrontLimits, FrontSettings, Ground, ListenerSettings, TlsMode};
 
 /// The roles that the front talks to.
 #[derive(Clone, Debug)]

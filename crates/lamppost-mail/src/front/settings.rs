@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_net::Network;
+use lamppost_smtp::Kind;
 
 /// Settings of all listeners together.
 #[derive(Clone, Debug)]
@@ -12,6 +13,28 @@ pub struct FrontSettings {
     pub hostname: String,
     /// The limits.
     pub limits: FrontLimits,
+    /// What connections are decided by. Policy is asked about none for which there is nothing.
+    pub grounds: Vec<Ground>,
+}
+
+/// What policy knows of a client before its session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// The rules of connections.
+    Rules,
+    /// Lists in the DNS.
+    Lists,
+}
+
+impl Ground {
+    /// Whether it counts on a listener of this kind.
+    pub(super) fn counts_on(self, kind: Kind) -> bool {
+        match self {
+            Self::Rules => true,
+            // Who hands in mail of its own comes from where lists name everybody.
+            Self::Lists => kind == Kind::Mx,
+        }
+    }
 }
 
 /// Limits of the front that are not the protocol's.

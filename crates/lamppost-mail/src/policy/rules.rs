@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use lamppost_dns::Resolver;
+use lamppost_evidence::confirmed_names;
 use lamppost_net::Clock;
 use lamppost_net::link::Port;
 use lamppost_roles::{FileStamp, RulesAnswer, RulesRequest};
@@ -18,7 +20,7 @@ use lamppost_rules::{Rules, Verdict};
 use lamppost_telemetry::{Health, State};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How long a connection waits for the file to be looked at, as on a file system that does not answer; then
 /// the rules that are in force decide.
@@ -40,9 +42,17 @@ struct Shared {
     clock: Arc<dyn Clock>,
     file: ArcSwapOption<PathBuf>,
     in_force: ArcSwapOption<Rules>,
+    names: ArcSwapOption<Names>,
     last: Arc<Mutex<Last>>,
     /// Whether the file could not be looked at in time.
     is_late: AtomicBool,
+}
+
+/// Who knows the names of clients.
+struct Names {
+    resolver: Arc<dyn Resolver>,
+    /// How long a connection waits for them.
+    deadline: Duration,
 }
 
 /// What was found when the file was last asked for.
@@ -51,6 +61,8 @@ struct Last {
     file: Option<PathBuf>,
     answer: Option<RulesAnswer>,
     at: Duration,
+    /// When it was first found as it is.
+    since: Duration,
     /// Whether it could not be looked at from here.
     is_unseen: bool,
 }
@@ -68,6 +80,7 @@ impl ConnectionRules {
             clock,
             file: ArcSwapOption::empty(),
             in_force: ArcSwapOption::empty(),
+            names: ArcSwapOption::empty(),
             last: Arc::default(),
             is_late: AtomicBool::new(false),
         }))
@@ -76,6 +89,12 @@ impl ConnectionRules {
     /// Takes the rules of this file, or none, from the next connection on.
     pub fn set_file(&self, file: Option<&Path>) {
         self.0.file.store(file.map(|file| Arc::new(file.to_owned())));
+    }
+
+    /// Asks these name servers for the names of clients, where rules are about names, from the next connection
+    /// on; who has no confirmed name within this time has none.
+    pub fn set_resolver(&self, resolver: Arc<dyn Resolver>, deadline: Duration) {
+        self.0.names.store(Some(Arc::new(Names { resolver, deadline })));
     }
 
     /// Whether rules are known, where there is a file of them.
@@ -93,7 +112,35 @@ impl ConnectionRules {
             let text = "their file is not there to be looked at in time; those that are known hold";
             self.0.health.set(COMPONENT, State::Warn, text);
         }
-        Some(self.0.in_force.load().as_ref()?.verdict(peer, None))
+        let rules = self.0.in_force.load_full()?;
+        let by_address = rules.verdict(peer, None);
+        if !rules.have_names() || is_of_one_address(&by_address, peer) {
+            return Some(by_address);
+        }
+        let names = self.names(peer).await;
+        let mut by_names = names.iter().map(|name| rules.verdict(peer, Some(name)));
+        // A rule may be about any of its names.
+        Some(by_names.find(Verdict::is_by_name).unwrap_or(by_address))
+    }
+
+    /// The confirmed names of a client.
+    async fn names(&self, peer: IpAddr) -> Vec<String> {
+        // This machine's own addresses have no names in the DNS that say anything.
+        let Some(names) = self.0.names.load_full().filter(|_| !peer.to_canonical().is_loopback())
+        else {
+            return Vec::new();
+        };
+        match timeout(names.deadline, confirmed_names(&*names.resolver, peer)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(reason)) => {
+                debug!(%peer, %reason, "the name of a client is not known");
+                Vec::new()
+            }
+            Err(_) => {
+                debug!(%peer, reason = "no answer in time", "the name of a client is not known");
+                Vec::new()
+            }
+        }
     }
 
     fn file(&self) -> Option<PathBuf> {
@@ -116,15 +163,17 @@ impl ConnectionRules {
             return;
         }
         let Ok(answer) = self.0.reader.ask(RulesRequest).await else { return };
-        let before = std::mem::replace(
-            &mut *last,
-            Last {
-                file: Some(file.clone()),
-                answer: Some(answer),
-                at: now,
-                is_unseen: stamp.is_none(),
-            },
-        );
+        let is_same = last.file.as_ref() == Some(&file)
+            && last.answer.as_ref().is_some_and(|before| before.stamp == answer.stamp);
+        let since = if is_same { last.since } else { now };
+        let found = Last {
+            file: Some(file.clone()),
+            answer: Some(answer),
+            at: now,
+            since,
+            is_unseen: stamp.is_none(),
+        };
+        let before = std::mem::replace(&mut *last, found);
         self.take(&file, &last, &before);
         self.tell(&last);
     }
@@ -168,6 +217,13 @@ impl ConnectionRules {
     }
 }
 
+/// Whether a rule is the one of this very address, which comes before those of names.
+fn is_of_one_address(verdict: &Verdict, peer: IpAddr) -> bool {
+    let Some(key) = &verdict.key else { return false };
+    let (address, bits) = key.split_once('/').unwrap_or((key, ""));
+    address == peer.to_canonical().to_string() && matches!(bits, "" | "32" | "128")
+}
+
 impl Last {
     /// Whether it is still what the file holds.
     fn is_of(&self, file: &Path, stamp: Option<FileStamp>, now: Duration) -> bool {
@@ -178,7 +234,10 @@ impl Last {
         match stamp {
             None => self.is_unseen && now.saturating_sub(self.at) < UNSEEN_AGAIN,
             Some(stamp) => {
-                answer.stamp == Some(stamp) && !stamp.is_after(self.at.saturating_sub(FRESH))
+                // Where the clock of its file system is ahead of ours, its stamp alone would always be fresh.
+                let was_old = !stamp.is_after(self.at.saturating_sub(FRESH))
+                    || self.at.saturating_sub(self.since) >= FRESH;
+                answer.stamp == Some(stamp) && was_old
             }
         }
     }
@@ -262,6 +321,53 @@ mod tests {
         let count = Arc::new(Mutex::new(0));
         tokio::spawn(read(inbox, path.clone(), count.clone()));
         // To a clock that is ahead the file has been as it is for long.
+        let clock = TokioClock::starting_at(SystemClock.now() + FRESH * 2);
+        let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
+        rules.set_file(Some(&path));
+        for _ in 0..10 {
+            assert!(rules.verdict("192.0.2.1".parse().unwrap()).await.unwrap().denied);
+        }
+        assert_eq!(*count.lock().await, 1);
+    }
+
+    /// To a clock that is behind, as one that was put back, the file has changed in the future.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_of_the_future_is_read_until_it_has_stayed_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tcp.smtp");
+        write(&path, ":deny\n");
+        let (port, inbox) = link();
+        let count = Arc::new(Mutex::new(0));
+        tokio::spawn(read(inbox, path.clone(), count.clone()));
+        let clock =
+            TokioClock::starting_at(SystemClock.now().saturating_sub(Duration::from_hours(1)));
+        let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
+        rules.set_file(Some(&path));
+        let is_denied = async || rules.verdict("192.0.2.1".parse().unwrap()).await.unwrap().denied;
+        assert!(is_denied().await);
+        // The same length, within a tick of its clock.
+        std::fs::write(&path, ":allow").unwrap();
+        assert!(!is_denied().await);
+        tokio::time::advance(FRESH).await;
+        for _ in 0..10 {
+            assert!(!is_denied().await);
+        }
+        let settled = *count.lock().await;
+        assert!(settled <= 3, "read {settled} times");
+        write(&path, ":deny\n");
+        assert!(is_denied().await);
+    }
+
+    #[tokio::test]
+    async fn a_time_that_a_program_gave_the_file_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tcp.smtp");
+        write(&path, ":deny\n");
+        let day = std::time::SystemTime::UNIX_EPOCH + SystemClock.now() + Duration::from_hours(24);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(day).unwrap();
+        let (port, inbox) = link();
+        let count = Arc::new(Mutex::new(0));
+        tokio::spawn(read(inbox, path.clone(), count.clone()));
         let clock = TokioClock::starting_at(SystemClock.now() + FRESH * 2);
         let rules = ConnectionRules::new(port, Health::default(), Arc::new(clock));
         rules.set_file(Some(&path));

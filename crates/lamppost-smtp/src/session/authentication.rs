@@ -2,17 +2,17 @@
 
 use crate::auth::{self, Exchange, Step};
 use crate::line::Line;
-use crate::reply::Say;
-use crate::{AuthOffer, Refusal};
+use crate::reply::{Manner, Say, Words};
+use crate::{AuthOffer, QmailQuestion, Refusal};
 
 use super::{Answer, Asked, Question, Session, State};
 
 impl Session {
     pub(super) fn auth(&mut self, mechanism: &str, initial: Option<&str>) {
-        if self.helo.is_none() {
+        if self.lacks_hello() {
             return self.error(Say::NeedsHello);
         }
-        if self.account.is_some() {
+        if self.account.is_some() || self.is_authenticated {
             return self.error(Say::AuthAgain);
         }
         if self.transaction.is_some() {
@@ -21,6 +21,9 @@ impl Session {
         if !self.offers_auth() {
             let later = self.settings.auth == AuthOffer::UnderTls && self.settings.starttls;
             return self.error(if later { Say::AuthNeedsTls } else { Say::AuthNotOffered });
+        }
+        if self.manner == Manner::Qmail && mechanism == "CRAM-MD5" {
+            return self.ask(Question::Qmail(QmailQuestion::Challenge), Asked::Challenge);
         }
         match auth::begin(mechanism, initial) {
             Some(step) => self.step(step),
@@ -49,6 +52,10 @@ impl Session {
                 self.state = State::Auth(exchange);
             }
             Step::Malformed => self.error(Say::AuthMalformed),
+            Step::Proved { user, challenge, digest } => {
+                let question = QmailQuestion::Digest { user, challenge, digest };
+                self.ask(Question::Qmail(question), Asked::Authenticate);
+            }
             Step::Tried { user, password } => {
                 self.ask(Question::Authenticate { user, password }, Asked::Authenticate);
             }
@@ -62,12 +69,17 @@ impl Session {
                 self.account = Some(account);
                 self.say(Say::Authenticated);
             }
-            Answer::Refused(refusal) => self.failed(&refusal),
-            Answer::Yes | Answer::Stored(_) => self.failed(&Refusal::Unavailable),
+            Answer::Yes if self.manner == Manner::Qmail => {
+                self.is_authenticated = true;
+                self.say(Say::Authenticated);
+            }
+            answer => {
+                self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into()))
+            }
         }
     }
 
-    fn failed(&mut self, say: impl Into<crate::Reply>) {
+    pub(super) fn failed(&mut self, say: impl Words) {
         self.say(say);
         self.counts.auth_failures += 1;
         if self.counts.auth_failures >= self.settings.limits.auth_tries_max {

@@ -1,7 +1,7 @@
 //! What each command does.
 
 use crate::command::{Forward, Mail};
-use crate::reply::Say;
+use crate::reply::{Manner, Say};
 use crate::transaction::Transaction;
 use crate::{Command, SyntaxError};
 
@@ -51,7 +51,7 @@ impl Session {
             Command::Rcpt(forward) => self.rcpt(forward),
             Command::Rset => {
                 self.drop_content();
-                self.say(Say::Ok);
+                self.say(Say::Reset);
             }
             Command::StartTls => self.starttls(),
             Command::Unsupported => self.error(Say::Unsupported),
@@ -67,10 +67,11 @@ impl Session {
 
     fn ehlo(&mut self, name: String) {
         self.hello(name, true);
+        if self.manner == Manner::Qmail {
+            return self.qmail_ehlo();
+        }
         let limits = &self.settings.limits;
-        // 0 stands for no limit (RFC 1870 §4).
-        let size_max =
-            if limits.message_size_max == u64::MAX { 0 } else { limits.message_size_max };
+        let size_max = self.announced_size_max();
         let mut lines = format!(
             "{}\nPIPELINING\nSIZE {}\n8BITMIME\nSMTPUTF8\nCHUNKING\nENHANCEDSTATUSCODES\n\
              LIMITS MAILMAX={} RCPTMAX={}",
@@ -88,6 +89,12 @@ impl Session {
             lines.push_str(account.as_str());
         }
         self.say(Say::Ehlo(&lines));
+    }
+
+    /// 0 stands for no limit (RFC 1870 §4).
+    pub(super) fn announced_size_max(&self) -> u64 {
+        let max = self.settings.limits.message_size_max;
+        if max == u64::MAX { 0 } else { max }
     }
 
     fn starttls(&mut self) {
@@ -142,9 +149,9 @@ impl Session {
         self.ask(Question::Sender { sender: mail.sender, size }, asked);
     }
 
-    pub(super) fn sender_known(&mut self, answer: Answer, smtputf8: bool, size: u64) {
-        if let Answer::Refused(refusal) = answer {
-            return self.say(&refusal);
+    pub(super) fn sender_known(&mut self, answer: &Answer, smtputf8: bool, size: u64) {
+        if let Some(refusal) = answer.refusal() {
+            return self.say(refusal);
         }
         self.transaction = Some(Transaction::new(smtputf8, size));
         self.say(Say::SenderOk);
@@ -178,11 +185,11 @@ impl Session {
         self.ask(Question::Recipient { recipient }, Asked::Recipient);
     }
 
-    pub(super) fn recipient_known(&mut self, answer: Answer) {
-        if let Answer::Refused(refusal) = answer {
+    pub(super) fn recipient_known(&mut self, answer: &Answer) {
+        if let Some(refusal) = answer.refusal() {
             // Refused recipients are no errors of the protocol, but guessing names must end.
             self.counts.idle_commands += 1;
-            return self.say(&refusal);
+            return self.say(refusal);
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.recipients += 1;

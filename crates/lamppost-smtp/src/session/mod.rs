@@ -2,6 +2,8 @@
 
 mod authentication;
 mod commands;
+mod qmail;
+mod question;
 mod reception;
 
 use std::collections::VecDeque;
@@ -13,73 +15,11 @@ use bytes::{Bytes, BytesMut};
 use crate::auth::Exchange;
 use crate::content::Decoder;
 use crate::line::{Line, LineReader};
-use crate::reply::Say;
+use crate::reply::{Manner, Say, Words};
 use crate::transaction::Transaction;
-use crate::{
-    Address, AuthOffer, Kind, Link, Refusal, Reply, ReversePath, Secret, Settings, parse_command,
-};
+use crate::{Address, AuthOffer, Kind, Link, Reply, Settings, parse_command};
 
-/// What the owner of a session has to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Send what is to be said, then read and [`Session::receive`].
-    Read,
-    /// Find the answer and give it by [`Session::answer`].
-    Ask(Question),
-    /// Take a piece of the message's content, with LF line ends.
-    Content(Bytes),
-    /// Forget the content that came since [`Question::Room`]: its message will not be completed.
-    Discard,
-    /// Send what is to be said, then begin TLS and say so by [`Session::tls_started`].
-    StartTls,
-    /// Send what is to be said, then close the connection.
-    Close,
-}
-
-/// What a session has to know.
-#[derive(Debug)]
-pub enum Question {
-    /// Is this the user's password? [`Answer::Account`] or [`Answer::Refused`].
-    Authenticate {
-        /// Who wants in.
-        user: String,
-        /// With which password.
-        password: Secret,
-    },
-    /// May a message from this sender come? A new message begins. [`Answer::Yes`] or
-    /// [`Answer::Refused`].
-    Sender {
-        /// The sender.
-        sender: ReversePath,
-        /// The size that the client announced, or 0.
-        size: u64,
-    },
-    /// May the message go to this recipient too? [`Answer::Yes`] or [`Answer::Refused`].
-    Recipient {
-        /// The recipient; `postmaster` without a domain is that of this host.
-        recipient: Address,
-    },
-    /// May content come? [`Answer::Yes`] or [`Answer::Refused`].
-    Room {
-        /// The size that the client announced, or 0.
-        size: u64,
-    },
-    /// The content is complete: store the message. [`Answer::Stored`] or [`Answer::Refused`].
-    Finish,
-}
-
-/// The answer to a question.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// It may.
-    Yes,
-    /// It may not.
-    Refused(Refusal),
-    /// The user is this account.
-    Account(Address),
-    /// The message is stored, durably, under this id.
-    Stored(String),
-}
+pub use question::{Action, Answer, Question};
 
 /// How a connection is greeted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +63,9 @@ pub struct Session {
     account: Option<Address>,
     /// Whether the connection itself told the account.
     account_is_given: bool,
+    manner: Manner,
+    /// Whether a client authenticated of whom no account is known.
+    is_authenticated: bool,
     transaction: Option<Transaction>,
     counts: Counts,
 }
@@ -167,6 +110,7 @@ enum State {
 #[derive(Debug)]
 enum Asked {
     Authenticate,
+    Challenge,
     Sender { smtputf8: bool, size: u64 },
     Recipient,
     RoomForData,
@@ -209,6 +153,8 @@ impl Session {
             helo: None,
             account: None,
             account_is_given: false,
+            manner: Manner::Own,
+            is_authenticated: false,
             transaction: None,
             counts: Counts::default(),
         }
@@ -279,12 +225,13 @@ impl Session {
     pub fn answer(&mut self, answer: Answer) {
         match std::mem::replace(&mut self.state, State::Command) {
             State::Asked(Asked::Authenticate) => self.authenticated(answer),
+            State::Asked(Asked::Challenge) => self.challenged(answer),
             State::Asked(Asked::Sender { smtputf8, size }) => {
-                self.sender_known(answer, smtputf8, size);
+                self.sender_known(&answer, smtputf8, size);
             }
-            State::Asked(Asked::Recipient) => self.recipient_known(answer),
-            State::Asked(Asked::RoomForData) => self.room_for_data(answer),
-            State::Asked(Asked::RoomForChunk(chunk)) => self.room_for_chunk(answer, chunk),
+            State::Asked(Asked::Recipient) => self.recipient_known(&answer),
+            State::Asked(Asked::RoomForData) => self.room_for_data(&answer),
+            State::Asked(Asked::RoomForChunk(chunk)) => self.room_for_chunk(&answer, chunk),
             State::Asked(Asked::Finish) => self.stored(answer),
             // An answer to nothing: an interrupt came between.
             other => self.state = other,
@@ -373,6 +320,7 @@ impl Session {
         let max = if is_auth { limits.auth_line_max } else { limits.command_line_max };
         match self.lines.take(&mut self.input, max, self.link.bare_newline) {
             Line::Incomplete => return false,
+            Line::Whole(line) if self.manner == Manner::Qmail => self.qmail_command(&line),
             Line::Whole(line) => self.command(parse_command(&line)),
             other => self.bad_line(&other),
         }
@@ -387,8 +335,8 @@ impl Session {
         }
     }
 
-    fn say(&mut self, say: impl Into<Reply>) {
-        say.into().write(&mut self.output);
+    fn say(&mut self, say: impl Words) {
+        say.reply(self.manner).write(self.manner, &mut self.output);
     }
 
     /// Says that the client broke the protocol, and ends the session when it did so too often.
@@ -400,7 +348,7 @@ impl Session {
         }
     }
 
-    fn close_saying(&mut self, say: impl Into<Reply>) {
+    fn close_saying(&mut self, say: impl Words) {
         self.drop_content();
         self.transaction = None;
         self.say(say);
@@ -425,6 +373,11 @@ impl Session {
             AuthOffer::Never => false,
             AuthOffer::UnderTls => self.link.tls,
         }
+    }
+
+    /// Whether a hello must come first and has not.
+    fn lacks_hello(&self) -> bool {
+        self.manner == Manner::Own && self.helo.is_none()
     }
 
     fn needs_auth(&self) -> bool {

@@ -2,17 +2,20 @@
 
 use bytes::BytesMut;
 
+use crate::Refusal;
 use crate::content::{Decoded, Decoder};
-use crate::reply::Say;
-use crate::{Refusal, Reply};
+use crate::reply::{Say, Words};
 
 use super::{Action, Answer, Asked, Chunk, Question, Reception, Session, State};
 
+/// Bytes of a message that is refused which are read all the same, so that its client hears why.
+const SKIPPED_LEAST: u64 = 1024 * 1024;
+
 impl Session {
-    pub(super) fn room_for_data(&mut self, answer: Answer) {
-        if let Answer::Refused(refusal) = answer {
+    pub(super) fn room_for_data(&mut self, answer: &Answer) {
+        if let Some(refusal) = answer.refusal() {
             self.drop_content();
-            return self.say(&refusal);
+            return self.say(refusal);
         }
         self.say(Say::GoAhead);
         let decoder = Decoder::data(self.link.bare_newline, self.settings.limits.data_line_max);
@@ -34,7 +37,7 @@ impl Session {
             return true;
         }
         if let Reception::Skip { reply, skipped } = &reception
-            && *skipped > self.settings.limits.message_size_max
+            && *skipped > self.settings.limits.message_size_max.max(SKIPPED_LEAST)
         {
             // Refused and still sending: it would never end.
             let reply = reply.clone();
@@ -64,7 +67,7 @@ impl Session {
             None
         };
         if let Some(say) = refused {
-            *reception = Reception::Skip { reply: say.into(), skipped: 0 };
+            *reception = Reception::Skip { reply: say.reply(self.manner), skipped: 0 };
             self.drop_content();
         } else if !output.is_empty() {
             self.actions.push_back(Action::Content(output.freeze()));
@@ -86,15 +89,14 @@ impl Session {
                 self.counts.idle_commands = 0;
                 self.say(Say::Stored(&id));
             }
-            Answer::Refused(refusal) => self.say(&refusal),
-            Answer::Yes | Answer::Account(_) => self.say(&Refusal::Unavailable),
+            answer => self.say(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into())),
         }
     }
 
-    pub(super) fn room_for_chunk(&mut self, answer: Answer, chunk: Chunk) {
-        if let Answer::Refused(refusal) = answer {
+    pub(super) fn room_for_chunk(&mut self, answer: &Answer, chunk: Chunk) {
+        if let Some(refusal) = answer.refusal() {
             self.drop_content();
-            return self.skip_chunk(chunk, &refusal);
+            return self.skip_chunk(chunk, refusal);
         }
         if let Some(transaction) = &mut self.transaction {
             let max = self.settings.limits.data_line_max;
@@ -108,9 +110,10 @@ impl Session {
     }
 
     /// Reads a chunk for nothing and then says why.
-    pub(super) fn skip_chunk(&mut self, chunk: Chunk, say: impl Into<Reply>) {
+    pub(super) fn skip_chunk(&mut self, chunk: Chunk, say: impl Words) {
         self.counts.errors += 1;
-        self.state = State::Chunk(chunk, Reception::Skip { reply: say.into(), skipped: 0 });
+        let reply = say.reply(self.manner);
+        self.state = State::Chunk(chunk, Reception::Skip { reply, skipped: 0 });
     }
 
     pub(super) fn next_chunk(&mut self, mut chunk: Chunk, mut reception: Reception) -> bool {

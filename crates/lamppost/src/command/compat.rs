@@ -33,7 +33,8 @@ pub(crate) struct Install {
     /// The folder, such as /usr/local/sbin
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// These: sendmail, mailq, newaliases, tcprules, tcprulescheck, tcpserver [default: the first three]
+    /// These: sendmail, mailq, newaliases, qmail-smtpd, rblsmtpd, tcprules, tcprulescheck, tcpserver [default: the
+    /// first three]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Take them out: those of Lamppost only

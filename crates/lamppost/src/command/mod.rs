@@ -68,8 +68,9 @@ enum Command {
     /// Look at ports, DNS, disk, clock, certificate, database and permissions, and tell what to mend
     ///
     /// Each line is ok, WARN or FAIL and says what to do; the exit code is 69 when a line is FAIL. The
-    /// name of this host is looked up by the system's resolver. MX and PTR records, and how exact the
-    /// clock is, are not looked at. Nothing else is asked outside of this machine.
+    /// name of this host is looked up by the system's resolver, and each list in the DNS is asked about its
+    /// test entries. MX and PTR records, and how exact the clock is, are not looked at. Nothing else is
+    /// asked outside of this machine.
     Doctor(doctor::Doctor),
     /// Tell what became of a message or a session
     Log(log::Log),
@@ -120,6 +121,13 @@ enum Command {
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
+    /// Refuse clients that lists in the DNS name, have a program serve the others: `[OPTIONS] PROGRAM [ARGUMENT …]`
+    ///
+    /// It does what ucspi-tcp's program does, with its options, environment, lines and exit codes: `-r BASE`
+    /// and `-a BASE` name lists, `-b` and `-c` stand before those that they are for, and $RBLSMTPD decides
+    /// alone. All lists are asked at once, about clients of IPv6 too, and have `-T N` seconds together, 3 by
+    /// default; `-v` tells those that fail.
+    Rblsmtpd(Words),
     /// Make the cdb of connection rules out of their text on standard input: `[-e] RULES.CDB RULES.TMP`
     ///
     /// It does what ucspi-tcp's program does: RULES.TMP is written, and becomes RULES.CDB once it is whole
@@ -140,6 +148,14 @@ enum Command {
     /// at once from one address (IPv6: from one /64), and a rule may say another number in MAXCONNIP;
     /// `-T N` waits N seconds for a name, 5 by default.
     Tcpserver(Words),
+    /// Take mail of one client on descriptors 0 and 1, for tcpserver: `[CHECKPASSWORD PROGRAM [ARGUMENT …]]`
+    ///
+    /// It does what qmail's program does, with its control files (in $QMAILHOME, /var/qmail by default),
+    /// environment, replies and exit codes. Messages go to $QMAILQUEUE where that is set, as to
+    /// qmail-queue, and else to the running Lamppost by the socket of `[mail.sendmail]`, where the user that
+    /// this runs as must be one of `trusted-users`. With CHECKPASSWORD there is AUTH. Each recipient of a
+    /// client that may not relay is put before /usr/sbin/qmail-envelope-scanner, while that is there.
+    QmailSmtpd(Words),
 }
 
 /// What is passed on as it is.
@@ -155,11 +171,13 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { place, command } = arguments;
     let done = match command {
         // They end with codes of their own.
+        Command::Rblsmtpd(Words { words }) => return Ok(lamppost_compat::rblsmtpd(&words)),
         Command::Tcprules(Words { words }) => return Ok(lamppost_compat::tcprules(&words)),
         Command::Tcprulescheck(Words { words }) => {
             return Ok(lamppost_compat::tcprulescheck(&words));
         }
         Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
+        Command::QmailSmtpd(Words { words }) => return Ok(lamppost_compat::qmail_smtpd(&words)),
         Command::Run => crate::run::run(&place),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),

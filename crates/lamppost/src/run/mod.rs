@@ -18,6 +18,7 @@ use std::path::Path;
 use lamppost_accounts::Accounts;
 use lamppost_config::{Config, Level, LogFormat};
 use lamppost_database::{Database, Survives};
+use lamppost_dns::{LookupError, NameServers};
 use lamppost_telemetry::{Format, Guard, Kept, LinesTo, OutcomesTo, StartError};
 use tracing::Level as LogLevel;
 
@@ -61,6 +62,11 @@ fn start_log(config: &Config, lines: LinesTo, outcomes: OutcomesTo) -> Result<Gu
 fn kept(config: &Config) -> Kept {
     let log = &config.log;
     Kept { size_max: log.outcomes_size_max.0, files_max: log.outcomes_files_max }
+}
+
+/// The name servers that the service asks.
+pub(crate) fn name_servers(config: &Config) -> Result<NameServers, LookupError> {
+    NameServers::new(&setup::name_servers(config), settings::name_servers(config))
 }
 
 async fn open_accounts(config: &Config, path: &Path) -> Result<Accounts, Failure> {

@@ -12,7 +12,7 @@ use lamppost_mail::policy::{
     StoreFailure,
 };
 use lamppost_mail::{
-    FrontLimits, FrontSettings, GreylistServiceSettings, ListenerSettings, TlsMode,
+    FrontLimits, FrontSettings, GreylistServiceSettings, Ground, ListenerSettings, TlsMode,
 };
 use lamppost_net::Network;
 use lamppost_queue::Durability;
@@ -104,6 +104,11 @@ fn dns_list(list: &config::DnsList) -> ListSettings {
         answers: list.answers.iter().map(|range| range.first..=range.last).collect(),
         text: list.text.clone(),
     }
+}
+
+/// Whether policy asks name servers: about lists, or for the names of clients that rules may be about.
+pub(super) fn asks_name_servers(config: &Config) -> bool {
+    !config.mail.dns_list.is_empty() || config.mail.rules.file.is_some()
 }
 
 /// How often a question is asked again that no name server answers.
@@ -222,6 +227,14 @@ pub(super) fn owner(
     }
 }
 
+/// What connections are decided by.
+pub(super) fn grounds(config: &Config) -> Vec<Ground> {
+    let mail = &config.mail;
+    let rules = mail.rules.file.is_some().then_some(Ground::Rules);
+    let lists = (!mail.dns_list.is_empty()).then_some(Ground::Lists);
+    rules.into_iter().chain(lists).collect()
+}
+
 pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {
     let limits = &config.mail.limits;
     FrontSettings {
@@ -240,6 +253,7 @@ pub(super) fn front(config: &Config, hostname: &str) -> FrontSettings {
             write_timeout: limits.write_timeout,
             auth_failure_delay: config.mail.auth.failure_delay,
         },
+        grounds: grounds(config),
     }
 }
 

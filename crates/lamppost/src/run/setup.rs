@@ -9,6 +9,7 @@ use lamppost_net::{Clock, KeyPair, Pem, SystemClock, Trust, demo_ca};
 use lamppost_smtp::Secret;
 use serde::{Deserialize, Serialize};
 
+use super::settings;
 use super::users::Users;
 use crate::exit::{Code, Failure};
 use crate::named_files::{self, Wrong};
@@ -149,8 +150,8 @@ fn settled(begun: Config, new: &Config) -> Config {
 }
 
 /// The name servers to ask: those of the configuration, else the machine's.
-fn name_servers(config: &Config) -> Vec<SocketAddr> {
-    if config.mail.dns_list.is_empty() {
+pub(super) fn name_servers(config: &Config) -> Vec<SocketAddr> {
+    if !settings::asks_name_servers(config) {
         return Vec::new();
     }
     if !config.dns.servers.is_empty() {

@@ -37,7 +37,7 @@ impl Alone {
         let text = format!(
             "[server]\nhostname = \"grey.lamppost.test\"\n[metrics]\nlisten = [\"{}\"]\n\
              [mail.queue]\n{volatile}\n[mail.sendmail]\nenabled = false\n\
-             [mail.greylist]\n{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
+             [mail.greylist]\nlookups = false\n{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
              socket = \"{}\"\n{service}\n",
             server.metrics,
             socket.display()

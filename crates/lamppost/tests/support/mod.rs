@@ -14,11 +14,16 @@ pub(crate) mod greylist;
 pub(crate) mod kills;
 pub(crate) mod mounted;
 #[cfg(feature = "peers")]
+pub(crate) mod nsd;
+#[cfg(feature = "peers")]
 pub(crate) mod postfix;
+pub(crate) mod qmail;
 #[cfg(feature = "peers")]
 pub(crate) mod rbldnsd;
 pub(crate) mod reader;
 pub(crate) mod relayed;
+#[cfg(feature = "peers")]
+pub(crate) mod tinydns;
 pub(crate) mod trace;
 
 use std::fmt::Write as _;

@@ -156,7 +156,7 @@ pub(crate) fn free_udp() -> SocketAddr {
 }
 
 /// The answer of a name server to a question for an A, if it comes soon.
-fn asked(server: SocketAddr, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn asked(server: SocketAddr, name: &str) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut question = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];

@@ -4,7 +4,6 @@
 //! answer, or not as a list does, is taken out for a while, so that it holds up nobody and refuses nobody.
 
 mod decision;
-mod question;
 mod standing;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
+use lamppost_dns::list::{self, ALWAYS_LISTED, Meaning, NEVER_LISTED};
 use lamppost_dns::{LookupError, Resolver};
 use lamppost_net::Clock;
 use lamppost_smtp::Refusal;
@@ -23,7 +23,6 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use self::decision::Found;
-use self::question::{ALWAYS_LISTED, Meaning, NEVER_LISTED};
 use self::standing::Standing;
 
 /// The name of the component in `lamppost status`.
@@ -186,18 +185,6 @@ struct Look<'a> {
     deadline: Instant,
 }
 
-/// What the test entries of a list tell.
-enum Test {
-    /// It could not be asked, or was asked not long ago.
-    Unknown,
-    /// It lists those that it must.
-    Passed,
-    /// It does not list the one that it must.
-    Empty,
-    /// It lists the one that it must not.
-    ListsAll,
-}
-
 impl Look<'_> {
     async fn look(self) -> Found {
         let settings = &self.in_force.settings;
@@ -215,9 +202,9 @@ impl Look<'_> {
             info!(list = self.zone(), "a list in the DNS is asked again");
             self.lists.tell(self.in_force);
         }
-        let test = async { if is_due { self.test().await } else { Test::Unknown } };
+        let test = async { if is_due { Some(self.test().await) } else { None } };
         let (answers, test) = tokio::join!(self.addresses(self.peer), test);
-        if self.tested(&test) {
+        if test.is_some_and(|test| self.tested(&test)) {
             return Found::Failed;
         }
         let answers = match answers {
@@ -228,7 +215,7 @@ impl Look<'_> {
                 return Found::Failed;
             }
         };
-        match question::meaning(&answers, &self.in_force.settings.lists[self.place].answers) {
+        match list::meaning(&answers, &self.in_force.settings.lists[self.place].answers) {
             Meaning::Wrong(reason) => {
                 self.takes_out(&reason);
                 Found::Failed
@@ -250,32 +237,27 @@ impl Look<'_> {
         if list.kind == ListKind::Allow || list.text.is_some() {
             return None;
         }
-        let name = question::name(self.peer, &list.zone);
+        let name = list::name(self.peer, &list.zone);
         let texts = timeout_at(self.deadline, self.in_force.resolver.texts(&name)).await;
         texts.ok()?.ok()?.into_iter().find(|text| !text.is_empty())
     }
 
     /// Looks at the test entries (RFC 5782 §5).
-    async fn test(self) -> Test {
+    async fn test(self) -> list::Test {
         let never = self.addresses(NEVER_LISTED.into());
         let (never, always) = tokio::join!(never, self.addresses(ALWAYS_LISTED.into()));
-        match (never, always) {
-            (Ok(never), _) if !never.is_empty() => Test::ListsAll,
-            (Ok(_), Ok(always)) if always.is_empty() => Test::Empty,
-            (Ok(_), Ok(_)) => Test::Passed,
-            _ => Test::Unknown,
-        }
+        list::Test::of(never, always)
     }
 
     /// Remembers what a test told; says whether the list is to be believed nothing.
-    fn tested(self, test: &Test) -> bool {
+    fn tested(self, test: &list::Test) -> bool {
         const EMPTY: &str =
             "it does not hold its test entry 127.0.0.2: it may list nobody any more";
         let remark = match test {
-            Test::Unknown => return false,
-            Test::Passed => None,
-            Test::Empty => Some(EMPTY.to_owned()),
-            Test::ListsAll => {
+            list::Test::Unknown(_) => return false,
+            list::Test::Passed => None,
+            list::Test::Empty => Some(EMPTY.to_owned()),
+            list::Test::ListsAll => {
                 self.takes_out("it lists everybody, also 127.0.0.1");
                 return true;
             }
@@ -288,7 +270,7 @@ impl Look<'_> {
             is_new
         };
         if is_new {
-            if matches!(test, Test::Empty) {
+            if matches!(test, list::Test::Empty) {
                 warn!(list = self.zone(), reason = EMPTY, "a list in the DNS is odd");
             }
             self.lists.tell(self.in_force);
@@ -313,7 +295,7 @@ impl Look<'_> {
     }
 
     async fn addresses(self, of: IpAddr) -> Result<Vec<Ipv4Addr>, LookupError> {
-        let name = question::name(of, self.zone());
+        let name = list::name(of, self.zone());
         let asked = timeout_at(self.deadline, self.in_force.resolver.addresses(&name)).await;
         asked.unwrap_or(Err(LookupError::Silent))
     }

@@ -182,8 +182,11 @@ impl Work {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(|error| unread(&path, &error))?,
         };
+        let entries: io::Result<Vec<_>> = entries.collect();
+        let mut entries = entries.map_err(|error| unread(&path, &error))?;
+        // One state gives one backup, whatever order the file system tells its files in.
+        entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
-            let entry = entry.map_err(|error| unread(&path, &error))?;
             let name = format!("{STATE}/{folder}/{}", entry.file_name().to_string_lossy());
             if is_name(&name) && entry.path().is_file() {
                 self.add(&name, &entry.path())?;

@@ -38,9 +38,14 @@ pub(super) fn place_back(staged: &Path, state: &Path) -> Result<Placed, Failure>
     }
     rustix::fs::renameat_with(CWD, staged, CWD, state, RenameFlags::EXCHANGE)
         .map_err(|error| failed(error.into()))?;
-    let mut aside = state.as_os_str().to_owned();
-    aside.push(format!(".before-{}", out::now_ms() / 1000));
-    let aside = PathBuf::from(aside);
+    let named = |second: u64| {
+        let mut aside = state.as_os_str().to_owned();
+        aside.push(format!(".before-{second}"));
+        PathBuf::from(aside)
+    };
+    // What another restore put aside, in this second even, stays as it is.
+    let mut names = (out::now_ms() / 1000..).map(named);
+    let aside = names.find(|aside| !aside.exists()).unwrap_or_default();
     let moved = std::fs::rename(staged, &aside).and_then(|()| {
         let mail = aside.join("mail");
         if mail.exists() { std::fs::rename(mail, state.join("mail")) } else { Ok(()) }

@@ -1,6 +1,7 @@
 //! doctor: looks at all that the service needs around it, and tells the cure of what is not as it should be.
 
 mod files;
+mod lists;
 mod machine;
 mod mailboxes;
 mod ports;
@@ -85,6 +86,7 @@ impl Doctor {
         findings.extend(wait(ports::look(&opened, &running))?);
         if !self.no_dns {
             findings.push(machine::name(&opened));
+            findings.extend(wait(lists::look(&opened))?);
         }
         findings.extend(machine::disk(&opened));
         findings.push(machine::clock(&opened));

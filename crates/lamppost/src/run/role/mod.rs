@@ -4,6 +4,7 @@ mod control;
 mod delivery;
 mod front;
 pub(super) mod handed;
+mod inquiries;
 mod links;
 pub(super) mod mail_folders;
 mod policy;

@@ -15,6 +15,7 @@ use lamppost_telemetry::Health;
 use parking_lot::Mutex;
 use tracing::error;
 
+use super::inquiries::Inquiries;
 use super::{Start, handed};
 use crate::exit::{Code, Failure};
 use crate::run::setup::Setup;
@@ -26,17 +27,19 @@ pub(super) struct Running {
     policy: Policy,
     greylist: Arc<Greylist>,
     rules: ConnectionRules,
-    lists: Lists,
+    asking: Asking,
+    inquiries: Inquiries,
 }
 
-/// The lists in the DNS, and what the configuration said of them when they were set.
-struct Lists {
+/// Those who ask name servers, and what the configuration said of that when they were set.
+struct Asking {
     lists: DnsLists,
+    rules: ConnectionRules,
     set: Mutex<Option<Box<SetBy>>>,
 }
 
-/// All that lists in the DNS depend on.
-type SetBy = (Dns, config::DnsLists, Vec<DnsList>, Vec<SocketAddr>);
+/// All that lists in the DNS and the names of clients depend on.
+type SetBy = (Dns, config::DnsLists, Vec<DnsList>, Duration, Vec<SocketAddr>);
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
@@ -59,8 +62,10 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let policy = policy.asking(users).ruled_by(rules.clone());
     let policy = policy.counting(start.metrics.clone());
     let policy = policy.asking_lists(lists.clone());
-    let lists = Lists { lists, set: Mutex::new(None) };
-    lists.set(config, setup)?;
+    let asking = Asking { lists, rules: rules.clone(), set: Mutex::new(None) };
+    asking.set(config, setup)?;
+    let inquiries = Inquiries::of(&policy);
+    inquiries.set(config, setup)?;
     let told = policy.clone();
     start.inspected(move |mut condition| {
         condition.health = health.facts();
@@ -82,7 +87,7 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     tokio::spawn(policy.clone().run_control(wishes));
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
-    Ok(Running { policy, greylist, rules, lists })
+    Ok(Running { policy, greylist, rules, asking, inquiries })
 }
 
 async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
@@ -100,7 +105,8 @@ impl Running {
         self.greylist.set_policy(settings::greylist(config));
         self.policy.set_settings(settings::policy(config, &setup.hostname));
         self.rules.set_file(config.mail.rules.file.as_deref());
-        self.lists.set(config, setup)
+        self.inquiries.set(config, setup)?;
+        self.asking.set(config, setup)
     }
 
     /// Writes what is in memory alone.
@@ -115,25 +121,27 @@ pub(super) fn check(config: &Config, setup: &Setup) -> Result<(), Failure> {
     name_servers(config, setup).map(drop)
 }
 
-fn name_servers(config: &Config, setup: &Setup) -> Result<NameServers, Failure> {
+pub(super) fn name_servers(config: &Config, setup: &Setup) -> Result<NameServers, Failure> {
     NameServers::new(&setup.name_servers, settings::name_servers(config))
         .map_err(|error| Failure::at(Code::Config, "dns.servers", &error))
 }
 
-impl Lists {
-    /// Asks lists as the configuration says; what is known of them is kept where that is as before.
+impl Asking {
+    /// Asks as the configuration says; what is known of lists is kept where that is as before.
     fn set(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
         let mail = &config.mail;
         let by = Box::new((
             config.dns.clone(),
             mail.dns_lists.clone(),
             mail.dns_list.clone(),
+            mail.rules.name_timeout,
             setup.name_servers.clone(),
         ));
         let mut set = self.set.lock();
-        if set.as_ref() != Some(&by) && (set.is_some() || !mail.dns_list.is_empty()) {
+        if set.as_ref() != Some(&by) && (set.is_some() || settings::asks_name_servers(config)) {
             let resolver = Arc::new(name_servers(config, setup)?);
-            self.lists.set(settings::dns_lists(config), resolver);
+            self.lists.set(settings::dns_lists(config), resolver.clone());
+            self.rules.set_resolver(resolver, mail.rules.name_timeout);
             *set = Some(by);
         }
         Ok(())

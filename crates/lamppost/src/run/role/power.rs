@@ -37,7 +37,7 @@ struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Makes {
     Nothing,
-    /// To name servers, where there are lists in the DNS to ask.
+    /// To name servers, where there is something to ask them.
     ToNameServers,
     ToOtherHosts,
 }
@@ -113,7 +113,7 @@ pub(in crate::run) fn own_folders(role: Role, config: &Config, state: &Path) -> 
 impl Makes {
     fn sockets(self, config: &Config) -> Sockets {
         match self {
-            Self::ToNameServers if !config.mail.dns_list.is_empty() => {
+            Self::ToNameServers if settings::asks_name_servers(config) => {
                 let mut ports: Vec<_> = config.dns.servers.iter().map(SocketAddr::port).collect();
                 if ports.is_empty() {
                     ports.push(lamppost_dns::PORT);
@@ -181,7 +181,9 @@ mod tests {
         for Row { role, reads, writes, sockets } in TABLE {
             let sockets = match sockets {
                 Makes::Nothing => "none",
-                Makes::ToNameServers => "to ask name servers, where there are DNS lists; else none",
+                Makes::ToNameServers => {
+                    "to ask name servers, where there are DNS lists or rules; else none"
+                }
                 Makes::ToOtherHosts => "to connect to other hosts",
             };
             let (name, reads, writes) = (role.name(), words(reads), words(writes));
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_makes_sockets_only_where_lists_are_asked() {
+    fn policy_makes_sockets_only_where_it_asks_name_servers() {
         let check = |text: &str, expected: Sockets| {
             let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
             assert_eq!(of(Role::Policy, &config, Path::new("/state")).sockets, expected, "{text}");
@@ -205,6 +207,7 @@ mod tests {
         check(list, Sockets::Ask(vec![53]));
         let servers = "[dns]\nservers = [\"192.0.2.1\", \"127.0.0.1:5353\"]\n";
         check(&format!("{servers}{list}"), Sockets::Ask(vec![53, 5353]));
+        check("[mail.rules]\nfile = \"/etc/tcp.smtp\"\n", Sockets::Ask(vec![53]));
     }
 
     #[test]

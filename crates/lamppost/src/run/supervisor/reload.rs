@@ -16,10 +16,10 @@ use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners;
 use crate::run::local::Local;
-use crate::run::odd_users;
 use crate::run::orders::Order;
 use crate::run::role::{Role, is_power_new};
 use crate::run::setup::Setup;
+use crate::run::{odd_users, settings};
 
 /// Warnings that are told at once; `lamppost check` tells all.
 const WARNINGS_MAX: usize = 100;
@@ -237,6 +237,7 @@ fn is_front_new(old: &Config, new: &Config) -> bool {
         || mail.limits != others.limits
         || mail.listen != others.listen
         || mail.greylist.service != others.greylist.service
+        || settings::grounds(old) != settings::grounds(new)
         || untrusted(&mail.sendmail) != untrusted(&others.sendmail)
 }
 

@@ -1,18 +1,20 @@
-//! How a list is asked about an address, and which answers say that it is there (RFC 5782).
+//! Lists of addresses in the DNS (RFC 5782): how one is asked about an address, and what its answers mean.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
+use crate::LookupError;
+
 /// The entry that no list may have (RFC 5782 §5).
-pub(super) const NEVER_LISTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
+pub const NEVER_LISTED: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// The entry that every list has.
-pub(super) const ALWAYS_LISTED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub const ALWAYS_LISTED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Answers by which lists tell that they do not answer whoever asks: too often, or by a public resolver.
 const REFUSALS: [u8; 3] = [127, 255, 255];
 
 /// The name that is looked up (RFC 5782 §2.1, §2.4).
-pub(super) fn name(address: IpAddr, zone: &str) -> String {
+pub fn name(address: IpAddr, zone: &str) -> String {
     let mut name = String::with_capacity(64 + zone.len());
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -30,16 +32,17 @@ pub(super) fn name(address: IpAddr, zone: &str) -> String {
 
 /// What answers mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub enum Meaning {
     /// The address is not on the list, or not in a way that counts.
     Absent,
+    /// It is.
     Listed,
     /// No list answers so; why.
     Wrong(String),
 }
 
 /// What the answers of a list mean of which these count.
-pub(super) fn meaning(answers: &[Ipv4Addr], counted: &[RangeInclusive<Ipv4Addr>]) -> Meaning {
+pub fn meaning(answers: &[Ipv4Addr], counted: &[RangeInclusive<Ipv4Addr>]) -> Meaning {
     if let Some(answer) = answers.iter().find(|answer| !answer.is_loopback()) {
         return Meaning::Wrong(format!(
             "it answers {answer}, as no list does: the name servers or the zone's owner are not what they were"
@@ -54,6 +57,34 @@ pub(super) fn meaning(answers: &[Ipv4Addr], counted: &[RangeInclusive<Ipv4Addr>]
         Meaning::Listed
     } else {
         Meaning::Absent
+    }
+}
+
+/// What the test entries of a list tell (RFC 5782 §5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// It lists those that it must, and no others.
+    Passed,
+    /// It does not list the one that it must: it may list nobody any more.
+    Empty,
+    /// It lists the one that it must not, and so everybody.
+    ListsAll,
+    /// It cannot be told: the list does not answer.
+    Unknown(LookupError),
+}
+
+impl Test {
+    /// By the answers for [`NEVER_LISTED`] and for [`ALWAYS_LISTED`].
+    pub fn of(
+        never: Result<Vec<Ipv4Addr>, LookupError>,
+        always: Result<Vec<Ipv4Addr>, LookupError>,
+    ) -> Self {
+        match (never, always) {
+            (Ok(never), _) if !never.is_empty() => Self::ListsAll,
+            (Ok(_), Ok(always)) if always.is_empty() => Self::Empty,
+            (Ok(_), Ok(_)) => Self::Passed,
+            (Err(error), _) | (_, Err(error)) => Self::Unknown(error),
+        }
     }
 }
 
