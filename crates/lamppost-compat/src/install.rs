@@ -9,10 +9,15 @@ use std::{error, fmt};
 use crate::Stamp;
 
 /// The names that programs of ours go by, and what each is for.
-pub const NAMES: [(&str, &str); 8] = [
+pub const NAMES: [(&str, &str); 10] = [
     ("sendmail", "hands in mail, as programs and PHP's mail() expect it"),
     ("mailq", "lists the queue"),
     ("newaliases", "does nothing, with success: there is no table of aliases to make"),
+    (
+        "greylisting-delete-expired",
+        "has the greylist forget whose time is over, as a cron job does",
+    ),
+    ("qmail-envelope-scanner", "asks the greylist for qmail-smtpd, as that of the old recipe"),
     ("qmail-smtpd", "takes mail of one client on its descriptors, as that of qmail"),
     ("rblsmtpd", "refuses clients that lists in the DNS name, as that of ucspi-tcp"),
     ("tcprules", "makes the cdb of connection rules, as that of ucspi-tcp"),
@@ -22,6 +27,9 @@ pub const NAMES: [(&str, &str); 8] = [
 
 /// Those that are put into a folder when none is named: the ones that hand in mail.
 pub const USUAL: [&str; 3] = ["sendmail", "mailq", "newaliases"];
+
+/// Those that have nothing to do with handing in mail: the greylist may be all that there is.
+pub const OF_GREYLIST: [&str; 2] = ["greylisting-delete-expired", "qmail-envelope-scanner"];
 
 /// What stands under a name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +166,7 @@ mod tests {
     use super::*;
 
     fn stamp(version: &str) -> Stamp {
-        Stamp { version: version.into(), socket: "/s".into(), ..Stamp::default() }
+        Stamp { version: version.into(), socket: Some("/s".into()), ..Stamp::default() }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod install;
 mod letters;
 mod qmail_smtpd;
 mod rblsmtpd;
+mod scanner;
 mod secure;
 mod sendmail;
 mod stamp;
@@ -22,9 +23,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-pub use install::{InstallError, NAMES, Standing, USUAL, install, look, remove};
+pub use install::{InstallError, NAMES, OF_GREYLIST, Standing, USUAL, install, look, remove};
 pub use qmail_smtpd::qmail_smtpd;
 pub use rblsmtpd::rblsmtpd;
+pub use scanner::{GREYLIST_SOCKET, envelope_scanner};
 pub use secure::{SecureExecution, refuse_secure_execution};
 pub use sendmail::{EXIT_CODES, OPTIONS};
 pub use stamp::Stamp;
@@ -60,6 +62,11 @@ pub fn main() -> ExitCode {
         "sendmail" => sendmail::sendmail(arguments),
         "mailq" => Err(list_queue()),
         "newaliases" => Ok(()),
+        "greylisting-delete-expired" => {
+            let command = [vec![OsString::from(name.clone())], arguments].concat();
+            Err(become_main(&command))
+        }
+        "qmail-envelope-scanner" => return envelope_scanner(&arguments),
         "rblsmtpd" => return rblsmtpd(&arguments),
         "tcprules" => return tcprules(&arguments),
         "tcprulescheck" => return tcprulescheck(&arguments),
@@ -84,11 +91,16 @@ fn own_stamp() -> Option<Stamp> {
 
 fn socket() -> PathBuf {
     let named = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
-    named.or_else(|| Some(own_stamp()?.socket)).unwrap_or_else(|| SYSTEM_SOCKET.into())
+    named.or_else(|| own_stamp()?.socket).unwrap_or_else(|| SYSTEM_SOCKET.into())
 }
 
 /// Becomes `lamppost queue`; comes back only when that fails.
 fn list_queue() -> Failure {
+    become_main(&["queue".into()])
+}
+
+/// Becomes a command of the main program; comes back only when that fails.
+fn become_main(command: &[OsString]) -> Failure {
     let stamp = own_stamp();
     let program = stamp.as_ref().map_or_else(|| "lamppost".into(), |stamp| stamp.program.clone());
     let mut arguments = Vec::<OsString>::new();
@@ -97,6 +109,6 @@ fn list_queue() -> Failure {
             arguments.extend(path.into_iter().flat_map(|path| [option.into(), path.into()]));
         }
     }
-    let error = Command::new(&program).args(arguments).arg("queue").exec();
+    let error = Command::new(&program).args(arguments).args(command).exec();
     Failure::new(Code::Unavailable, format!("cannot start {}: {error}", program.display()))
 }

@@ -17,8 +17,10 @@ const SEARCHED_MAX: u64 = 16 * 1024;
 pub struct Stamp {
     /// The version that it came with.
     pub version: String,
-    /// The socket that takes mail of local users.
-    pub socket: PathBuf,
+    /// The socket that takes mail of local users, if there is one.
+    pub socket: Option<PathBuf>,
+    /// Where the greylist is asked, if it is: a socket's path, or an address and a port.
+    pub greylist: Option<PathBuf>,
     /// The main program.
     pub program: PathBuf,
     /// The configuration file, if it was named.
@@ -35,7 +37,8 @@ impl Stamp {
     pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let mut text = format!("{HEAD}version={}\n", self.version);
         let paths = [
-            ("socket", Some(&self.socket)),
+            ("socket", self.socket.as_ref()),
+            ("greylist", self.greylist.as_ref()),
             ("program", Some(&self.program)),
             ("config", self.config.as_ref()),
             ("state", self.state.as_ref()),
@@ -76,7 +79,8 @@ impl Stamp {
             let (key, value) = line.split_once('=')?;
             match key {
                 "version" => value.clone_into(&mut stamp.version),
-                "socket" => stamp.socket = value.into(),
+                "socket" => stamp.socket = Some(value.into()),
+                "greylist" => stamp.greylist = Some(value.into()),
                 "program" => stamp.program = value.into(),
                 "config" => stamp.config = Some(value.into()),
                 "state" => stamp.state = Some(value.into()),
@@ -97,7 +101,8 @@ mod tests {
     fn stamp() -> Stamp {
         Stamp {
             version: "1.2.3".into(),
-            socket: "/run/lamppost/submit.sock".into(),
+            socket: Some("/run/lamppost/submit.sock".into()),
+            greylist: Some("127.0.0.1:10023".into()),
             program: "/usr/bin/lamppost".into(),
             config: Some("/etc/a=b.toml".into()),
             state: None,
@@ -124,7 +129,7 @@ mod tests {
         fn stamps_are_read_back_and_others_are_none(
             before: Vec<u8>, socket in "/[^\n\r\0]{0,20}", end in "[a-z=\n]{0,20}"
         ) {
-            let stamp = Stamp { socket: socket.into(), ..stamp() };
+            let stamp = Stamp { socket: Some(socket.into()), ..stamp() };
             let bytes = [before.clone(), stamp.to_bytes().unwrap()].concat();
             prop_assert_eq!(Stamp::parse(&bytes), Some(stamp));
             prop_assert_eq!(Stamp::parse(&before), None);
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_path_with_a_line_end_is_refused() {
-        let stamp = Stamp { socket: "/run/a\nb".into(), ..stamp() };
+        let stamp = Stamp { socket: Some("/run/a\nb".into()), ..stamp() };
         assert!(stamp.to_bytes().is_err());
     }
 }

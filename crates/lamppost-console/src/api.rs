@@ -93,6 +93,7 @@ impl Control {
             .route("/v1/greylist/stats", get(greylist::stats))
             .route("/v1/greylist/forget", post(greylist::forget))
             .route("/v1/greylist/expire", post(greylist::expire))
+            .route("/v1/greylist/import", post(greylist::import))
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
             .route("/v1/upgrade", post(upgrade))

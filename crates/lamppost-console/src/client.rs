@@ -244,6 +244,7 @@ mod tests {
                 uptime_s: 1,
                 phase: Phase::AtWork,
                 phase_left_s: None,
+                reading: None,
                 state: "/state".into(),
                 listeners: Vec::new(),
                 sessions: 0,
@@ -302,7 +303,11 @@ mod tests {
                     ControlRequest::Status => ControlAnswer::Status(QueueStatus::default()),
                     ControlRequest::List { after, filter, .. } => {
                         filters.lock().unwrap().push(filter);
-                        ControlAnswer::Listing(Listing { messages: Vec::new(), next: after })
+                        ControlAnswer::Listing(Listing {
+                            messages: Vec::new(),
+                            next: after,
+                            newest: QueueId(0),
+                        })
                     }
                     ControlRequest::Show(_) => ControlAnswer::NotFound,
                     ControlRequest::Read { offset, .. } if offset < 1000 => {

@@ -8,8 +8,8 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use lamppost_roles::{
-    GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing, GreylistRequest,
-    GreylistStats, GreylistWhy,
+    GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistImported, GreylistListing,
+    GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy,
 };
 use serde::Deserialize;
 
@@ -18,6 +18,9 @@ use crate::api::{Failed, nonsense};
 
 /// Triplets on a page unless the client says how many.
 const PAGE: u32 = 100;
+
+/// Rows of an import at most; the store answers attempts between two.
+const IMPORT_MAX: usize = 1000;
 
 /// Which page of which triplets.
 #[derive(Deserialize)]
@@ -48,7 +51,7 @@ pub(crate) async fn why(
     attempt: Result<Query<GreylistAttempt>, QueryRejection>,
 ) -> Result<Json<GreylistWhy>, Failed> {
     match control.ask_greylist(GreylistRequest::Why(asked(attempt)?)).await? {
-        GreylistAnswer::Why(why) => Ok(Json(why)),
+        GreylistAnswer::Why(why) => Ok(Json(*why)),
         _ => Err(nonsense()),
     }
 }
@@ -76,6 +79,25 @@ pub(crate) async fn expire(
     State(control): State<Control>,
 ) -> Result<Json<serde_json::Value>, Failed> {
     forgotten(&control, GreylistRequest::Expire).await
+}
+
+pub(crate) async fn import(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<GreylistImported>, Failed> {
+    let body = body.map_err(|error| Failed(error.status(), error.body_text()))?;
+    let rows: Vec<GreylistMemory> = serde_json::from_slice(&body).map_err(|error| {
+        let what = format!("the body is no list of what a greylist remembers: {error}");
+        Failed(StatusCode::BAD_REQUEST, what)
+    })?;
+    if rows.len() > IMPORT_MAX {
+        let what = format!("{} rows; at most {IMPORT_MAX} are taken at once", rows.len());
+        return Err(Failed(StatusCode::BAD_REQUEST, what));
+    }
+    match control.ask_greylist(GreylistRequest::Import(rows)).await? {
+        GreylistAnswer::Imported(imported) => Ok(Json(imported)),
+        _ => Err(nonsense()),
+    }
 }
 
 async fn forgotten(

@@ -71,6 +71,16 @@ pub enum Phase {
     Beginning,
 }
 
+/// How far the queue is with reading what is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Reading {
+    /// Segments of its log that are read.
+    pub segments: u64,
+    /// All that are to be read.
+    pub of: u64,
+}
+
 /// The program's own figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,6 +97,9 @@ pub struct HostStatus {
     /// How many seconds that may take yet; nothing when nobody can tell.
     #[serde(default)]
     pub phase_left_s: Option<u64>,
+    /// How far the queue is with reading, while all roles begin; nothing when nobody can tell.
+    #[serde(default)]
+    pub reading: Option<Reading>,
     /// Where the state is.
     pub state: PathBuf,
     /// The configuration file; nothing for the built-in demo.
@@ -123,6 +136,9 @@ pub enum Part {
 }
 
 impl Part {
+    /// All that there are.
+    pub const ALL: [Self; 2] = [Self::Front, Self::Delivery];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

@@ -16,8 +16,8 @@ mod socket;
 pub use api::{Control, ControlSettings};
 pub use client::{Client, ClientError};
 pub use host::{
-    Blocked, Host, HostStatus, ListenerStatus, Part, Pause, Phase, RelayStatus, ReloadError,
-    Reloaded, RoleStatus, Status, Warning,
+    Blocked, Host, HostStatus, ListenerStatus, Part, Pause, Phase, Reading, RelayStatus,
+    ReloadError, Reloaded, RoleStatus, Status, Warning,
 };
 pub use import::{ImportHead, Imported};
 pub use metrics::serve as serve_metrics;

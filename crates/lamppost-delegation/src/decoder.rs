@@ -2,6 +2,13 @@
 
 use std::net::IpAddr;
 
+/// What the environment of qmail's envelope scanner may say, so that it can be held against what holds here:
+/// where its rows are, and for how long (in minutes, the last in days).
+pub const RECIPE: [&str; 5] =
+    ["MYSQLHOST", "MYSQLDB", "BLOCK_EXPIRE", "RECORD_EXPIRE", "RECORD_EXPIRE_GOOD"];
+/// What the name of an attribute begins with that is one of those.
+pub(crate) const RECIPE_PREFIX: &str = "recipe_";
+
 /// What a mail server wants to know about an attempt to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
@@ -19,6 +26,8 @@ pub struct Question {
     pub instance: String,
     /// The name by which the client authenticated; empty when it did not.
     pub login: String,
+    /// What the environment of who asks says, by the names of [`RECIPE`]; mail servers have none.
+    pub recipe: Vec<(&'static str, String)>,
 }
 
 /// Why bytes are no question.
@@ -129,11 +138,20 @@ fn read(bytes: &[u8]) -> Result<Question, Problem> {
             b"recipient" => question.recipient = text(),
             b"instance" => question.instance = text(),
             b"sasl_username" => question.login = text(),
-            // What else mail servers tell, and will tell one day, does not matter here.
-            _ => drop(seen.pop()),
+            _ => match of_recipe(name) {
+                Some(known) => question.recipe.push((known, text())),
+                // What else mail servers tell, and will tell one day, does not matter here.
+                None => drop(seen.pop()),
+            },
         }
     }
     if is_known == Some(true) { Ok(question) } else { Err(Problem::Request) }
+}
+
+/// The variable of the recipe that an attribute is.
+fn of_recipe(name: &[u8]) -> Option<&'static str> {
+    let name = name.strip_prefix(RECIPE_PREFIX.as_bytes())?;
+    RECIPE.into_iter().find(|known| known.as_bytes() == name)
 }
 
 #[cfg(test)]
@@ -156,7 +174,7 @@ mod tests {
             sender: "a=b@elsewhere.test".into(),
             recipient: "demo@lamppost.test".into(),
             instance: "6b5f.65.0".into(),
-            login: String::new(),
+            ..Question::default()
         }
     }
 
@@ -196,6 +214,13 @@ mod tests {
         let asked = ASKED.replace("size=0\n", "client_address=127.0.0.1\nsasl_username=root\n");
         let asked = asked.replace("sasl_username=root", "sender=\nrequest=other");
         assert_eq!(all(asked.as_bytes()), [Ok(question())]);
+    }
+
+    #[test]
+    fn what_a_recipe_says_is_kept_by_its_names() {
+        let more = "recipe_BLOCK_EXPIRE=5\nrecipe_BLOCK_EXPIRE=6\nrecipe_MYSQLPASS=x\nsize=0\n";
+        let expected = Question { recipe: vec![("BLOCK_EXPIRE", "5".into())], ..question() };
+        assert_eq!(all(ASKED.replace("size=0\n", more).as_bytes()), [Ok(expected)]);
     }
 
     #[track_caller]

@@ -1,5 +1,6 @@
 //! The greylist: a policy that can change while it is asked, and a store.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use lamppost_evidence::{Client, Evidence, Investigator};
 use parking_lot::Mutex;
 
 use crate::attempt::Inquiry;
+use crate::import::{self, Remembered, Taken};
 use crate::known::Known;
 use crate::unwritten::Unwritten;
 use crate::{
@@ -275,6 +277,36 @@ impl Greylist {
                 return Ok(forgotten);
             }
         }
+    }
+
+    /// Takes over what another greylist remembers, as if it had been met here; who is known as well
+    /// already is left as it is.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or takes nothing.
+    pub async fn take_over(
+        &self,
+        rows: Vec<Remembered>,
+        now: Duration,
+    ) -> Result<Taken, StoreError> {
+        self.write().await?;
+        let network = |client| self.network(client);
+        let (wanted, left_out) = import::wanted(&self.policy.load(), network, rows, now);
+        let triplets: Vec<_> = wanted.keys().cloned().collect();
+        let count = triplets.len() as u64;
+        let seen = self.store.look(triplets, now).await?;
+        let changes: HashMap<_, _> = wanted
+            .into_iter()
+            .zip(&seen.records)
+            .filter_map(|((triplet, wanted), held)| {
+                Some((triplet, import::missing(wanted, held.as_ref(), seen.now)?))
+            })
+            .collect();
+        let taken = changes.len() as u64;
+        if taken > 0 {
+            self.store.apply(Arc::new(changes)).await?;
+        }
+        Ok(Taken { taken, unchanged: count - taken, left_out })
     }
 
     /// How many triplets are remembered, by what they are.

@@ -9,5 +9,5 @@ pub mod policy;
 
 pub use front::{
     Front, FrontEnds, FrontLimits, FrontSettings, GreylistService, GreylistServiceSettings, Ground,
-    ListenerSettings, TlsMode,
+    ListenerSettings, RecipeFact, TlsMode, recipe_differences,
 };

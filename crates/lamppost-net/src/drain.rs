@@ -62,7 +62,7 @@ impl Drain {
     /// Waits until all tasks have ended by themselves, and finishes them after `patience`.
     pub async fn wait(&self, patience: Duration, grace: Duration) -> usize {
         self.tasks.close();
-        if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
+        if within(patience, self.tasks.wait()).await {
             return 0;
         }
         self.finish(grace).await
@@ -81,7 +81,7 @@ impl Drain {
         self.retired.cancel();
         self.begun.cancel();
         self.tasks.close();
-        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+        if !within(grace, self.tasks.wait()).await {
             self.overdue.cancel();
             drop(tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await);
         }
@@ -89,9 +89,47 @@ impl Drain {
     }
 }
 
+/// Whether something comes within a time in which this process could work: what a machine slept through, as one
+/// that was moved to other hardware, or gave to others, was nobody's to use.
+async fn within(patience: Duration, something: impl Future<Output = ()>) -> bool {
+    /// What one look counts at most, however long it was until the next.
+    const STEP: Duration = Duration::from_millis(100);
+    let mut something = std::pin::pin!(something);
+    let mut left = patience;
+    loop {
+        let step = left.min(STEP);
+        if tokio::time::timeout(step, &mut something).await.is_ok() {
+            return true;
+        }
+        left -= step;
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_machine_slept_through_is_nobodys_time() {
+        let drain = Drain::default();
+        let one = drain.clone();
+        drain.spawn(async move {
+            tokio::time::sleep(Duration::from_secs(190)).await;
+            assert!(!one.has_begun());
+        });
+        drain.retire();
+        let waiting = drain.wait(Duration::from_secs(20), Duration::from_secs(10));
+        let asleep = async {
+            // It has begun to wait.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            tokio::time::advance(Duration::from_secs(180)).await;
+        };
+        let (left, ()) = tokio::join!(waiting, asleep);
+        assert_eq!(left, 0);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn tasks_may_finish_within_the_grace() {

@@ -54,7 +54,7 @@ impl Pem {
 }
 
 /// Tells whether the files changed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PemWatch {
     files: KeyPair,
     seen: Fingerprint,

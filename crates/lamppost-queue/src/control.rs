@@ -105,6 +105,7 @@ pub(crate) fn read(spool: &Spool, request: ControlRequest) -> ControlAnswer {
 /// for the lock.
 fn list(spool: &Spool, mut after: Option<QueueId>, limit: u32, filter: &Filter) -> Listing {
     let (mut messages, mut recipients) = (Vec::new(), 0);
+    let newest = *spool.last_id.lock();
     for _ in 0..LOOK_MAX / CHUNK {
         let mut last = None;
         let mut ids = Vec::new();
@@ -117,10 +118,10 @@ fn list(spool: &Spool, mut after: Option<QueueId>, limit: u32, filter: &Filter) 
                 }
             }
         }
-        let Some(last) = last else { return Listing { messages, next: None } };
+        let Some(last) = last else { return Listing { messages, next: None, newest } };
         for id in ids {
             if messages.len() >= limit as usize || recipients >= RECIPIENTS_MAX {
-                return Listing { messages, next: after };
+                return Listing { messages, next: after, newest };
             }
             let meant = meant(spool, id, filter);
             recipients += meant.as_ref().map_or(0, |message| message.recipients.len());
@@ -129,7 +130,7 @@ fn list(spool: &Spool, mut after: Option<QueueId>, limit: u32, filter: &Filter) 
         }
         after = Some(last);
     }
-    Listing { messages, next: after }
+    Listing { messages, next: after, newest }
 }
 
 fn meant(spool: &Spool, id: QueueId, filter: &Filter) -> Option<MessageView> {

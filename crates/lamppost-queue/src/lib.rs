@@ -21,6 +21,7 @@ mod lock;
 mod log;
 mod notices;
 mod quarantine;
+mod reading;
 mod record;
 mod replay;
 mod salvage;
@@ -53,6 +54,7 @@ use crate::schedule::Askers;
 use crate::spool::{Means, Spool};
 
 pub use check::{Finding, OfflineSpool, Repaired, Report, Restored, Severity};
+pub use reading::Reading;
 pub use replay::scan_segment;
 pub use settings::{Durability, Settings};
 
@@ -155,7 +157,7 @@ impl Queue {
         ends: Ends,
     ) -> Result<Self, StartError> {
         let folder = settings.directory.clone();
-        let blocking = settings.blocking;
+        let (blocking, is_paused) = (settings.blocking, settings.is_paused);
         let means = Means { disk, clock, metrics };
         let opened = blocking.run(move || open(settings, means)).await;
         let opened = opened.map_err(|cut| StartError::Disk {
@@ -168,6 +170,7 @@ impl Queue {
         let committer = waiting.start(log, spool.clone())?;
         let stop = CancellationToken::new();
         let deliveries = Drain::default();
+        deliveries.pause(is_paused);
         tokio::spawn(intake::serve(spool.clone(), ends.intake));
         tokio::spawn(control::serve(spool.clone(), ends.control));
         tokio::spawn(control::serve_content(spool.clone(), ends.content));

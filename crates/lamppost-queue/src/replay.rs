@@ -57,6 +57,7 @@ pub(crate) fn replay(disk: &dyn Disk, settings: &Settings) -> Result<Replayed, S
     let position = replay.checkpoint()?;
     let begin = position.map_or(0, |position| position.begin);
     let mut segments = Vec::new();
+    settings.reading.begin(replay.paths.len());
     for (number, path) in replay.paths.clone() {
         let wanted = number >= begin;
         if let Some(segment) = replay.segment(number, &path, wanted)?
@@ -64,6 +65,7 @@ pub(crate) fn replay(disk: &dyn Disk, settings: &Settings) -> Result<Replayed, S
         {
             segments.push(segment);
         }
+        settings.reading.step();
     }
     replay.tell_damaged(&segments);
     let entries = std::mem::take(&mut replay.entries);

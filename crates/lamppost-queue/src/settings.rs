@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lamppost_disk::Blocking;
 
+use crate::Reading;
+
 /// What an acknowledged message survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -21,6 +23,10 @@ pub enum Durability {
 pub struct Settings {
     /// The process that must end before another may have the spool: the whole program's.
     pub program: u32,
+    /// Whether it hands out no delivery until it is told to.
+    pub is_paused: bool,
+    /// Told how far the start has come.
+    pub reading: Reading,
     /// The spool's folder; it is made when it is not there.
     pub directory: PathBuf,
     /// What an acknowledged message survives.
@@ -81,6 +87,8 @@ impl Default for Settings {
             deliveries_at_once_max: 16,
             batch_max: 256,
             program: std::process::id(),
+            is_paused: false,
+            reading: Reading::default(),
             batch_size_max: 8 * 1024 * 1024,
             uploads_max: 1000,
             upload_pause_max: Duration::from_secs(60 * 60),

@@ -247,6 +247,8 @@ pub struct Listing {
     /// Where the next page begins; nothing at the end. A page may be empty before the end: that of
     /// a long queue in which few messages are wanted.
     pub next: Option<QueueId>,
+    /// The newest message that came before the page was made: what has a later id came since.
+    pub newest: QueueId,
 }
 
 /// A message as an administrator sees it.

@@ -26,6 +26,28 @@ pub enum GreylistRequest {
     Forget(GreylistFilter),
     /// Forget those whose time is over.
     Expire,
+    /// Take over what another greylist remembers.
+    Import(Vec<GreylistMemory>),
+}
+
+/// Whom another greylist lets pass, or has told to come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct GreylistMemory {
+    /// The client, or the first address of its network.
+    pub client: IpAddr,
+    /// The sender, empty for the null sender, or `@domain`; nothing where all are meant.
+    #[serde(default)]
+    pub sender: Option<String>,
+    /// The recipient; nothing where all are meant.
+    #[serde(default)]
+    pub recipient: Option<String>,
+    /// When the first attempt was made.
+    pub first: Timestamp,
+    /// When the last attempt was made that counted.
+    pub last: Timestamp,
+    /// How often mail passed, as far as that is known; 0 for those that must come back.
+    pub passed: u64,
 }
 
 /// Which triplets are wanted: those for which all that is named holds.
@@ -61,11 +83,13 @@ pub enum GreylistAnswer {
     /// To List.
     Listing(GreylistListing),
     /// To Why.
-    Why(GreylistWhy),
+    Why(Box<GreylistWhy>),
     /// To Stats.
     Stats(GreylistStats),
     /// To Forget and Expire: how many.
     Forgotten(u64),
+    /// To Import.
+    Imported(GreylistImported),
     /// It could not be done; the reason is for people.
     Failed(String),
 }
@@ -150,4 +174,16 @@ pub struct GreylistStats {
     pub waiting: u64,
     /// Those that did.
     pub known: u64,
+}
+
+/// What became of what another greylist remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GreylistImported {
+    /// How many triplets, and networks as a whole, are known better now.
+    pub taken: u64,
+    /// How many were known as well before.
+    pub unchanged: u64,
+    /// How many rows say nothing: their time is over, or a whole domain or network must come back.
+    pub left_out: u64,
 }

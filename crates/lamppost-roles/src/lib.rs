@@ -30,8 +30,8 @@ pub use delivery::{
 pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestamp};
 pub use file_stamp::FileStamp;
 pub use greylist::{
-    EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing,
-    GreylistRequest, GreylistStats, GreylistWhy, TripletView,
+    EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistImported,
+    GreylistListing, GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, TripletView,
 };
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{

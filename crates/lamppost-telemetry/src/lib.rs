@@ -11,6 +11,6 @@ mod words;
 
 pub use format::{Format, Guard, LinesTo, OutcomesTo, Settings, StartError, start};
 pub use health::{Fact, Health, State};
-pub use metrics::{Gauge, Metrics, merged};
+pub use metrics::{Gauge, Metrics, counters, merged};
 pub use outcomes::{Kept, OutcomeEvent, ReadError, read_outcomes};
 pub use words::count;

@@ -1,6 +1,6 @@
 //! The figures that the metrics endpoint tells, in Prometheus' text format.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -276,9 +276,50 @@ pub fn merged(texts: &[String]) -> String {
     text
 }
 
+/// Those figures of a process that only grow: what one has counted that ended stays counted.
+pub fn counters(text: &str) -> String {
+    let gauges: HashSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge"))
+        .collect();
+    let mut family = "";
+    let mut kept = String::new();
+    for line in text.lines() {
+        if let Some(head) = line.strip_prefix("# ") {
+            family = head.split(' ').nth(1).unwrap_or_default();
+        }
+        if !gauges.contains(family) {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_counted_that_ended_stays_and_what_it_had_does_not() {
+        let (ended, other) = (Metrics::new(), Metrics::new());
+        ended.smtp_session("127.0.0.1:25");
+        ended.messages_accepted.inc();
+        ended.spool_sync_seconds.observe(0.001);
+        ended.smtp_sessions_open.inc();
+        ended.queue_messages.set(5);
+        other.smtp_sessions_open.inc();
+        let text = merged(&[counters(&ended.encode()), other.encode()]);
+        for line in [
+            "lamppost_smtp_sessions_total{listener=\"127.0.0.1:25\"} 1",
+            "lamppost_messages_accepted_total 1",
+            "lamppost_spool_sync_seconds_count 1",
+            "lamppost_smtp_sessions_open 1",
+            "lamppost_queue_messages 0",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
+        }
+    }
 
     #[test]
     fn figures_of_several_processes_are_one() {

@@ -1,6 +1,7 @@
 //! Which configuration file, which state folder.
 
 use std::io::{ErrorKind, IsTerminal};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -222,6 +223,17 @@ impl Opened {
         sendmail.enabled.then(|| sendmail.socket.clone().unwrap_or_else(usual))
     }
 
+    /// Where this machine's programs ask the greylist: a socket's path, or an address and a port; nothing when
+    /// it is asked nowhere.
+    pub(crate) fn greylist_place(&self) -> Option<PathBuf> {
+        let service = &self.config.mail.greylist.service;
+        let by_tcp = || {
+            let address = service.listen.first()?;
+            Some(reached(*address).to_string().into())
+        };
+        service.socket.clone().or_else(by_tcp)
+    }
+
     /// Where the outcome log is.
     pub(crate) fn outcomes(&self) -> PathBuf {
         self.state.join("log")
@@ -307,4 +319,14 @@ fn default_state(file: Option<&Path>, has_file: bool) -> Result<PathBuf, Failure
         )
         .cure("name one with --state DIR")
     })
+}
+
+/// An address by which this machine reaches a listener, also one on all addresses.
+pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }

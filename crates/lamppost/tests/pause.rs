@@ -80,6 +80,34 @@ fn mail_waits_in_the_queue_while_deliveries_are_paused() {
     server.delivered(ACCOUNT, 3);
 }
 
+/// Whoever had deliveries wait, since something is wrong with a disk, does not want them to go on after a boot.
+#[test]
+fn a_pause_outlasts_upgrades_and_restarts() {
+    let mut server = Server::start(&Setup::default());
+    server.must(&["pause", "delivery"]);
+    let mut wire = Wire::greeted(server.mx);
+    assert!(wire.deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    drop(wire);
+    let is_paused = |server: &Server| {
+        assert_eq!(status(server)["host"]["paused"], serde_json::json!(["delivery"]));
+        assert!(server.must(&["status"]).contains("an administrator has paused a part"));
+        assert_eq!(status(server)["queue"]["waiting"], 1);
+        assert!(files(&server.maildir(ACCOUNT).join("new")).is_empty());
+    };
+    is_paused(&server);
+    server.must(&["upgrade"]);
+    is_paused(&server);
+    assert_eq!(server.stop(), Some(0));
+    server.launch();
+    is_paused(&server);
+    assert!(server.log().contains("a part is paused since before the start"));
+    server.must(&["resume", "delivery"]);
+    server.delivered(ACCOUNT, 1);
+    assert_eq!(server.stop(), Some(0));
+    server.launch();
+    assert_eq!(status(&server)["host"]["paused"], serde_json::json!([]));
+}
+
 #[test]
 fn the_status_is_shown_again_and_again() {
     let server = Server::start(&Setup::default());

@@ -148,6 +148,48 @@ fn no_session_is_lost_when_the_program_is_replaced() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// It tells its version, and finds the configuration right; that it cannot begin shows when it does.
+#[test]
+fn no_session_is_lost_when_the_new_program_cannot_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("lamppost");
+    let real = env!("CARGO_BIN_EXE_lamppost");
+    let put = |bytes: &[u8]| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, bytes).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &program).unwrap();
+    };
+    put(&std::fs::read(real).unwrap());
+    let mut server = Server::with_accounts(&Setup::default(), None);
+    server.launch_under(Command::new(&program));
+    let pid = server.pid();
+    let running = load(&server);
+    assert!(until(|| running.acknowledged() > 100));
+    let fails = |complaint: &str| {
+        put(format!(
+            "#!/bin/sh\ncase \"$*\" in *--rehearse) {complaint};; esac\nexec {real} \"$@\"\n"
+        )
+        .as_bytes());
+        let refused = server.command(&["upgrade"]);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(65), "{told}");
+        told
+    };
+    let told = fails("echo a line of the log >&2; echo 'error: too new a spool' >&2; exit 74");
+    assert!(told.contains("(it ended with exit code 74: error: too new a spool)"), "{told}");
+    assert!(told.contains("what ran before goes on"), "{told}");
+    assert!(server.must(&["status"]).contains("FAIL      upgrade: "));
+    let told = fails("kill -SEGV $$");
+    assert!(told.contains("signal 11 ended it"), "{told}");
+    put(&std::fs::read(real).unwrap());
+    assert!(server.must(&["upgrade"]).contains("is at work."));
+    assert!(!server.must(&["status"]).contains("upgrade: "));
+    assert_eq!(server.pid(), pid);
+    all_came(&server, running);
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[test]
 fn a_session_that_runs_goes_on_as_it_began_and_new_ones_are_served_anew() {
     let server = Server::start(&Setup::default());
@@ -177,6 +219,39 @@ fn a_session_that_runs_goes_on_as_it_began_and_new_ones_are_served_anew() {
         roles.iter().filter(|role| role["name"] == "front").count()
     };
     assert!(until(|| fronts() == 1));
+}
+
+/// Whoever draws them takes a counter that goes back for one that began at 0, and counts what it shows once more.
+#[test]
+fn counters_do_not_go_back_when_fronts_are_replaced() {
+    let server = Server::start(&Setup::default());
+    let accepted = || {
+        let text = server.metrics_text();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("lamppost_messages_accepted_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    for round in 1..=4 {
+        let mut wire = Wire::greeted(server.mx);
+        assert!(wire.deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+        let before = server.role("front");
+        rewrite(&server, |text| {
+            let limit = |number: u64| format!("[mail.limits]\nerrors-max = {number}\n");
+            let old = if round == 1 { "[mail.limits]\n".into() } else { limit(10 + round - 1) };
+            text.replace(&old, &limit(10 + round))
+        });
+        server.must(&["reload"]);
+        // It is there as long as its session, which counts on.
+        assert!(wire.deliver(ACCOUNT, "Subject: y\r\n\r\ny").starts_with("250"));
+        assert_eq!(accepted(), 2 * round);
+        assert!(wire.ask("QUIT\r\n").starts_with("221"));
+        drop(wire);
+        assert!(until(|| {
+            assert_eq!(accepted(), 2 * round);
+            !Path::new(&format!("/proc/{before}")).exists()
+        }));
+        assert_eq!(accepted(), 2 * round);
+    }
 }
 
 #[test]
@@ -213,7 +288,7 @@ fn a_reload_tells_what_is_odd_about_the_file() {
     let place = format!(" --> {}:{line}:", server.config().display());
     assert!(told.contains("warning: `lamppost.test` is named twice"), "{told}");
     assert!(told.contains(&place) && told.contains("  help: remove one of the two"), "{told}");
-    assert!(server.log().contains("is named twice"), "{}", server.log());
+    assert!(until(|| server.log().contains("is named twice")), "{}", server.log());
     // The accounts are looked at too.
     rewrite(&server, |text| text.replace("postmaster = \"demo@", "postmaster = \"nobody@"));
     let told = String::from_utf8(server.command(&["reload"]).stderr).unwrap();

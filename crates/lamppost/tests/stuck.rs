@@ -6,9 +6,10 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit};
 use support::{Server, Setup, Wire, is_stopped, signal, until};
@@ -262,4 +263,100 @@ fn roles_work_on_while_the_system_has_no_room_for_others() {
     room(before.current);
     server.must(&["reload"]);
     assert_ne!(server.role("queue"), first);
+}
+
+/// A command that has some files open slowly, so long each time, as those of a file system that does not answer.
+fn with_slow_files(files: &[PathBuf], delay: Duration) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=openat", "-e"]);
+    command.arg(format!("inject=openat:delay_enter={}", delay.as_micros()));
+    for file in files {
+        command.arg("-P").arg(file);
+    }
+    // A test that fails kills strace, and the server goes with it.
+    command.args(["setpriv", "--pdeathsig", "KILL"]).arg(support::lamppost().get_program());
+    command
+}
+
+#[test]
+fn files_that_hang_hold_up_neither_the_status_nor_the_end() {
+    let mut server = Server::with_accounts(&Setup::default(), None);
+    let rules = server.state().join("tcp.smtp");
+    std::fs::write(&rules, ":allow\n").unwrap();
+    server.launch_under(with_slow_files(std::slice::from_ref(&rules), Duration::from_secs(14)));
+    let status = || {
+        let status = server.must(&["status", "--json"]);
+        serde_json::from_str::<serde_json::Value>(&status).unwrap()["host"].clone()
+    };
+    let supervisor = u32::try_from(status()["pid"].as_u64().unwrap()).unwrap();
+    let named = format!("[mail.rules]\nfile = \"{}\"\n[mail.greylist]\n", rules.display());
+    rewrite(&server, "[mail.greylist]\n", &named);
+    signal(supervisor, "HUP");
+    let late = "could not be read within 10 s";
+    assert!(until(|| server.log().contains(late)), "{}", server.log());
+    // The thread that hangs is not joined by another.
+    let before = Instant::now();
+    signal(supervisor, "HUP");
+    assert!(until(|| server.log().matches(late).count() == 2), "{}", server.log());
+    assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+    assert_eq!(status()["phase"], "at-work");
+    assert!(Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: x\r\n\r\nx").starts_with("250"));
+    signal(supervisor, "TERM");
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// A service manager that hears nothing takes it for a program that hangs.
+#[test]
+fn a_queue_that_takes_long_to_read_tells_how_far_it_is() {
+    let queue = "segment-size = \"1MiB\"";
+    let mut server = Server::start(&Setup { queue, ..Setup::default() });
+    server.must(&["pause", "delivery"]);
+    let mut wire = Wire::greeted(server.mx);
+    let line = format!("{}\r\n", "x".repeat(98));
+    for _ in 0..40 {
+        let content = format!("Subject: x\r\n\r\n{}", line.repeat(1_000));
+        assert!(wire.deliver(ACCOUNT, &content).starts_with("250"));
+    }
+    assert!(wire.ask("QUIT\r\n").starts_with("221"));
+    assert_eq!(server.stop(), Some(0));
+    let segments = support::files(&server.state().join("spool/log"));
+    let segments: Vec<_> = segments
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+        .collect();
+    assert!(segments.len() >= 4, "{segments:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let mut command = with_slow_files(&segments, Duration::from_millis(800));
+    command.env("NOTIFY_SOCKET", folder.path().join("notify"));
+    server.begin_under(command);
+    let is_told = || {
+        let output = server.command(&["status"]);
+        String::from_utf8_lossy(&output.stdout).contains(" segments are read")
+    };
+    assert!(until(is_told), "{}", server.log());
+    let mut words = Vec::new();
+    while !words.iter().any(|word: &String| word.contains("READY=1")) {
+        let mut buffer = [0; 4096];
+        let length = manager.recv(&mut buffer).unwrap();
+        words.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    let of = segments.len();
+    let told: Vec<_> =
+        words.iter().filter(|word| word.contains("STATUS=the queue is read: ")).collect();
+    assert!(told.len() >= 2, "{words:?}");
+    for word in told {
+        assert!(word.contains(&format!(" of {of} segments\n")), "{word}");
+        assert!(
+            word.contains("EXTEND_TIMEOUT_USEC=240000000") && word.contains("WATCHDOG=1"),
+            "{word}"
+        );
+    }
+    let status = server.must(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert!(status["host"]["reading"].is_null());
+    assert_eq!(status["queue"]["messages"], 40);
+    signal(u32::try_from(status["host"]["pid"].as_u64().unwrap()).unwrap(), "TERM");
+    assert_eq!(server.wait(), Some(0));
 }

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::scanner::excepts;
+
 /// What stands for whatever is not known.
 const UNKNOWN: &[u8] = b"unknown";
-/// Values of `GREYLISTING` by which a rule excepts a client.
-const EXCEPTS: [&[u8]; 3] = [b"off", b"no", b"0"];
 
 /// The client.
 #[derive(Debug)]
@@ -47,14 +47,14 @@ pub(super) fn now() -> u64 {
 impl Visitor {
     pub(super) fn from_environment() -> Self {
         let or_unknown = |value: Option<Vec<u8>>| value.unwrap_or_else(|| UNKNOWN.to_vec());
-        let greylisting = variable("GREYLISTING").unwrap_or_default().to_ascii_lowercase();
+        let greylisting = variable("GREYLISTING").unwrap_or_default();
         Self {
             ip: or_unknown(variable("TCPREMOTEIP")),
             host: or_unknown(variable("TCPREMOTEHOST")),
             info: variable("TCPREMOTEINFO"),
             local: or_unknown(variable("TCPLOCALHOST").or_else(|| variable("TCPLOCALIP"))),
             relay: variable("RELAYCLIENT"),
-            is_excepted: EXCEPTS.contains(&greylisting.as_slice()),
+            is_excepted: excepts(&greylisting),
         }
     }
 

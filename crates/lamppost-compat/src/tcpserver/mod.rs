@@ -40,10 +40,23 @@ pub fn tcpserver(arguments: &[OsString]) -> ExitCode {
         Ok(options) => options,
         Err(text) => return words::wrong(text),
     };
+    share_memory();
     match begin(&options) {
         Ok(listener) => serve(options, &listener),
         Err(text) => words::temporary(text),
     }
+}
+
+/// All threads take memory from one place. Where init scripts of old allow too little for a place of each thread's
+/// own, the system's library would take a page for each word instead, and soon there would be none.
+fn share_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(
+        unsafe_code,
+        reason = "no safe interface tells the system's library how to allot memory"
+    )]
+    // SAFETY: mallopt(3) takes two numbers, and there is one thread yet.
+    let _is_so = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Listens and becomes whom it should; what fails is what is to be told.

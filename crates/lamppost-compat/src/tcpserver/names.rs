@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Lookups that may be under way at once, those too that nobody waits for any more.
 const UNDER_WAY_MAX: usize = 200;
+/// Bytes of the stack of a look-up, which the system's library makes use of.
+const STACK_BYTES: usize = 256 * 1024;
 /// Bytes of a name (getnameinfo(3)).
 const NAME_MAX: usize = 1025;
 
@@ -37,7 +39,8 @@ impl Names {
             // Nobody may wait any more.
             drop(tell.send(name));
         };
-        if thread::Builder::new().name("names".into()).spawn(look).is_err() {
+        let thread = thread::Builder::new().name("names".into()).stack_size(STACK_BYTES);
+        if thread.spawn(look).is_err() {
             self.0.fetch_sub(1, Ordering::Relaxed);
             return None;
         }

@@ -17,13 +17,13 @@ use crate::StoreError;
 
 /// What stands for a missing part of an address.
 const UNDEFINED: &str = "-undef-";
-/// One row of each kind: who, where, to whom, since when, until when, and whether it passed.
+/// All rows in one form; a domain that passes by itself has had two senders that did.
 const ALL: &str = "
     SELECT src, sender_name, sender_domain, rcpt, first_seen, first_seen, 0 FROM connect
     UNION ALL
     SELECT src, sender_name, sender_domain, NULL, first_seen, last_seen, 1 FROM from_awl
     UNION ALL
-    SELECT src, NULL, sender_domain, NULL, first_seen, last_seen, 1 FROM domain_awl";
+    SELECT src, NULL, sender_domain, NULL, first_seen, last_seen, 2 FROM domain_awl";
 
 /// All that a `SQLite` file of it remembers, and how many rows tell nothing.
 ///
@@ -52,11 +52,11 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Option<Remembered>> {
     let domain: String = row.get(2)?;
     let recipient: Option<String> = row.get(3)?;
     let (first, last) = (time(row, 4)?, time(row, 5)?);
-    let has_passed: bool = row.get(6)?;
+    let passed = row.get(6)?;
     let Some(client) = address(&client) else { return Ok(None) };
     let sender = Some(sender(name.as_deref(), &domain));
     let recipient = recipient.map(|recipient| recipient.to_lowercase());
-    Ok(Some(Remembered { client, sender, recipient, first, last, has_passed }))
+    Ok(Some(Remembered { client, sender, recipient, first, last, passed }))
 }
 
 /// Seconds since 1970; anything else is an error that names the column.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamppost_delegation::{Action, Decoder, Problem, Question};
+use lamppost_delegation::{Action, Answer, Decoder, Problem, Question};
 use lamppost_net::link::Port;
 use lamppost_net::{Clock, Drain, Listener, LocalListener, Network};
 use lamppost_roles::{PolicyAnswer, PolicyRequest, Timestamp, Verdict};
@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
+
+use super::recipe::{RecipeFact, Told, recipe_differences};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 2048;
@@ -33,6 +35,8 @@ pub struct GreylistServiceSettings {
     pub request_timeout: Duration,
     /// How long a connection may be without a question.
     pub idle_timeout: Duration,
+    /// What those that ask as the recipe has it may say of the greylist.
+    pub recipe: Vec<RecipeFact>,
 }
 
 /// The part of the front that mail servers ask.
@@ -42,6 +46,7 @@ pub struct GreylistService {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
+    told: Told,
     drain: Drain,
 }
 
@@ -69,7 +74,7 @@ impl GreylistService {
         drain: Drain,
     ) -> Self {
         let places = Arc::new(Semaphore::new(settings.connections_max));
-        Self { settings, policy, clock, metrics, places, drain }
+        Self { settings, policy, clock, metrics, places, told: Told::default(), drain }
     }
 
     /// Answers at an address until the front retires.
@@ -123,7 +128,7 @@ impl GreylistService {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.metrics.greylist_connections_open.inc();
-        match self.converse(stream).await {
+        match self.converse(stream, client).await {
             Ok(()) => {}
             Err(Ended::Connection(reason)) => debug!(client, %reason, "a mail server is gone"),
             Err(reason) => {
@@ -133,7 +138,7 @@ impl GreylistService {
         self.metrics.greylist_connections_open.dec();
     }
 
-    async fn converse<S>(&self, mut stream: S) -> Result<(), Ended>
+    async fn converse<S>(&self, mut stream: S, client: &str) -> Result<(), Ended>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -141,8 +146,10 @@ impl GreylistService {
         // The message that has its field: each has one, however many recipients passed.
         let mut told = String::new();
         while let Some(question) = self.question(&mut stream, &mut decoder).await? {
-            let action = self.action(question, &mut told).await?.to_string();
-            let writing = stream.write_all(action.as_bytes());
+            let remark = self.remark(&question, client);
+            let action = self.action(question, &mut told).await?;
+            let answer = Answer { action, remark }.to_string();
+            let writing = stream.write_all(answer.as_bytes());
             timeout(self.settings.request_timeout, writing).await.map_err(|_| Ended::Unread)??;
         }
         Ok(())
@@ -183,9 +190,17 @@ impl GreylistService {
         }
     }
 
-    /// The answer to a question; `told` is the message that has its field.
+    /// What the environment of who asks says that is not so here, when that is to be told.
+    fn remark(&self, question: &Question, client: &str) -> Option<String> {
+        let difference = recipe_differences(&self.settings.recipe, &question.recipe);
+        let remark = self.told.tell(difference)?;
+        warn!(client, reason = remark, "the environment of an envelope scanner says otherwise");
+        Some(remark)
+    }
+
+    /// What to do about a question; `told` is the message that has its field.
     async fn action(&self, question: Question, told: &mut String) -> Result<Action, Ended> {
-        let Question { stage, client, helo, sender, recipient, instance, login } = question;
+        let Question { stage, client, helo, sender, recipient, instance, login, .. } = question;
         // Later in the dialogue the recipients have been decided one by one.
         if stage != "RCPT" || recipient.is_empty() {
             return Ok(Action::Dunno);

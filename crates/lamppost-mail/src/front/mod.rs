@@ -9,6 +9,7 @@ mod greylist_service;
 mod header;
 mod local;
 mod lost;
+mod recipe;
 mod room;
 mod settings;
 mod stream;
@@ -35,6 +36,7 @@ use self::connection::Connection;
 use self::room::Room;
 
 pub use self::greylist_service::{GreylistService, GreylistServiceSettings};
+pub use self::recipe::{RecipeFact, recipe_differences};
 pub use self::settings::{FrontLimits, FrontSettings, Ground, ListenerSettings, TlsMode};
 
 /// The roles that the front talks to.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use lamppost_evidence::{Evidence, ReverseName};
+use lamppost_greylist::import::{Remembered, Taken};
 use lamppost_greylist::{Attempt, Filter, Record, Ruling, StoreError, Triplet};
 use lamppost_net::link::Inbox;
 use lamppost_roles::{
-    EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistListing,
-    GreylistRequest, GreylistStats, GreylistWhy, Timestamp, TripletView,
+    EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistImported,
+    GreylistListing, GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, Timestamp,
+    TripletView,
 };
 use tracing::info;
 
@@ -49,7 +51,7 @@ impl Policy {
                     although_off: false,
                 };
                 let ruling = self.greylist.look(&attempt, Some(self), now).await?;
-                GreylistAnswer::Why(self.why(ruling))
+                GreylistAnswer::Why(Box::new(self.why(ruling)))
             }
             GreylistRequest::Stats => {
                 let census = self.greylist.census().await?;
@@ -60,6 +62,18 @@ impl Policy {
                 let forgotten = self.greylist.forget(self.filter(filter)).await? as u64;
                 info!(forgotten, "an administrator had triplets forgotten");
                 GreylistAnswer::Forgotten(forgotten)
+            }
+            GreylistRequest::Import(rows) => {
+                let rows = rows.into_iter().map(remembered).collect();
+                let Taken { taken, unchanged, left_out } =
+                    self.greylist.take_over(rows, now).await?;
+                info!(
+                    taken,
+                    unchanged,
+                    left_out,
+                    "an administrator had another greylist's memory taken over"
+                );
+                GreylistAnswer::Imported(GreylistImported { taken, unchanged, left_out })
             }
             GreylistRequest::Expire => {
                 GreylistAnswer::Forgotten(self.greylist.expire(now).await? as u64)
@@ -101,6 +115,13 @@ impl Policy {
             recipient: recipient.map(|recipient| recipient.to_lowercase()),
         }
     }
+}
+
+fn remembered(row: GreylistMemory) -> Remembered {
+    let GreylistMemory { client, sender, recipient, first, last, passed } = row;
+    let [first, last] = [first, last].map(|time| Duration::from_millis(time.0));
+    let sender = sender.map(|sender| sender_of(&sender).to_owned());
+    Remembered { client, sender, recipient, first, last, passed }
 }
 
 /// The null sender is empty, however it is written.

@@ -74,7 +74,7 @@ impl Session {
                 self.state = State::Auth(Exchange::CramMd5 { challenge });
             }
             answer => {
-                self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into()))
+                self.failed(answer.refusal().unwrap_or_else(|| (&Refusal::Unavailable).into()));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use lamppost_compat::{EXECUTABLE, InstallError, NAMES, Stamp, Standing, USUAL};
+use lamppost_compat::{EXECUTABLE, InstallError, NAMES, OF_GREYLIST, Stamp, Standing, USUAL};
 
 use super::out;
 use crate::exit::{Code, Failure, chain};
@@ -15,6 +15,9 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/lib", "/usr/bin", "/usr/local/sbi
 /// Where the small executable may be, as seen from the folder of the main program: beside it, or where
 /// packages put what only other programs call.
 const BESIDE: [&str; 3] = [".", "../lib/lamppost", "../libexec/lamppost"];
+
+/// The program that asks the greylist.
+const SCANNER: &str = "qmail-envelope-scanner";
 
 /// Put small programs under names of old, such as sendmail, into a folder
 #[derive(Debug, Subcommand)]
@@ -33,8 +36,8 @@ pub(crate) struct Install {
     /// The folder, such as /usr/local/sbin
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// These: sendmail, mailq, newaliases, qmail-smtpd, rblsmtpd, tcprules, tcprulescheck, tcpserver [default: the
-    /// first three]
+    /// These: sendmail, mailq, newaliases, greylisting-delete-expired, qmail-envelope-scanner, qmail-smtpd,
+    /// rblsmtpd, tcprules, tcprulescheck, tcpserver [default: the first three]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Take them out: those of Lamppost only
@@ -84,7 +87,7 @@ impl Install {
         let paths = self.paths()?;
         let opened = place.open()?;
         place::tell_demo(&opened);
-        let (program, stamp) = (executable()?, stamp(place, &opened)?);
+        let (program, stamp) = (executable()?, stamp(place, &opened, &paths)?);
         // All or none: half a set would be worse than what was there.
         for path in &paths {
             if let Standing::Foreign(what) =
@@ -98,9 +101,11 @@ impl Install {
             lamppost_compat::install(&program, &stamp, path).map_err(|error| failed(&error))?;
             let _infallible = writeln!(text, "{} is Lamppost's now", path.display());
         }
-        let is_usual = |path: &PathBuf| USUAL.iter().any(|name| path.ends_with(name));
-        if paths.iter().any(is_usual) {
-            let _infallible = writeln!(text, "Mail is handed in at {}.", stamp.socket.display());
+        if let Some(socket) = stamp.socket.filter(|_| are_some_of(&paths, &USUAL)) {
+            let _infallible = writeln!(text, "Mail is handed in at {}.", socket.display());
+        }
+        if let Some(place) = stamp.greylist.filter(|_| are_some_of(&paths, &[SCANNER])) {
+            let _infallible = writeln!(text, "The greylist is asked at {}.", place.display());
         }
         out::print(&text)
     }
@@ -131,6 +136,7 @@ struct Found {
     path: PathBuf,
     state: &'static str,
     version: Option<String>,
+    /// What it asks.
     socket: Option<PathBuf>,
     what: Option<String>,
 }
@@ -142,25 +148,26 @@ impl Found {
         match lamppost_compat::look(path) {
             Ok(Standing::Free) => found("free"),
             Ok(Standing::Foreign(what)) => Self { what: Some(what), ..found("foreign") },
-            Ok(Standing::Ours(Stamp { version, socket, .. })) => {
-                Self { version: Some(version), socket: Some(socket), ..found("lamppost") }
+            Ok(Standing::Ours(Stamp { version, socket, greylist, .. })) => {
+                let socket = if path.ends_with(SCANNER) { greylist } else { socket };
+                Self { version: Some(version), socket, ..found("lamppost") }
             }
             Err(error) => Self { what: Some(chain(&error)), ..found("unknown") },
         }
     }
 
     fn detail(&self) -> String {
-        match (&self.version, &self.socket, &self.what) {
-            (Some(version), Some(socket), _) => {
-                let is_current = version == env!("CARGO_PKG_VERSION");
-                let age = if is_current { "" } else { ", of another version" };
-                if USUAL.iter().any(|name| self.path.ends_with(name)) {
-                    format!("hands in at {}{age}", socket.display())
-                } else {
-                    format!("version {version}{age}")
-                }
+        let Some(version) = &self.version else { return self.what.clone().unwrap_or_default() };
+        let is_current = version == env!("CARGO_PKG_VERSION");
+        let age = if is_current { "" } else { ", of another version" };
+        match &self.socket {
+            Some(socket) if USUAL.iter().any(|name| self.path.ends_with(name)) => {
+                format!("hands in at {}{age}", socket.display())
             }
-            (.., what) => what.clone().unwrap_or_default(),
+            Some(socket) if self.path.ends_with(SCANNER) => {
+                format!("asks at {}{age}", socket.display())
+            }
+            _ => format!("version {version}{age}"),
         }
     }
 }
@@ -196,6 +203,11 @@ impl List {
     }
 }
 
+/// Whether some of the files have one of these names.
+fn are_some_of(paths: &[PathBuf], names: &[&str]) -> bool {
+    paths.iter().any(|path| names.iter().any(|name| path.ends_with(name)))
+}
+
 fn must_be_folder(folder: &Path) -> Result<(), Failure> {
     let what = match std::fs::metadata(folder) {
         Ok(found) if found.is_dir() => return Ok(()),
@@ -223,15 +235,28 @@ fn own_path() -> Result<PathBuf, Failure> {
 }
 
 /// What the copies are told: to be called by anybody, they read no configuration.
-fn stamp(place: &Place, opened: &Opened) -> Result<Stamp, Failure> {
-    let socket = opened.submit_socket().ok_or_else(|| {
+fn stamp(place: &Place, opened: &Opened, paths: &[PathBuf]) -> Result<Stamp, Failure> {
+    let (socket, greylist) = (opened.submit_socket(), opened.greylist_place());
+    let is_of_greylist = |path: &&PathBuf| OF_GREYLIST.iter().any(|name| path.ends_with(name));
+    if socket.is_none() && !paths.iter().all(|path| is_of_greylist(&path)) {
         let what = "no mail of local programs is taken: `enabled` in [mail.sendmail] is false";
-        Failure::new(Code::Config, what).cure("set it to true")
-    })?;
+        return Err(Failure::new(Code::Config, what).cure("set it to true"));
+    }
+    if greylist.is_none() && are_some_of(paths, &[SCANNER]) {
+        let what =
+            "the greylist is asked nowhere: [mail.greylist.service] names no socket and no address";
+        let cure = format!(
+            "set `socket = \"{}\"` there, and `socket-group` to the group that qmail-smtpd runs as; then \
+             `lamppost reload`",
+            lamppost_compat::GREYLIST_SOCKET
+        );
+        return Err(Failure::new(Code::Config, what).cure(cure));
+    }
     let whole = |path: &Option<PathBuf>| path.as_ref().and_then(|it| std::path::absolute(it).ok());
     Ok(Stamp {
         version: env!("CARGO_PKG_VERSION").into(),
         socket,
+        greylist,
         program: own_path()?,
         config: whole(&place.named_file()),
         state: whole(&place.state),

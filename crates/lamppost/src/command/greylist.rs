@@ -1,5 +1,6 @@
-//! greylist list, why, forget, stats, expire: of the running program; replay: without it.
+//! greylist list, why, forget, stats, expire, import: of the running program; replay: without it.
 
+mod import;
 mod replay;
 
 use std::fmt::Write as _;
@@ -20,6 +21,9 @@ use crate::place::Place;
 
 /// Triplets that are asked for at once.
 const PAGE: u32 = 500;
+
+/// Where the program is told to forget whose time is over.
+const EXPIRE: &str = "/v1/greylist/expire";
 
 /// Look at the greylist and change what it knows.
 #[derive(Debug, Subcommand)]
@@ -73,6 +77,9 @@ pub(crate) enum GreylistCommand {
     Replay(ReplayOptions),
     /// Forget now whose time is over; the program does so every minute
     Expire,
+    /// Take over what another greylist remembers, so that nobody it knows waits once more
+    #[command(subcommand)]
+    Import(import::Import),
 }
 
 /// Which triplets; all that is named must hold.
@@ -130,11 +137,10 @@ impl GreylistCommand {
                 let GreylistStats { waiting, known } = stats;
                 out::print(&format!("{waiting} waiting, {known} known\n"))
             }
+            Self::Expire => forget(&client, EXPIRE, &GreylistFilter::default()).await,
+            Self::Import(import) => import.execute(&client).await,
             // It was seen to before there was a client.
             Self::Replay(_) => Ok(()),
-            Self::Expire => {
-                forget(&client, "/v1/greylist/expire", &GreylistFilter::default()).await
-            }
         }
     }
 }
@@ -271,6 +277,22 @@ fn known(evidence: &EvidenceView) -> String {
         let _infallible = write!(text, " Its name: {name}.");
     }
     text
+}
+
+/// Has the program forget whose time is over, as a cron job: without a word when that is done.
+pub(crate) async fn delete_expired(place: &Place) -> Result<(), Failure> {
+    // Where the file cannot be read, the running program still can be asked.
+    if let Ok(opened) = place.open() {
+        let facts = crate::recipe::facts(&opened.config);
+        let names = facts.iter().map(|fact| fact.variable);
+        let said: Vec<_> =
+            names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
+        if let Some(difference) = lamppost_mail::recipe_differences(&facts, &said) {
+            out::complain(&format!("warning: {difference}\n"));
+        }
+    }
+    let done = client(place)?.post::<Forgotten>(EXPIRE, &GreylistFilter::default()).await;
+    done.map(drop).map_err(|error| unanswered(&error))
 }
 
 async fn forget(client: &Client, path: &str, filter: &GreylistFilter) -> Result<(), Failure> {

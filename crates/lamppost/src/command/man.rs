@@ -33,7 +33,7 @@ const EXIT_CODES: [(&str, &str); 9] = [
     ("78", "The configuration is wrong."),
 ];
 /// The files of an installed system.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("/etc/lamppost/lamppost.toml", "The configuration, see lamppost.toml(5)."),
     ("/var/lib/lamppost", "The state: the queue, the accounts, the greylist, mail."),
     (
@@ -41,6 +41,10 @@ const FILES: [(&str, &str); 4] = [
         "The socket by which the commands talk to the running program.",
     ),
     (lamppost_compat::SYSTEM_SOCKET, "The socket by which local users hand in mail."),
+    (
+        lamppost_compat::GREYLIST_SOCKET,
+        "The socket where qmail's envelope scanner asks the greylist, once the configuration says so.",
+    ),
 ];
 
 /// Write the manual pages and the completions.

@@ -42,7 +42,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the services; without a configuration file, a demo on loopback
-    Run,
+    Run {
+        /// Begin all that `run` begins, take no connection and deliver nothing, and end: `upgrade` has a new
+        /// program do so before it takes the place of the one that runs
+        #[arg(long, hide = true)]
+        rehearse: bool,
+    },
     /// Check a configuration file and tell everything that is wrong with it
     Check(config::Check),
     /// Write a configuration file to begin with, all keys explained
@@ -121,6 +126,29 @@ enum Command {
     /// Put small programs under names of old, such as sendmail, into a folder
     #[command(subcommand)]
     Compat(compat::CompatCommand),
+    /// Ask the running greylist about a recipient, as qmail-smtpd does of old: `FROM TO`
+    ///
+    /// The exit code is 101 when the recipient must wait, 100 when it is refused for good, and 0 when it is
+    /// accepted; so it is when the greylist does not answer within 5 seconds, or cannot be asked at all, which
+    /// one line on standard error tells, or in the system's log where standard error leads nowhere. The client is
+    /// $TCPREMOTEIP or $TCP6REMOTEIP. Who has $RELAYCLIENT, or `off`, `no` or `0` in $GREYLISTING, is accepted
+    /// without a question. FROM is taken without a tag of BATV (`prvs=…=`).
+    ///
+    /// The greylist is asked where [mail.greylist.service] listens: `compat install` notes that place in the
+    /// program, $LAMPPOST_GREYLIST_SOCKET names another (a path, or ADDRESS:PORT), and the usual one is
+    /// /run/lamppost/greylist.sock.
+    ///
+    /// What $MYSQLHOST, $MYSQLDB, $BLOCK_EXPIRE, $RECORD_EXPIRE (minutes) and $RECORD_EXPIRE_GOOD (days) say is
+    /// held against [mail.greylist] of the running program, which decides; where they differ, that is told
+    /// once a day here and in the program's log. $MYSQLUSER and $MYSQLPASS are not looked at.
+    QmailEnvelopeScanner(Words),
+    /// Have the running greylist forget whose time is over, as the cron job of old does
+    ///
+    /// The program does so by itself every minute, so that there is no need for such a job. It ends with 0
+    /// and without a word once that is done, and with a line and another code when it cannot be. What
+    /// $MYSQLHOST, $MYSQLDB, $BLOCK_EXPIRE, $RECORD_EXPIRE and $RECORD_EXPIRE_GOOD say is held against
+    /// [mail.greylist], and where they differ that is told; $MYSQLUSER and $MYSQLPASS are not looked at.
+    GreylistingDeleteExpired,
     /// Refuse clients that lists in the DNS name, have a program serve the others: `[OPTIONS] PROGRAM [ARGUMENT …]`
     ///
     /// It does what ucspi-tcp's program does, with its options, environment, lines and exit codes: `-r BASE`
@@ -166,11 +194,25 @@ struct Words {
     words: Vec<OsString>,
 }
 
+/// Does what `lamppost qmail-envelope-scanner FROM TO` says; nothing where that is not what is called.
+pub(crate) fn envelope_scanner(words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let words: Vec<_> = words.skip(1).take(4).collect();
+    match &words[..] {
+        [name, addresses @ ..] if name == "qmail-envelope-scanner" && addresses.len() == 2 => {
+            Some(lamppost_compat::envelope_scanner(addresses))
+        }
+        _ => None,
+    }
+}
+
 /// Does what the command line says.
 pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { place, command } = arguments;
     let done = match command {
         // They end with codes of their own.
+        Command::QmailEnvelopeScanner(Words { words }) => {
+            return Ok(lamppost_compat::envelope_scanner(&words));
+        }
         Command::Rblsmtpd(Words { words }) => return Ok(lamppost_compat::rblsmtpd(&words)),
         Command::Tcprules(Words { words }) => return Ok(lamppost_compat::tcprules(&words)),
         Command::Tcprulescheck(Words { words }) => {
@@ -178,7 +220,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Tcpserver(Words { words }) => return Ok(lamppost_compat::tcpserver(&words)),
         Command::QmailSmtpd(Words { words }) => return Ok(lamppost_compat::qmail_smtpd(&words)),
-        Command::Run => crate::run::run(&place),
+        Command::Run { rehearse } => crate::run::run(&place, rehearse),
         Command::Check(check) => check.execute(&place),
         Command::Init(init) => init.execute(&place),
         Command::Config(command) => command.execute(&place),
@@ -186,6 +228,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Account(command) => wait(command.execute(&place)).flatten(),
         Command::Queue(queue) => wait(queue.execute(&place)).flatten(),
         Command::Greylist(command) => wait(command.execute(&place)).flatten(),
+        Command::GreylistingDeleteExpired => wait(greylist::delete_expired(&place)).flatten(),
         Command::Status(status) => wait(status.execute(&place)).flatten(),
         Command::Log(log) => log.execute(&place),
         Command::Role { role, probe: true } => crate::run::probe_role(role, &place),

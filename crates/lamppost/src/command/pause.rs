@@ -18,7 +18,7 @@ enum What {
 
 /// Have new connections, or deliveries, wait until `resume`.
 ///
-/// A pause outlasts reloads and roles that are started again; a restart and an upgrade end it.
+/// A pause outlasts reloads, upgrades and restarts: only `resume` ends it.
 #[derive(Args, Debug)]
 pub(crate) struct Pause {
     /// What is to wait

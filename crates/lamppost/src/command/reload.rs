@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use lamppost_console::{Client, ClientError, HostStatus, Phase, Reloaded, Status, Warning};
 
+use lamppost_telemetry::{Fact, State};
+
 use super::progress::Waiting;
 use super::{client, out, remarks, status, unanswered};
 use crate::exit::{Code, Failure};
@@ -105,8 +107,8 @@ fn place_line(opened: &crate::place::Opened, key: &str) -> Option<u64> {
 
 /// Have the program's file take the place of what runs, and wait until it has.
 pub(crate) async fn upgrade(place: &Place) -> Result<(), Failure> {
-    /// How long sessions may take to end, and the queue to be read, before nobody waits any more.
-    const PATIENCE: Duration = Duration::from_secs(300);
+    /// How long sessions may take to end, and a long queue to be read twice, before nobody waits any more.
+    const PATIENCE: Duration = Duration::from_secs(60 * 60);
     const LOOK_EVERY: Duration = Duration::from_millis(50);
     let client = client(place)?;
     let before = status::of(&client).await?.map_err(|error| unanswered(&error))?;
@@ -128,6 +130,12 @@ pub(crate) async fn upgrade(place: &Place) -> Result<(), Failure> {
         let left = PATIENCE.saturating_sub(begun.elapsed());
         match tokio::time::timeout(left, client.get::<Status>("/v1/status")).await {
             Ok(Ok(now)) if is_new(&now.host) => {
+                let is_failed =
+                    |fact: &&Fact| fact.component == "upgrade" && fact.state == State::Fail;
+                if let Some(fact) = now.host.health.iter().find(is_failed) {
+                    return Err(Failure::new(Code::Data, format!("no upgrade: {}", fact.text))
+                        .cure("look into the log; put a program there that begins"));
+                }
                 return out::print(&format!("lamppost {} is at work.\n", now.host.version));
             }
             // The socket stays open from one program to the next.

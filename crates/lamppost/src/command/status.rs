@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use lamppost_console::{
-    Blocked, Client, ClientError, HostStatus, Phase, RelayStatus, Status as Shown,
+    Blocked, Client, ClientError, HostStatus, Phase, Reading, RelayStatus, Status as Shown,
 };
 use lamppost_roles::QueueStatus;
 use lamppost_telemetry::State;
@@ -137,7 +137,11 @@ pub(super) fn phase(host: &HostStatus) -> Option<String> {
             ))
         }
         Phase::Beginning => {
-            Some("all roles begin, which takes as long as the queue takes to read".into())
+            let read = host.reading.map(|Reading { segments, of }| {
+                format!(": {segments} of {} are read", out::count(of, "segment"))
+            });
+            let read = read.unwrap_or_default();
+            Some(format!("all roles begin, which takes as long as the queue takes to read{read}"))
         }
     }
 }
@@ -145,8 +149,9 @@ pub(super) fn phase(host: &HostStatus) -> Option<String> {
 /// What came and went in a second.
 fn rates(before: &QueueStatus, now: &QueueStatus, time: Duration) -> String {
     let rate = |before: u64, now: u64| {
-        // Counters of roles that began anew begin at 0.
-        let tenths = u128::from(now.saturating_sub(before)) * 10_000 / time.as_millis().max(1);
+        // Counters of roles that began anew began at 0, and what was counted since is all there.
+        let more = now.checked_sub(before).unwrap_or(now);
+        let tenths = u128::from(more) * 10_000 / time.as_millis().max(1);
         format!("{}.{}", tenths / 10, tenths % 10)
     };
     format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lamppost_console::{Blocked, Part, RelayStatus, Reloaded, RoleStatus};
+use lamppost_console::{Blocked, Part, Reading, RelayStatus, Reloaded, RoleStatus};
 use lamppost_sandbox::InForce;
 use lamppost_telemetry::Fact;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,10 @@ use crate::exit::Failure;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     /// Begin your work.
-    Begin,
+    Begin {
+        /// Whether nothing new is begun yet.
+        is_paused: bool,
+    },
     /// Could you work with this?
     Check(Box<Setup>),
     /// Work with this from now on, as far as it can change while you run.
@@ -40,6 +43,8 @@ pub(super) enum Order {
 pub(super) enum Report {
     /// It is done.
     Done,
+    /// It begins its work, and is still reading.
+    Reading(Reading),
     /// It was done; so many of what was under way were cut short.
     Finished {
         /// Sessions, for the front.
@@ -68,6 +73,9 @@ impl From<Failure> for Report {
 pub(super) enum Inspect {
     /// The role's figures in Prometheus' text format.
     Metrics,
+    /// The same, once the role is replaced and counts nothing any more: it ends when it is told that they are
+    /// known.
+    LastMetrics,
     /// How the role is.
     Condition,
 }

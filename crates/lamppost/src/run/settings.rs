@@ -266,6 +266,7 @@ pub(super) fn greylist_service(config: &Config, hostname: &str) -> GreylistServi
         request_size_max: bytes(service.request_size_max),
         request_timeout: service.request_timeout,
         idle_timeout: service.idle_timeout,
+        recipe: crate::recipe::facts(config),
     }
 }
 

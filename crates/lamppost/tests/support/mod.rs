@@ -16,6 +16,8 @@ pub(crate) mod mounted;
 #[cfg(feature = "peers")]
 pub(crate) mod nsd;
 #[cfg(feature = "peers")]
+pub(crate) mod perl_greylists;
+#[cfg(feature = "peers")]
 pub(crate) mod postfix;
 pub(crate) mod qmail;
 #[cfg(feature = "peers")]
@@ -333,17 +335,18 @@ impl Server {
         self.command_with_input(arguments, "")
     }
 
+    /// A command of the program against this server, to be run.
+    pub(crate) fn prepared(&self, arguments: &[&str]) -> Command {
+        let mut command = lamppost();
+        command.args(["--config".as_ref(), self.config().as_os_str()]);
+        command.args(["--state".as_ref(), self.state().as_os_str()]).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
     /// Runs a command of the program against this server with standard input.
     pub(crate) fn command_with_input(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = lamppost()
-            .args(["--config".as_ref(), self.config().as_os_str()])
-            .args(["--state".as_ref(), self.state().as_os_str()])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.prepared(arguments).spawn().unwrap();
         // A command that refuses what it was asked ends without reading it.
         let written = child.stdin.take().unwrap().write_all(input.as_bytes());
         if let Err(error) = written {

@@ -1,6 +1,6 @@
 //! Whether what the file names is answered, and by us.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use lamppost_config::{Listen, TlsMode, WhenAbsent};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{Finding, PATIENCE, Running};
 use crate::command::remarks::is_here;
-use crate::place::Opened;
+use crate::place::{Opened, reached};
 
 const AREA: &str = "ports";
 /// Bytes of a greeting.
@@ -212,16 +212,6 @@ async fn greeting(listen: &Listen, address: SocketAddr) -> Result<String, String
 
 async fn local_greeting(socket: &Path) -> Result<String, String> {
     first_line(within(UnixStream::connect(socket)).await?).await
-}
-
-/// An address by which this machine reaches a listener, also one on all addresses.
-fn reached(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 async fn first_line(stream: impl AsyncRead + Unpin) -> Result<String, String> {

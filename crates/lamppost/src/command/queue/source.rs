@@ -2,11 +2,9 @@
 
 use lamppost_console::{Client, ClientError};
 use lamppost_queue::{OfflineSpool, StartError};
-use lamppost_roles::{
-    ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueId, Timestamp,
-};
+use lamppost_roles::{ControlAnswer, ControlRequest, Filter, Listing, MessageView, QueueId};
 
-use super::{filters, out, unanswered};
+use super::{filters, unanswered};
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
 
@@ -28,6 +26,8 @@ pub(super) struct Pages<'a> {
     source: &'a Source,
     filter: Filter,
     after: Option<QueueId>,
+    /// The newest message when the first page was made; a busy queue would never come to its end.
+    until: Option<QueueId>,
     is_over: bool,
 }
 
@@ -39,11 +39,8 @@ impl Source {
     }
 
     /// All messages that are in the queue now and that are meant.
-    pub(super) fn pages(&self, mut filter: Filter) -> Pages<'_> {
-        // Or a busy queue would never come to its end.
-        let now = Timestamp(out::now_ms().saturating_add(1));
-        filter.before = Some(filter.before.map_or(now, |before| before.min(now)));
-        Pages { source: self, filter, after: None, is_over: false }
+    pub(super) fn pages(&self, filter: Filter) -> Pages<'_> {
+        Pages { source: self, filter, after: None, until: None, is_over: false }
     }
 
     async fn page(&self, after: Option<QueueId>, filter: &Filter) -> Result<Listing, Failure> {
@@ -128,7 +125,9 @@ impl Pages<'_> {
     /// The next page that is not empty; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<MessageView>>, Failure> {
         while !self.is_over {
-            let Listing { messages, next } = self.source.page(self.after, &self.filter).await?;
+            let page = self.source.page(self.after, &self.filter).await?;
+            let until = *self.until.get_or_insert(page.newest);
+            let Listing { messages, next, .. } = bounded(page, until);
             self.is_over = next.is_none();
             self.after = next;
             if !messages.is_empty() {
@@ -137,6 +136,14 @@ impl Pages<'_> {
         }
         Ok(None)
     }
+}
+
+/// A page without what came since. What that is, only the queue can tell: its clock may have been put back since
+/// it gave a message its id, and then the time of whoever asks is before that.
+fn bounded(page: Listing, until: QueueId) -> Listing {
+    let Listing { mut messages, next, newest } = page;
+    messages.retain(|message| message.id <= until);
+    Listing { messages, next: next.filter(|next| *next < until), newest }
 }
 
 /// The queue's settings, as far as they matter while nothing runs.
@@ -175,5 +182,46 @@ fn unexpected(answer: ControlAnswer) -> Failure {
     match answer {
         ControlAnswer::Failed(reason) => Failure::new(Code::Data, reason),
         _ => Failure::new(Code::Software, "the spool gave no proper answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lamppost_roles::Timestamp;
+
+    use super::*;
+
+    fn message(id: QueueId) -> MessageView {
+        MessageView {
+            id,
+            sender: lamppost_smtp::ReversePath::Null,
+            size: 1,
+            held: false,
+            origin: None,
+            fault: None,
+            recipients: Vec::new(),
+        }
+    }
+
+    /// All ids are of tomorrow, as after the clock was put back.
+    #[test]
+    fn what_was_there_is_listed_whatever_the_clock_says_and_what_came_since_is_not() {
+        let tomorrow = out_of_reach();
+        let id = |number: u64| QueueId(tomorrow.0 + number);
+        let listed = |ids: &[u64], next: Option<u64>, newest: u64, until: u64| {
+            let messages = ids.iter().map(|number| message(id(*number))).collect();
+            let page = Listing { messages, next: next.map(id), newest: id(newest) };
+            let Listing { messages, next, .. } = bounded(page, id(until));
+            (messages.len(), next)
+        };
+        assert_eq!(listed(&[1, 2, 3], Some(3), 9, 9), (3, Some(id(3))));
+        assert_eq!(listed(&[7, 8, 9], Some(9), 9, 9), (3, None));
+        assert_eq!(listed(&[7, 9, 12], Some(12), 20, 9), (2, None));
+        assert_eq!(listed(&[9], None, 9, 9), (1, None));
+    }
+
+    fn out_of_reach() -> QueueId {
+        let day_ms = 24 * 60 * 60 * 1000;
+        QueueId::first_at(Timestamp(crate::command::out::now_ms() + day_ms))
     }
 }

@@ -14,7 +14,7 @@ use lamppost_console::{
 use lamppost_net::Listener;
 use lamppost_net::link::{Gone, Port};
 use lamppost_sandbox::InForce;
-use lamppost_telemetry::{Fact, Metrics, State, merged};
+use lamppost_telemetry::{Fact, Metrics, State, counters, merged};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,8 +30,59 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same while all begin, and will answer once they have.
 const PATIENCE_WITH_BEGIN: Duration = Duration::from_millis(200);
 
-/// The other processes, and how each is asked about itself.
-type Others = Arc<Mutex<Vec<(Role, Port<Inspect, Inspected>)>>>;
+/// The other processes; clones know the same.
+#[derive(Clone, Default)]
+struct Others(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    processes: Vec<Process>,
+    /// How many there have been.
+    count: u64,
+    /// What those counted that others have taken the place of: no figure that only grows goes back.
+    departed: String,
+}
+
+/// A process, and how it is asked about itself.
+#[derive(Clone)]
+struct Process {
+    number: u64,
+    role: Role,
+    port: Port<Inspect, Inspected>,
+}
+
+impl Others {
+    /// Asks one more from now on. What a front has counted is asked for when another has its place, before it
+    /// ends; all others end together with this role.
+    fn meet(&self, role: Role, port: Port<Inspect, Inspected>) {
+        let asked = port.clone();
+        let number = {
+            let mut known = self.0.lock();
+            known.count += 1;
+            let number = known.count;
+            known.processes.push(Process { number, role, port });
+            number
+        };
+        if role != Role::Front {
+            return;
+        }
+        let others = self.clone();
+        tokio::spawn(async move {
+            if let Ok(Inspected::Metrics(text)) = asked.ask(Inspect::LastMetrics).await {
+                let mut known = others.0.lock();
+                known.departed = merged(&[std::mem::take(&mut known.departed), counters(&text)]);
+                known.processes.retain(|process| process.number != number);
+            }
+        });
+    }
+
+    /// Those that have not ended.
+    fn processes(&self) -> Vec<Process> {
+        let mut known = self.0.lock();
+        known.processes.retain(|process| !process.port.is_gone());
+        known.processes.clone()
+    }
+}
 
 /// The program as it is asked about.
 #[derive(Clone)]
@@ -63,25 +114,24 @@ pub(super) fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let links = &mut start.links;
     let others = Role::ALL.into_iter().filter(|&role| role != Role::Control);
-    let mut ports = Vec::new();
+    let known = Others::default();
     for role in others {
-        let port = links.port(&role.inspected()).map_err(|error| failed(&error))?;
-        ports.push((role, port));
+        known.meet(role, links.port(&role.inspected()).map_err(|error| failed(&error))?);
         let outcomes = links.one(&role.outcomes()).map_err(|error| failed(&error))?;
         start.log.keep(UnixStream::from(outcomes)).map_err(|error| failed(&error))?;
     }
     let program = Program {
-        others: Arc::new(Mutex::new(ports)),
+        others: known.clone(),
         supervisor: links.port("wishes").map_err(|error| failed(&error))?,
         metrics: start.metrics.clone(),
         force: start.force.clone(),
     };
     let later = links.one("handed").map_err(|error| failed(&error))?;
-    let (known, log) = (program.others.clone(), start.log.clone());
+    let log = start.log.clone();
     handed::receive(later, move |what, end| {
         let taken = match what {
             handed::INSPECT => port_to("inspect", end)
-                .map(|port| known.lock().push((Role::Front, port)))
+                .map(|port| known.meet(Role::Front, port))
                 .map_err(|error| error.to_string()),
             _ => log.keep(UnixStream::from(end)).map_err(|error| error.to_string()),
         };
@@ -127,14 +177,12 @@ impl Program {
         &self,
         question: fn() -> Inspect,
         patience: Duration,
-    ) -> Vec<(Role, Option<Inspected>)> {
-        self.others.lock().retain(|(_, port)| !port.is_gone());
-        let others = self.others.lock().clone();
-        let asked = others.iter().map(|(role, port)| async move {
-            match tokio::time::timeout(patience, port.ask(question())).await {
-                Ok(Ok(answer)) => Some((*role, Some(answer))),
+    ) -> Vec<(Process, Option<Inspected>)> {
+        let asked = self.others.processes().into_iter().map(|process| async move {
+            match tokio::time::timeout(patience, process.port.ask(question())).await {
+                Ok(Ok(answer)) => Some((process, Some(answer))),
                 Ok(Err(Gone)) => None,
-                Err(_) => Some((*role, None)),
+                Err(_) => Some((process, None)),
             }
         });
         join_all(asked).await.into_iter().flatten().collect()
@@ -150,9 +198,13 @@ impl Program {
 
     /// The figures of all roles.
     async fn figures(&self) -> String {
-        let mut texts = vec![self.metrics.encode()];
-        for (_, answer) in self.ask_all(|| Inspect::Metrics, PATIENCE).await {
-            if let Some(Inspected::Metrics(text)) = answer {
+        let answers = self.ask_all(|| Inspect::Metrics, PATIENCE).await;
+        let known = self.others.0.lock();
+        let mut texts = vec![self.metrics.encode(), known.departed.clone()];
+        for (asked, answer) in answers {
+            // What one counted that ended meanwhile is told already.
+            let is_there = known.processes.iter().any(|process| process.number == asked.number);
+            if let Some(Inspected::Metrics(text)) = answer.filter(|_| is_there) {
                 texts.push(text);
             }
         }
@@ -171,7 +223,7 @@ impl Program {
         let patience = if is_beginning { PATIENCE_WITH_BEGIN } else { PATIENCE };
         let begun = std::mem::take(&mut status.roles);
         let (mut silent, mut owners) = (Vec::new(), Vec::new());
-        for (role, answer) in self.ask_all(|| Inspect::Condition, patience).await {
+        for (Process { role, .. }, answer) in self.ask_all(|| Inspect::Condition, patience).await {
             let Some(Inspected::Condition(condition)) = answer else {
                 silent.push(role);
                 continue;
@@ -228,6 +280,7 @@ fn unknown() -> HostStatus {
         uptime_s: 0,
         phase: Phase::AtWork,
         phase_left_s: None,
+        reading: None,
         state: "".into(),
         file: None,
         listeners: Vec::new(),

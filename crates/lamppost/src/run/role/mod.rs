@@ -22,10 +22,12 @@ use lamppost_config::Config;
 use lamppost_console::Blocked;
 use lamppost_net::Given;
 use lamppost_net::link::Inbox;
+use lamppost_queue::Reading;
 use lamppost_sandbox::{InForce, restrict};
 use lamppost_telemetry::{Guard, Metrics, OutcomesTo};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -68,6 +70,29 @@ struct Start {
     metrics: Arc<Metrics>,
     force: InForce,
     log: Arc<Guard>,
+    /// What becomes of the figures of a role that is replaced.
+    legacy: Legacy,
+    /// How far the queue is with reading.
+    reading: Reading,
+    /// Whether nothing new is begun yet.
+    is_paused: bool,
+}
+
+/// What a role counted that another has taken the place of: control asks for it before it ends.
+#[derive(Clone, Default)]
+struct Legacy {
+    /// Nothing is counted any more.
+    is_final: CancellationToken,
+    /// Nobody asks any more.
+    is_known: CancellationToken,
+}
+
+impl Legacy {
+    /// Lets control know what was counted, unless that hangs.
+    async fn hand_over(&self) {
+        self.is_final.cancel();
+        drop(timeout(ORPHANS_GRACE, self.is_known.cancelled()).await);
+    }
 }
 
 /// A role at work.
@@ -183,7 +208,18 @@ pub(crate) fn run(role: Role) -> Result<(), Failure> {
         .map_err(|error| failed(&error))?;
     let links = Links::new(given);
     let metrics = Metrics::new();
-    let start = Start { links, setup, config, metrics, force, log: log.clone() };
+    let (reading, log_of_start) = (Reading::default(), log.clone());
+    let start = Start {
+        links,
+        setup,
+        config,
+        metrics,
+        force,
+        log: log_of_start,
+        legacy: Legacy::default(),
+        reading,
+        is_paused: false,
+    };
     let ended = runtime.block_on(obey(role, start));
     // A file operation that hangs, as on a dead network file system, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -207,6 +243,7 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
     let orders = start.links.inbox("orders");
     let mut orders: Inbox<Order, Report> =
         orders.map_err(|error| Failure::of(Code::Software, &error))?;
+    let legacy = start.legacy.clone();
     let mut waiting = Some(start);
     let mut running = None;
     // After it retired a role ends by itself.
@@ -218,24 +255,28 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
         };
         let Some((order, reply)) = order else { break };
         let done = match order {
-            Order::Begin => match waiting.take() {
-                Some(start) => begin(role, start).await.map(|begun| running = Some(begun)),
+            Order::Begin { is_paused } => match waiting.take() {
+                Some(start) => {
+                    let start = Start { is_paused, ..start };
+                    match begin_attentively(role, start, &mut orders).await {
+                        Some(begun) => begun.map(|begun| running = Some(begun)),
+                        None => return Ok(()),
+                    }
+                }
                 None => Ok(()),
             },
             Order::Check(setup) => check(role, &setup),
             Order::Apply(setup) => running.as_ref().map_or(Ok(()), |one| one.apply(&setup)),
             Order::Answer => Ok(()),
             Order::Pause(is_paused) => {
-                match &running {
-                    Some(Running::Front(front)) => front.pause(is_paused),
-                    Some(Running::Queue(queue)) => queue.pause(is_paused),
-                    _ => {}
+                if let Some(running) = &running {
+                    running.pause(is_paused);
                 }
                 Ok(())
             }
             Order::Retire { patience, grace } => {
                 if let Some(running) = &running {
-                    running.retire(patience, grace, over.clone()).await;
+                    running.retire((patience, grace), legacy.clone(), over.clone()).await;
                 }
                 Ok(())
             }
@@ -258,6 +299,32 @@ async fn obey(role: Role, mut start: Start) -> Result<(), Failure> {
         running.finish(ORPHANS_GRACE).await;
     }
     Ok(())
+}
+
+/// Begins a role's work, and says meanwhile how far that is, since a long queue takes long to read. Nothing when
+/// it is to end first.
+async fn begin_attentively(
+    role: Role,
+    start: Start,
+    orders: &mut Inbox<Order, Report>,
+) -> Option<Result<Running, Failure>> {
+    let (reading, is_paused) = (start.reading.clone(), start.is_paused);
+    let mut begun = std::pin::pin!(begin(role, start));
+    loop {
+        let order = tokio::select! {
+            begun = &mut begun => {
+                return Some(begun.inspect(|running| running.pause(is_paused)));
+            }
+            order = orders.next() => order,
+        };
+        let (order, reply) = order?;
+        if let Order::Finish(_) = order {
+            reply.send(Report::Finished { left: 0 });
+            return None;
+        }
+        let (segments, of) = reading.segments();
+        reply.send(Report::Reading(lamppost_console::Reading { segments, of }));
+    }
 }
 
 async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
@@ -294,21 +361,36 @@ impl Running {
         }
     }
 
+    /// Begins nothing new for a while, or does so again.
+    fn pause(&self, is_paused: bool) {
+        match self {
+            Self::Front(front) => front.pause(is_paused),
+            Self::Queue(queue) => queue.pause(is_paused),
+            Self::Policy(_) | Self::Delivery(_) | Self::Control(_) => {}
+        }
+    }
+
     /// Takes nothing new; says that it is over when what is under way has ended. Orders to end sooner are
     /// obeyed meanwhile.
-    async fn retire(&self, patience: Duration, grace: Duration, over: CancellationToken) {
+    async fn retire(
+        &self,
+        (patience, grace): (Duration, Duration),
+        legacy: Legacy,
+        over: CancellationToken,
+    ) {
         match self {
             Self::Front(front) => {
                 let sessions = front.retire(patience, grace).await;
                 tokio::spawn(async move {
                     sessions.await;
+                    legacy.hand_over().await;
                     over.cancel();
                 });
             }
             Self::Control(control) => {
                 let requests = control.retire();
                 tokio::spawn(async move {
-                    drop(tokio::time::timeout(patience, requests).await);
+                    drop(timeout(patience, requests).await);
                     over.cancel();
                 });
             }
@@ -342,10 +424,19 @@ impl Start {
         let inbox = self.links.inbox("inspect");
         let mut inbox: Inbox<Inspect, Inspected> =
             inbox.map_err(|error| Failure::of(Code::Software, &error))?;
-        let (metrics, force) = (self.metrics.clone(), self.force.clone());
+        let (metrics, force, legacy) =
+            (self.metrics.clone(), self.force.clone(), self.legacy.clone());
         tokio::spawn(async move {
             while let Some((question, reply)) = inbox.next().await {
-                reply.send(match question {
+                let answer = match question {
+                    Inspect::LastMetrics => {
+                        let (metrics, is_final) = (metrics.clone(), legacy.is_final.clone());
+                        tokio::spawn(async move {
+                            is_final.cancelled().await;
+                            reply.send(Inspected::Metrics(metrics.encode()));
+                        });
+                        continue;
+                    }
                     Inspect::Metrics => Inspected::Metrics(metrics.encode()),
                     Inspect::Condition => Inspected::Condition(more(Condition {
                         pid: std::process::id(),
@@ -356,8 +447,10 @@ impl Start {
                         force: force.clone(),
                         owners: Vec::new(),
                     })),
-                });
+                };
+                reply.send(answer);
             }
+            legacy.is_known.cancel();
         });
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let mut settings = settings::queue(&start.config, &setup.state, &setup.hostname);
     // Whoever ended this process alone would see it begin again.
     let supervisor = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    settings.reading = start.reading.clone();
+    settings.is_paused = start.is_paused;
     settings.program = supervisor.and_then(|pid| pid.try_into().ok()).unwrap_or(settings.program);
     let queue = Queue::start(settings, Arc::new(SystemClock), start.metrics.clone(), ends).await;
     queue.map(Running).map_err(|error| unstarted(&error, &start.setup))

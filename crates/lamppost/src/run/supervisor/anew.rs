@@ -17,7 +17,7 @@ use tracing::{debug, info};
 
 use super::group::Group;
 use super::sockets::control_socket;
-use super::{PAUSE_FIRST, Signals, Supervisor, Work, make_folders, stopped};
+use super::{PAUSE_FIRST, Signals, Succession, Supervisor, Work, make_folders, stopped};
 use crate::exit::{Code, Failure};
 use crate::place::Opened;
 use crate::run::listeners::Bound;
@@ -99,7 +99,8 @@ impl Supervisor {
         // Whoever asks from now on is told what is under way: that it cannot begin is told with all others.
         self.board.set_phase(Phase::Beginning, None);
         self.post(&waiting.group);
-        drop(waiting.group.order(Role::Control, Order::Begin).await);
+        let begin = Order::Begin { is_paused: false };
+        drop(waiting.group.order(Role::Control, begin).await);
         let mut old = std::mem::take(&mut work.group);
         let asked = std::mem::take(&mut old.retired);
         old.finish(self.config().server.stop_grace).await;
@@ -190,13 +191,13 @@ impl Supervisor {
         }
     }
 
-    /// Becomes the program's file as it is now, with the same sockets. Returns when that cannot be, with the
-    /// reason, or when the program is to stop.
+    /// Becomes the program's file as it is now, with the same sockets, once that has shown that it can. Returns
+    /// when it cannot be, or when the program is to stop.
     pub(super) async fn become_successor(
         &mut self,
         work: &mut Work,
         signals: &mut Signals,
-    ) -> Option<Failure> {
+    ) -> Succession {
         info!(program = %self.program.display(), "the program is begun anew");
         let group = &mut work.group;
         // Nobody may wait for what is not answered any more.
@@ -209,12 +210,18 @@ impl Supervisor {
             self.end_sessions(group, signals).await;
         }
         if self.is_to_stop {
-            return None;
+            return Succession::Stopped;
         }
         std::mem::take(group).finish(self.config().server.stop_grace).await;
         self.owners.end().await;
+        if let Err(reason) = self.try_rehearsal(signals).await {
+            if !self.is_to_stop {
+                self.forgo_successor(&reason);
+            }
+            return Succession::Forgone;
+        }
         if signals.stop().now_or_never().is_some() {
-            return None;
+            return Succession::Stopped;
         }
         keep_ports();
         // Its last lines would be lost with this program.
@@ -223,11 +230,11 @@ impl Supervisor {
         command.args(std::env::args_os().skip(1));
         let given = self.sockets().and_then(|sockets| give(&mut command, sockets));
         let error = given.map_or_else(|error| error, |()| command.exec());
-        Some(Failure::at(Code::System, "the program cannot be begun anew", &error))
+        Succession::Failed(Failure::at(Code::System, "the program cannot be begun anew", &error))
     }
 
     /// All sockets that listen, by name.
-    fn sockets(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+    pub(super) fn sockets(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
         let mail = self.mail.iter().filter_map(|bound| bound.socket.as_ref());
         let tcp = mail.map(|socket| ("mail", socket));
         let tcp = tcp.chain(self.metrics.iter().map(|socket| ("metrics", socket)));

@@ -35,6 +35,9 @@ impl Supervisor {
             let _infallible = writeln!(text, "  {:<9} {}", purpose.name(), path.display());
         }
         let _infallible = writeln!(text, "  control   {}", self.opened.control_socket.display());
+        for part in self.paused.iter().map(|part| part.name()) {
+            let _infallible = writeln!(text, "  paused    {part}, until `lamppost resume {part}`");
+        }
         let pem = self.setup.pem.as_ref();
         if let Some(pem) = pem {
             let _infallible = writeln!(text, "  TLS       {}", pem.files.certificate.display());

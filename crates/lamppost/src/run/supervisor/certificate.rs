@@ -1,7 +1,7 @@
 //! Looking after the certificate's files.
 
 use lamppost_telemetry::State;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Supervisor;
 use super::group::Group;
@@ -11,8 +11,16 @@ use crate::run::setup::Setup;
 impl Supervisor {
     /// Reads the certificate again when its files changed.
     pub(super) async fn look_at_certificate(&mut self, group: &mut Group) {
-        let Some(watch) = &mut self.certificate else { return };
-        let found = watch.changed();
+        let Some(mut watch) = self.certificate.clone() else { return };
+        let look = move || {
+            let found = watch.changed();
+            (watch, found)
+        };
+        let Ok((watch, found)) = self.files.read(look).await else {
+            warn!("the certificate's files could not be looked at in time; the one in force stays");
+            return;
+        };
+        self.certificate = Some(watch);
         let done = match found {
             Ok(None) => return,
             Ok(Some(pem)) => {

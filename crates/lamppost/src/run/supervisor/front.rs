@@ -40,15 +40,11 @@ impl Group {
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::at(Code::System, "cannot start a front", &error);
         let mut candidate = self.candidate(setup).map_err(failed)?;
-        let asked = async {
-            done(Role::Front, candidate.orders.ask(Order::Begin).await)?;
-            if is_paused {
-                done(Role::Front, candidate.orders.ask(Order::Pause(true)).await)?;
-            }
-            Ok(())
+        let asked = candidate.orders.ask(Order::Begin { is_paused });
+        let began = match timeout(ANSWERS_WITHIN, asked).await {
+            Ok(answer) => done(Role::Front, answer),
+            Err(_) => Err(silent(Role::Front)),
         };
-        let began = timeout(ANSWERS_WITHIN, asked).await;
-        let began = began.unwrap_or_else(|_| Err(silent(Role::Front)));
         if let Err(failure) = began {
             drop(candidate.child.kill());
             drop(candidate.child.wait());

@@ -9,12 +9,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use lamppost_console::Reading;
 use lamppost_net::link::{Gone, Inbox, Port, carry_answers, carry_questions, link};
 use lamppost_net::{LinkSocket, give, send_descriptor};
 use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::owners::{Asked, Owners};
+use super::retired::Retired;
 use super::rules::RulesFile;
 use crate::exit::{Code, Failure};
 use crate::run::orders::{Granted, Order, Report, Wish};
@@ -38,10 +40,13 @@ const LINKS: [(Role, Role, &str); 8] = [
 const HANDED: [Role; 4] = [Role::Front, Role::Policy, Role::Queue, Role::Control];
 
 /// How long a role that was told to end may take.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a role may take to answer an order that is no work. One that hangs, as in a file system that is
 /// gone, must not make the supervisor hang.
 pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked how far a queue is that is read.
+const READING_EVERY: Duration = Duration::from_millis(500);
 
 /// All roles at work.
 #[derive(Default)]
@@ -52,13 +57,6 @@ pub(super) struct Group {
     pub(super) handed: HashMap<Role, UnixStream>,
     /// Processes that others have taken the place of.
     pub(super) retired: Vec<Retired>,
-}
-
-/// A process that finishes what it has while another takes what is new.
-pub(super) struct Retired {
-    role: Role,
-    pub(super) child: Child,
-    pub(super) orders: Port<Order, Report>,
 }
 
 /// Sockets that the control role is given.
@@ -134,10 +132,36 @@ impl Group {
         Ok((Self { children, orders, handed, retired: Vec::new() }, wishes))
     }
 
-    /// Orders all roles to begin; tells the first that cannot.
-    pub(super) async fn begin(&self) -> Result<(), Failure> {
-        // A long queue takes as long to read as it takes.
-        self.order_all(|_| Order::Begin, Duration::MAX).await
+    /// Orders all roles to begin, some of them paused; tells the first that cannot. A long queue takes as long
+    /// to read as it takes: how far it is, is told whenever that has changed.
+    pub(super) async fn begin(
+        &self,
+        is_paused: impl Fn(Role) -> bool,
+        tell: impl Fn(Reading),
+    ) -> Result<(), Failure> {
+        let order = |role| Order::Begin { is_paused: is_paused(role) };
+        let mut begun = std::pin::pin!(self.order_all(order, Duration::MAX));
+        let mut told = None;
+        loop {
+            tokio::select! {
+                begun = &mut begun => return begun,
+                () = tokio::time::sleep(READING_EVERY) => {}
+            }
+            let reading = self.reading().await;
+            if let Some(reading) = reading.filter(|_| reading != told) {
+                told = Some(reading);
+                tell(reading);
+            }
+        }
+    }
+
+    /// How far the queue is with reading, if it is at that.
+    async fn reading(&self) -> Option<Reading> {
+        let queue = self.orders.get(&Role::Queue)?;
+        match timeout(READING_EVERY, queue.ask(Order::Answer)).await {
+            Ok(Ok(Report::Reading(reading))) => Some(reading),
+            _ => None,
+        }
     }
 
     /// Gives each role an order and waits for all, for each no longer than `patience`; tells the first
@@ -198,51 +222,8 @@ impl Group {
 
     /// A role whose process has ended by itself, and how.
     pub(super) fn ended(&mut self) -> Option<(Role, ExitStatus)> {
-        // The end of one that has retired is what it was to come to, if it was no other.
-        self.retired.retain_mut(|one| {
-            let Ok(Some(status)) = one.child.try_wait() else { return true };
-            if !status.success() {
-                let (role, reason) = (one.role.name(), told(status));
-                error!(role, reason, "a role that finished what it had ended before");
-            }
-            false
-        });
+        self.retired.retain_mut(|one| !one.has_ended());
         self.children.iter_mut().find_map(|(role, child)| Some((*role, child.try_wait().ok()??)))
-    }
-
-    /// Has the processes of a role take nothing new.
-    pub(super) async fn retire(&mut self, role: Role, patience: Duration, grace: Duration) {
-        let place = self.children.iter().position(|(known, _)| *known == role);
-        let (Some(place), Some(orders)) = (place, self.orders.remove(&role)) else { return };
-        let (_, mut child) = self.children.swap_remove(place);
-        // One that had nothing to finish may end before its answer is here.
-        let retire = orders.ask(Order::Retire { patience, grace });
-        if timeout(ANSWERS_WITHIN, retire).await.is_err() {
-            warn!(role = role.name(), "a role that does not answer is killed");
-            // It would take what another is to have.
-            drop(child.kill());
-        }
-        self.retired.push(Retired { role, child, orders });
-    }
-
-    /// Has the oldest of many fronts that have retired finish: each costs memory as long as somebody stays.
-    pub(super) fn bound_fronts(&self, grace: Duration) {
-        /// Fronts that may have sessions beside the present one.
-        const FRONTS_MAX: usize = 32;
-        let fronts: Vec<_> = self.retired.iter().filter(|one| one.role == Role::Front).collect();
-        for one in &fronts[..fronts.len().saturating_sub(FRONTS_MAX)] {
-            let orders = one.orders.clone();
-            tokio::spawn(async move { drop(orders.ask(Order::Finish(grace)).await) });
-        }
-    }
-
-    /// Has those that have retired from a role before be no slower than one that retires now.
-    pub(super) async fn hurry(&self, role: Role, patience: Duration, grace: Duration) {
-        let asked =
-            self.retired.iter().filter(|one| one.role == role).map(|one| {
-                timeout(ANSWERS_WITHIN, one.orders.ask(Order::Retire { patience, grace }))
-            });
-        drop(join_all(asked).await);
     }
 
     /// Tells the service manager that all is well, if all roles answer.
@@ -250,22 +231,6 @@ impl Group {
         match self.order_all(|_| Order::Answer, LAST_WORDS).await {
             Ok(()) => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
             Err(failure) => error!(reason = failure.text(), "not all roles answer"),
-        }
-    }
-
-    /// Waits until all processes that have retired from a role have ended, at most so long.
-    pub(super) async fn await_retired(&mut self, role: Role, patience: Duration) {
-        /// How often the service manager hears of a wait that may be longer than its patience.
-        const TOLD_EVERY: Duration = Duration::from_secs(10);
-        let (begun, mut told) = (Instant::now(), Instant::now());
-        let is_alive =
-            |one: &mut Retired| one.role == role && matches!(one.child.try_wait(), Ok(None));
-        while self.retired.iter_mut().any(is_alive) && begun.elapsed() < patience {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            if told.elapsed() > TOLD_EVERY {
-                told = Instant::now();
-                drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
-            }
         }
     }
 
@@ -282,7 +247,7 @@ impl Group {
         self.orders.clear();
         self.handed.clear();
         let mut children = self.children;
-        for Retired { role, child, orders } in self.retired {
+        for Retired { role, child, orders, .. } in self.retired {
             drop(orders);
             children.push((role, child));
         }
@@ -308,7 +273,7 @@ async fn finished(port: &Port<Order, Report>, grace: Duration) -> u64 {
 /// What a role's answer to an order means.
 pub(super) fn done(role: Role, answer: Result<Report, Gone>) -> Result<(), Failure> {
     match answer {
-        Ok(Report::Done | Report::Finished { .. }) => Ok(()),
+        Ok(Report::Done | Report::Reading(_) | Report::Finished { .. }) => Ok(()),
         Ok(Report::Failed { code, text, cure }) => Err(Failure::from_parts(code, text, cure)),
         Err(gone) => {
             let name = role.name();

@@ -4,11 +4,14 @@
 mod anew;
 mod banner;
 mod certificate;
+mod files;
 mod front;
 mod group;
 mod owners;
 mod pause;
+mod rehearsal;
 mod reload;
+mod retired;
 mod rules;
 mod signals;
 mod sockets;
@@ -28,18 +31,23 @@ use lamppost_console::{Part, Phase};
 use lamppost_net::PemWatch;
 use lamppost_net::link::{Inbox, Reply};
 use lamppost_telemetry::{Guard, Health, OutcomesTo};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant as Moment;
 use tracing::{error, info, warn};
 
+use self::files::Files;
 use self::group::{Group, told};
 use self::owners::Owners;
+use self::reload::{odd, warn_of};
 use self::rules::RulesFile;
 use self::signals::Signals;
 use self::sockets::control_socket;
 use self::status::Board;
 use self::store::Store;
+use self::successor::Succession;
 use self::work::{Work, unstarted};
 use super::listeners::{self, Bound, Held};
 use super::local::Local;
@@ -76,6 +84,7 @@ struct Supervisor {
     control: UnixListener,
     locals: Vec<Local>,
     certificate: Option<PemWatch>,
+    files: Files,
     rules: RulesFile,
     health: Health,
     board: Board,
@@ -102,6 +111,7 @@ enum Event {
     Child,
     LookAtCertificate,
     LookAtRoles,
+    LookAtRetired,
     Appeared(usize, TcpListener),
 }
 
@@ -110,11 +120,18 @@ struct Looks {
     certificate: Moment,
     /// How often the service manager wants to hear that all is well, if it does.
     watchdog: Option<tokio::time::Interval>,
+    /// When the next role that was replaced must have ended.
+    retired: Option<Moment>,
 }
 
 /// Runs the services until told to stop.
-pub(crate) fn run(place: &Place) -> Result<(), Failure> {
+pub(crate) fn run(place: &Place, is_rehearsal: bool) -> Result<(), Failure> {
     defect::watch("supervisor", true);
+    if is_rehearsal {
+        // Whoever tries this one must not leave it behind.
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| Failure::at(Code::System, "cannot rehearse", &error))?;
+    }
     // What lies in memory, here and in the roles, belongs in no file.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(|error| Failure::at(Code::System, "cannot forbid core dumps", &error))?;
@@ -132,13 +149,13 @@ pub(crate) fn run(place: &Place) -> Result<(), Failure> {
     // One thread: what it starts ends with it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::at(Code::System, "cannot begin", &error))?;
-    let ended = runtime.block_on(serve(place.clone(), opened));
+    let ended = runtime.block_on(serve(place.clone(), opened, is_rehearsal));
     // A file that hangs, as on a dead network file system, must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
+async fn serve(place: Place, opened: Opened, is_rehearsal: bool) -> Result<(), Failure> {
     // Asked before another file may have its name.
     let program = std::env::current_exe();
     let program =
@@ -181,6 +198,7 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         board: Board::new(health.clone()),
         owners,
         certificate: setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone())),
+        files: Files::default(),
         place,
         rules,
         begun_with: setup.clone(),
@@ -195,12 +213,15 @@ async fn serve(place: Place, opened: Opened) -> Result<(), Failure> {
         restarts: 0,
         program,
         store: Store::of(&held.tcp()),
-        paused: BTreeSet::new(),
+        paused: pause::read(&opened.state),
         log: Some(log),
         is_to_stop: false,
         waiting: VecDeque::new(),
         opened,
     };
+    if is_rehearsal {
+        return Box::pin(supervisor.rehearse(signals)).await;
+    }
     Box::pin(supervisor.live(signals, &welcome)).await
 }
 
@@ -216,6 +237,12 @@ async fn next(
             None => std::future::pending().await,
         }
     };
+    let retired = async {
+        match looks.retired {
+            Some(moment) => tokio::time::sleep_until(moment).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = signals.term.recv() => Event::Stop,
         _ = signals.interrupt.recv() => Event::Stop,
@@ -225,6 +252,7 @@ async fn next(
         Some(Ok((place, socket))) = appearing.join_next() => Event::Appeared(place, socket),
         () = tokio::time::sleep_until(looks.certificate) => Event::LookAtCertificate,
         _ = watchdog => Event::LookAtRoles,
+        () = retired => Event::LookAtRetired,
     }
 }
 
@@ -253,19 +281,22 @@ fn make_folders(opened: &Opened) -> Result<(), Failure> {
 impl Supervisor {
     /// Starts the roles, tells that they work, and rules until the end.
     async fn live(mut self, mut signals: Signals, welcome: &str) -> Result<(), Failure> {
+        self.tell_paused();
         let started = self.start(&mut signals).await;
         if self.is_to_stop {
             self.end(Group::default()).await;
             return Ok(());
         }
         let mut work = started?;
-        self.warn();
+        warn_of(&odd(&self.opened));
         out::print(&format!("{}{welcome}\nLamppost is ready.\n", self.banner()))?;
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
-        let is_to_upgrade = self.rule(&mut signals, &mut work).await;
-        if is_to_upgrade && let Some(failure) = self.become_successor(&mut work, &mut signals).await
-        {
-            return Err(failure);
+        while self.rule(&mut signals, &mut work).await {
+            match self.become_successor(&mut work, &mut signals).await {
+                Succession::Failed(failure) => return Err(failure),
+                Succession::Forgone => work = self.go_on(&mut signals).await,
+                Succession::Stopped => break,
+            }
         }
         self.end(work.group).await;
         Ok(())
@@ -281,12 +312,14 @@ impl Supervisor {
             certificate: Moment::now() + self.config().tls.reload_check,
             // Twice as often as it must be, sd_watchdog_enabled(3).
             watchdog: sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2)),
+            retired: None,
         };
         loop {
             if self.is_to_stop {
                 return false;
             }
             self.post(&work.group);
+            looks.retired = work.group.next_overdue();
             let event = match self.waiting.pop_front() {
                 Some((wish, reply)) => Event::Wish(wish, reply),
                 None => next(signals, &mut work.wishes, &mut self.appearing, &mut looks).await,
@@ -316,6 +349,7 @@ impl Supervisor {
                     looks.certificate = Moment::now() + self.config().tls.reload_check;
                 }
                 Event::LookAtRoles => work.group.tell_watchdog().await,
+                Event::LookAtRetired => work.group.kill_overdue(Moment::now()),
                 Event::Appeared(place, socket) => self.appeared(&work.group, place, socket),
                 Event::Child => {
                     let Some((role, status)) = work.group.ended() else { continue };
@@ -363,16 +397,14 @@ impl Supervisor {
         let Work { group, wishes } = waiting;
         self.board.set_phase(Phase::Beginning, None);
         self.post(&group);
+        let (paused, board) = (self.paused.clone(), self.board.clone());
+        let is_paused = |role| paused.iter().any(|part| pause::role_of(*part) == role);
         let begun = tokio::select! {
-            begun = group.begin() => begun,
+            begun = group.begin(is_paused, |reading| board.set_reading(reading)) => begun,
             () = signals.stop() => {
                 self.is_to_stop = true;
                 Err(stopped())
             }
-        };
-        let begun = match begun {
-            Ok(()) => self.pause_again(&group).await,
-            failed => failed,
         };
         if let Err(failure) = begun {
             group.finish(Duration::ZERO).await;

@@ -1,14 +1,24 @@
 //! Parts of the mail service that pause on an administrator's word.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
 use lamppost_console::Part;
 use lamppost_telemetry::State;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Supervisor;
 use super::group::Group;
-use crate::exit::Failure;
 use crate::run::orders::Order;
 use crate::run::role::Role;
+
+/// The file of the state folder that names what is paused, so that neither a restart nor an upgrade ends what
+/// an administrator wanted.
+const FILE: &str = "paused";
+/// What `lamppost status` tells of it.
+const PAUSED: &str = "an administrator has paused a part";
 
 impl Supervisor {
     /// Has a part pause, or go on; tells what that means.
@@ -23,7 +33,7 @@ impl Supervisor {
         let name = part.name();
         if is_paused {
             self.paused.insert(part);
-            self.health.set("pause", State::Warn, "an administrator has paused a part");
+            self.health.set("pause", State::Warn, PAUSED);
         } else {
             self.paused.remove(&part);
         }
@@ -31,7 +41,7 @@ impl Supervisor {
             self.health.set("pause", State::Ok, "all parts are at work");
         }
         info!(part = name, is_paused, "a part was told to pause or to go on");
-        Ok(match (part, is_paused) {
+        let done = match (part, is_paused) {
             (Part::Front, true) => {
                 "The front is paused: connections wait, and those that are open go on."
             }
@@ -40,21 +50,49 @@ impl Supervisor {
             }
             (Part::Front, false) => "The front takes connections.",
             (Part::Delivery, false) => "Deliveries go on.",
-        }
-        .to_owned())
+        };
+        let kept = write(&self.opened.state, &self.paused);
+        Ok(kept.map_or_else(
+            |error| {
+                let state = self.opened.state.display();
+                format!("{done} A restart forgets that: cannot write into {state}: {error}")
+            },
+            |()| done.to_owned(),
+        ))
     }
 
-    /// Has roles that just began pause as the ones before did.
-    pub(super) async fn pause_again(&self, group: &Group) -> Result<(), Failure> {
-        for &part in &self.paused {
-            group.order(role_of(part), Order::Pause(true)).await?;
+    /// Tells at the start what an administrator has paused before it.
+    pub(super) fn tell_paused(&self) {
+        for part in &self.paused {
+            let part = part.name();
+            warn!(part, "a part is paused since before the start; `lamppost resume` has it go on");
         }
-        Ok(())
+        if !self.paused.is_empty() {
+            self.health.set("pause", State::Warn, PAUSED);
+        }
     }
 }
 
+/// What was paused when the program ended. A file that holds something else pauses nothing.
+pub(super) fn read(state: &Path) -> BTreeSet<Part> {
+    let text = std::fs::read_to_string(state.join(FILE)).unwrap_or_default();
+    let is_named = |part: &Part| text.lines().any(|line| line == part.name());
+    Part::ALL.into_iter().filter(is_named).collect()
+}
+
+/// Has this be paused at the next start too.
+fn write(state: &Path, paused: &BTreeSet<Part>) -> io::Result<()> {
+    let (path, new) = (state.join(FILE), state.join(format!("{FILE}.new")));
+    let lines: String = paused.iter().flat_map(|part| [part.name(), "\n"]).collect();
+    let mut file = File::create(&new)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, &path)?;
+    File::open(state)?.sync_all()
+}
+
 /// Who pauses: deliveries are handed out by the queue.
-fn role_of(part: Part) -> Role {
+pub(super) fn role_of(part: Part) -> Role {
     match part {
         Part::Front => Role::Front,
         Part::Delivery => Role::Queue,

@@ -1,6 +1,7 @@
 //! Reading the configuration again: all of it or nothing.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use lamppost_config::{Config, Sendmail};
 use lamppost_console::{Part, Reloaded, Warning};
@@ -9,11 +10,12 @@ use tracing::{error, info, warn};
 
 use super::Supervisor;
 use super::anew::Next;
+use super::files::Late;
 use super::group::{ANSWERS_WITHIN, Group};
-use super::{Signals, Work};
+use super::{Signals, Work, stopped};
 use crate::command::remarks;
 use crate::exit::{Code, Failure};
-use crate::place::Opened;
+use crate::place::{Opened, Place};
 use crate::run::listeners;
 use crate::run::local::Local;
 use crate::run::orders::Order;
@@ -40,14 +42,15 @@ impl Supervisor {
             return Err(NO_FILE.into());
         };
         match self.try_reload(work, signals).await {
-            Ok(changed) => {
+            Ok((changed, warnings)) => {
                 let file = file.display();
                 info!(%file, changed, "configuration read again");
                 let done = match changed.as_str() {
                     "" => format!("{file} is in force: nothing has changed in it."),
                     changed => format!("{file} is in force: changed in {changed}."),
                 };
-                Ok(Reloaded { done, warnings: self.warn() })
+                warn_of(&warnings);
+                Ok(Reloaded { done, warnings })
             }
             Err(reason) => {
                 error!(reason, "the configuration is not read again; the old one stays in force");
@@ -67,23 +70,27 @@ impl Supervisor {
         self.reload(work, signals).await.map_err(|text| text + stays)
     }
 
-    /// Puts the file in force, and tells the sections that have changed.
+    /// Puts the file in force, and tells the sections that have changed and what is odd about it.
     async fn try_reload(
         &mut self,
         work: &mut Work,
         signals: &mut Signals,
-    ) -> Result<String, String> {
+    ) -> Result<(String, Vec<Warning>), String> {
         let told = |failure: Failure| {
             let text = failure.text();
             if text.starts_with("error") { text.to_owned() } else { format!("error: {text}") }
         };
-        let new = self.place.open().map_err(told)?;
-        if new.state != self.opened.state {
-            return Err(told(other_state(&new)));
-        }
-        new.check_files().map_err(told)?;
+        let (place, state) = (self.place.clone(), self.opened.state.clone());
+        let reading = self.files.read(move || Read::of(&place, &state));
+        let read = tokio::select! {
+            read = reading => read.unwrap_or_else(|late: Late| Err(late.into())),
+            () = signals.stop() => {
+                self.is_to_stop = true;
+                Err(stopped())
+            }
+        };
+        let Read { opened: new, setup, certificate, warnings } = read.map_err(told)?;
         let (mail, metrics) = listeners::bind(&new, &self.held()).map_err(told)?;
-        let setup = Setup::gather(&new).map_err(told)?;
         let changed = unlike(self.config(), &new.config).join(", ");
         let locals = Local::again(&self.locals, &new).map_err(told)?;
         let next = Next { opened: new, setup, mail, metrics, locals, control: None };
@@ -92,33 +99,8 @@ impl Supervisor {
         } else {
             self.go_on_with(work, next).await.map_err(told)?;
         }
-        self.certificate = self.setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
-        Ok(changed)
-    }
-
-    /// Tells what is odd about the configuration in force, in the log and to whoever asked for it.
-    pub(super) fn warn(&self) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        if self.opened.file.is_some() {
-            let found = remarks::of(&self.opened, Vec::new()).problems.into_iter();
-            warnings.extend(found.take(WARNINGS_MAX).map(|problem| Warning {
-                line: Some(problem.line as u64),
-                column: Some(problem.column as u64),
-                what: problem.what,
-                cure: problem.cure,
-            }));
-        }
-        let users = odd_users(&self.opened).into_iter();
-        warnings.extend(users.map(|(what, cure)| Warning {
-            line: None,
-            column: None,
-            what,
-            cure: Some(cure),
-        }));
-        for Warning { line, what, cure, .. } in &warnings {
-            warn!(line, reason = what, cure, "something is odd about the configuration");
-        }
-        warnings
+        self.certificate = certificate;
+        Ok((changed, warnings))
     }
 
     /// Has the roles that run take what is new, and a new front begin if it must.
@@ -183,6 +165,57 @@ impl Supervisor {
     fn part(&self, role: Role, setup: &Setup) -> Setup {
         let begun = if role == Role::Front { &self.front_begun_with } else { &self.begun_with };
         role.part(&setup.clone().after(begun))
+    }
+}
+
+/// A configuration with all that lies in files.
+struct Read {
+    opened: Opened,
+    setup: Setup,
+    certificate: Option<PemWatch>,
+    warnings: Vec<Warning>,
+}
+
+impl Read {
+    fn of(place: &Place, state: &Path) -> Result<Self, Failure> {
+        let opened = place.open()?;
+        if opened.state != state {
+            return Err(other_state(&opened));
+        }
+        opened.check_files()?;
+        let setup = Setup::gather(&opened)?;
+        let certificate = setup.pem.as_ref().map(|pem| PemWatch::new(pem.files.clone()));
+        let warnings = odd(&opened);
+        Ok(Self { opened, setup, certificate, warnings })
+    }
+}
+
+/// What is odd about a configuration and its users.
+pub(super) fn odd(opened: &Opened) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if opened.file.is_some() {
+        let found = remarks::of(opened, Vec::new()).problems.into_iter();
+        warnings.extend(found.take(WARNINGS_MAX).map(|problem| Warning {
+            line: Some(problem.line as u64),
+            column: Some(problem.column as u64),
+            what: problem.what,
+            cure: problem.cure,
+        }));
+    }
+    let users = odd_users(opened).into_iter();
+    warnings.extend(users.map(|(what, cure)| Warning {
+        line: None,
+        column: None,
+        what,
+        cure: Some(cure),
+    }));
+    warnings
+}
+
+/// Tells in the log what is odd about the configuration in force.
+pub(super) fn warn_of(warnings: &[Warning]) {
+    for Warning { line, what, cure, .. } in warnings {
+        warn!(line, reason = what, cure, "something is odd about the configuration");
     }
 }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lamppost_console::{Blocked, HostStatus, Phase, RoleStatus};
+use lamppost_console::{Blocked, HostStatus, Phase, Reading, RoleStatus};
 use lamppost_net::link::{Inbox, link};
 use lamppost_telemetry::{Health, State};
 use parking_lot::Mutex;
+use sd_notify::NotifyState;
 
 use super::Supervisor;
 use super::group::Group;
@@ -20,6 +21,8 @@ pub(super) struct Board {
     begun: Instant,
     health: Health,
     posted: Arc<Mutex<Posted>>,
+    /// Whether it is told on standard output instead, to the program that has this one rehearse.
+    is_rehearsal: bool,
 }
 
 /// What was told to the board last.
@@ -32,7 +35,16 @@ struct Posted {
 impl Board {
     pub(super) fn new(health: Health) -> Self {
         let posted = Posted { status: unposted(), until: None };
-        Self { begun: Instant::now(), health, posted: Arc::new(Mutex::new(posted)) }
+        Self {
+            begun: Instant::now(),
+            health,
+            posted: Arc::new(Mutex::new(posted)),
+            is_rehearsal: false,
+        }
+    }
+
+    pub(super) fn rehearse(&mut self) {
+        self.is_rehearsal = true;
     }
 
     /// What the program is at, and how long it may take at most, where that is known.
@@ -40,6 +52,30 @@ impl Board {
         let mut posted = self.posted.lock();
         posted.status.phase = phase;
         posted.until = left.map(|left| Instant::now() + left);
+        posted.status.reading = None;
+        if phase == Phase::AtWork {
+            drop(sd_notify::notify(&[NotifyState::Status("at work")]));
+        }
+    }
+
+    /// How far the queue is with reading. Who looks after the program is told too, so that it is not taken for
+    /// one that hangs, however long that takes: it must come forward, and not be done.
+    pub(super) fn set_reading(&self, reading: Reading) {
+        /// How long it may be without coming forward: as long as the unit lets a program that is at work.
+        const STILL_MAX: Duration = Duration::from_secs(4 * 60);
+        self.posted.lock().status.reading = Some(reading);
+        let Reading { segments, of } = reading;
+        let text = format!("the queue is read: {segments} of {of} segments");
+        if self.is_rehearsal {
+            drop(out::print(&format!("{text}\n")));
+            return;
+        }
+        let still_max = u32::try_from(STILL_MAX.as_micros()).unwrap_or(u32::MAX);
+        drop(sd_notify::notify(&[
+            NotifyState::Status(&text),
+            NotifyState::ExtendTimeoutUsec(still_max),
+            NotifyState::Watchdog,
+        ]));
     }
 
     /// Answers those who ask how the program is, and passes on what only the supervisor can do: it may be at
@@ -103,6 +139,7 @@ impl Supervisor {
             roles: roles.collect(),
             paused: self.paused.iter().copied().collect(),
             phase: posted.status.phase,
+            reading: posted.status.reading,
             ..unposted()
         };
     }
@@ -116,6 +153,7 @@ fn unposted() -> HostStatus {
         uptime_s: 0,
         phase: Phase::Beginning,
         phase_left_s: None,
+        reading: None,
         state: PathBuf::new(),
         file: None,
         listeners: Vec::new(),

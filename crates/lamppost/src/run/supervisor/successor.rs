@@ -6,14 +6,29 @@ use std::io::{self, Read as _, Seek as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use lamppost_telemetry::State;
+
 use super::{Supervisor, group};
+use crate::exit::Failure;
 
 /// How long a program may take to tell of itself. One that hangs must not make this one hang.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What `lamppost status` tells of an upgrade by.
+pub(super) const COMPONENT: &str = "upgrade";
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is told of what it says.
 const TOLD_MAX: u64 = 64 * 1024;
+
+/// What came of making way for another program; nothing where that is at work.
+pub(super) enum Succession {
+    /// It showed that it cannot begin, and this one goes on.
+    Forgone,
+    /// This one is to stop.
+    Stopped,
+    /// Nothing is left to go on with.
+    Failed(Failure),
+}
 
 impl Supervisor {
     /// Whether the program's file could take the place of what runs; tells what it says of itself.
@@ -29,6 +44,7 @@ impl Supervisor {
         if let Some(file) = &self.opened.file {
             self.tried(&["--config".as_ref(), file.as_ref(), "check".as_ref()]).await?;
         }
+        self.health.set(COMPONENT, State::Ok, "under way");
         Ok(format!("{version} takes over."))
     }
 
@@ -72,11 +88,11 @@ async fn ended(mut command: Command) -> io::Result<Option<ExitStatus>> {
 }
 
 /// Where a command writes: nobody needs to read while it does.
-fn memory() -> io::Result<File> {
+pub(super) fn memory() -> io::Result<File> {
     Ok(rustix::fs::memfd_create("told", rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
-fn told(memory: &mut File) -> String {
+pub(super) fn told(memory: &mut File) -> String {
     let mut bytes = Vec::new();
     // What cannot be read was not said.
     let _length = memory.rewind().and_then(|()| memory.take(TOLD_MAX).read_to_end(&mut bytes));

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use lamppost_net::link::Inbox;
+use lamppost_net::link::{Inbox, link};
 use tracing::{error, info};
 
 use super::group::{ControlSockets, Group};
@@ -18,6 +18,13 @@ use crate::run::setup::Setup;
 pub(super) struct Work {
     pub(super) group: Group,
     pub(super) wishes: Inbox<Wish, Granted>,
+}
+
+impl Default for Work {
+    /// No roles, which want nothing.
+    fn default() -> Self {
+        Self { group: Group::default(), wishes: link().1 }
+    }
 }
 
 impl Supervisor {
