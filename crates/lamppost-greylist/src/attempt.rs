@@ -197,9 +197,9 @@ impl Ruling {
     }
 
     /// A ruling for which nothing was looked up.
-    pub(crate) fn at_once(why: Why) -> Self {
+    pub(crate) fn at_once(decision: Decision) -> Self {
         Self {
-            decision: Decision::Accept(why),
+            decision,
             rule: Rule::default(),
             delay: Duration::ZERO,
             is_held: false,

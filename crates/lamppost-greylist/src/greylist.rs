@@ -68,7 +68,7 @@ impl Greylist {
         let (sender, recipient) = (attempt.sender.to_lowercase(), attempt.recipient.to_lowercase());
         let own_delay = match policy.spares(attempt, &recipient) {
             Ok(own_delay) => own_delay,
-            Err(why) => return Ok(Ruling::at_once(why)),
+            Err(why) => return Ok(Ruling::at_once(Decision::Accept(why))),
         };
         self.make_room().await?;
         let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
@@ -77,6 +77,9 @@ impl Greylist {
         }
         let evidence = evidence(&policy, attempt, investigator).await;
         let inquiry = Inquiry::new(&policy, &own, (attempt.peer, evidence), own_delay);
+        if self.unwritten.lock().has_ended(inquiry.own()) {
+            self.write().await?;
+        }
         let writing = self.unwritten.lock().writing();
         let seen = self.store.look(inquiry.triplets.clone(), now).await?;
         // From here on no other attempt on the same triplet comes between.
@@ -102,7 +105,7 @@ impl Greylist {
 
     /// A triplet that is known here passes without a look into the store.
     fn pass_known(&self, policy: &Policy, own: Triplet, now: Duration) -> Ruling {
-        let mut ruling = Ruling::at_once(Why::Known);
+        let mut ruling = Ruling::at_once(Decision::Accept(Why::Known));
         if policy.algorithm == Algorithm::Relaydelay {
             let networks = vec![own.network];
             ruling.passage = Some(Passage { networks, ..Passage::default() });
@@ -233,7 +236,7 @@ impl Greylist {
         let (sender, recipient) = (attempt.sender.to_lowercase(), attempt.recipient.to_lowercase());
         let own_delay = match policy.spares(attempt, &recipient) {
             Ok(own_delay) => own_delay,
-            Err(why) => return Ok(Ruling::at_once(why)),
+            Err(why) => return Ok(Ruling::at_once(Decision::Accept(why))),
         };
         let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
         let evidence = evidence(&policy, attempt, investigator).await;

@@ -139,7 +139,7 @@ fn adaptive_goes_by_evidence_and_learns() {
     Defer new 300, None
     Defer early 1, None
     Accept waited, Some(Accept)
-    Accept known, Some(Accept)
+    Accept waited, Some(Accept)
     Defer new 1800, None
     Defer new 1800, None
     Accept good-domain, Some(Accept)
