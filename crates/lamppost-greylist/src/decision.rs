@@ -93,8 +93,10 @@ impl Decision {
             Self::Accept(Why::Known) => "known",
             Self::Accept(Why::OptedOut) => "opted-out",
             Self::Accept(Why::SwitchedOff) => "off",
-            Self::Accept(Why::Unhindered(Rule::Unknown | Rule::Recipient)) => "no-delay",
-            Self::Accept(Why::Unhindered(rule)) => rule.name(),
+            Self::Accept(Why::Unhindered(rule @ (Rule::GoodDomain | Rule::Promoted))) => {
+                rule.name()
+            }
+            Self::Accept(Why::Unhindered(_)) => "no-delay",
             Self::Accept(Why::Waited { .. }) => "waited",
             Self::Defer(Hold::New { .. }) => "new",
             Self::Defer(Hold::Early { .. }) => "early",
