@@ -268,7 +268,7 @@ fn decide_as_relaydelay(policy: &Policy, case: &Case<'_>, now: Duration) -> Verd
     };
     let until = seconds(record.block_expires);
     if now <= until {
-        return told(Decision::Defer(Hold::Early { retry_in: until - now + second }));
+        return told(Decision::Defer(Hold::Early { retry_in: until.saturating_sub(now) + second }));
     }
     if record.passed_count > 0 {
         return told(Decision::Accept(Why::Known));

@@ -181,7 +181,7 @@ fn senders_wait_once_and_are_known_for_days() {
             ("bounce", 4, accepted.clone()),
             ("bounce", 5, accepted.clone()),
             ("real", 1, deferred("new", 300)),
-            ("real", 1, deferred("early", 180)),
+            ("real", 1, deferred("early", 179)),
             ("real", 1, accepted.clone()),
             ("real", 25, accepted.clone()),
             ("real", 72, accepted.clone()),
