@@ -230,14 +230,14 @@ async fn story(store: Box<dyn Store>, attempts: &[(u64, bool, bool)]) -> Result<
         let ruling = greylist.check(&attempt, Some(&found(spf, name)), now).await.unwrap();
         if ruling.decision.reason() == "new" {
             if was_deferred {
-                return Err(format!("new again after {:?}", now - first));
+                return Err(format!("new again after {:?}", now.saturating_sub(first)));
             }
             was_deferred = true;
         }
         if let Some(wait) = ruling.decision.retry_in()
             && now + wait > first + 5 * MINUTE + Duration::from_secs(attempts[0].0)
         {
-            return Err(format!("waits {wait:?} at {:?}", now - first));
+            return Err(format!("waits {wait:?} at {:?}", now.saturating_sub(first)));
         }
         if let Some(passage) = &ruling.passage {
             greylist.settle(passage, (attempt.sender, attempt.recipient), Outcome::Accepted, now);

@@ -16,12 +16,15 @@ const ACCOUNT: &str = "demo@lamppost.test";
 /// Commands that no list names: they are for the program itself and for packages.
 const HIDDEN: [&str; 2] = ["man", "role"];
 /// What is not in the tour, and where it is shown instead.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 16] = [
     ("run", "first_run.rs and mail.rs: it does not end by itself"),
     ("setup", "setup_command.rs: it changes the machine"),
     ("upgrade", "reload.rs: the program is another afterwards"),
     ("qmail-envelope-scanner", "envelope_scanner.rs: it prints nothing"),
     ("greylisting-delete-expired", "envelope_scanner.rs: it prints nothing"),
+    ("greylist import postgrey", "greylist_import.rs: it needs a greylist of postgrey"),
+    ("greylist import sqlgrey", "greylist_import.rs: it needs a greylist of sqlgrey"),
+    ("greylist replay", "greylist_replay.rs: it needs attempts"),
     ("qmail-smtpd", "qmail_smtpd.rs: its output is that of qmail"),
     ("rblsmtpd", "rblsmtpd.rs: its output is that of ucspi-tcp"),
     ("tcprules", "tcprules.rs: its output is that of ucspi-tcp"),

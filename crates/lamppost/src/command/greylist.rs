@@ -248,7 +248,7 @@ fn told(why: &GreylistWhy) -> String {
     {
         let _infallible = writeln!(text, "It counts as {}.", why.networks.join(", "));
     }
-    if !why.networks.is_empty() {
+    if !why.passes && !why.networks.is_empty() {
         let delay = out::count(why.delay_ms.div_ceil(1000), "second");
         let by = rule(&why.rule);
         let _infallible = writeln!(text, "The delay is {delay}: {by}.{}", known(&why.evidence));

@@ -34,7 +34,7 @@ pub(crate) struct ReplayOptions {
     /// FILE is a mail log
     #[arg(long, value_enum, value_name = "SERVER")]
     from_log: Option<Server>,
-    /// Begin with these rows, as `greylist list --json` prints them
+    /// Begin with these rows, as `greylist list` prints them in JSON
     #[arg(long, value_name = "FILE")]
     rows: Option<PathBuf>,
     /// Print the summary alone, for people
