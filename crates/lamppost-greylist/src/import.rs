@@ -125,7 +125,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100 * 86_400);
 
     fn row(sender: Option<&str>, passed: u64, age: Duration) -> Remembered {
-        let (client, at) = ("192.0.2.7".parse().unwrap(), NOW - age);
+        let (client, at) = ("192.0.2.7".parse().unwrap(), NOW.saturating_sub(age));
         let (sender, recipient) = (sender.map(str::to_owned), Some("You@here.test".to_owned()));
         Remembered { client, sender, recipient, first: at, last: at, passed }
     }
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((known.passed_count, known.record_expires), (1, NOW + 6 * DAY));
         let waiting = held(&greylist, &triplet("waits@one.test")).await.unwrap();
         assert_eq!((waiting.passed_count, waiting.blocked_count), (0, 1));
-        assert_eq!(waiting.block_expires, NOW - hour + hour / 12);
+        assert_eq!(waiting.block_expires, NOW.saturating_sub(hour) + hour / 12);
         let network = held(&greylist, &Triplet::reputation("192.0.2.0")).await.unwrap();
         assert_eq!(network.passed_count, 7);
         let again = greylist.take_over(rows, NOW).await.unwrap();
@@ -171,6 +171,6 @@ mod tests {
         assert_eq!(since.unwrap().taken, 1);
         let passed = held(&greylist, &triplet("waits@one.test")).await.unwrap();
         assert_eq!((passed.passed_count, passed.blocked_count), (1, 1));
-        assert_eq!(passed.record_expires, NOW - hour + 36 * DAY);
+        assert_eq!(passed.record_expires, NOW.saturating_sub(hour) + 36 * DAY);
     }
 }
