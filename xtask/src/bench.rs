@@ -1,6 +1,7 @@
 //! Comparisons with peers: the same work by all in one run, as ratios (bench/README.md).
 
 mod account;
+mod admission;
 mod cell;
 mod disk;
 mod exim;
@@ -36,6 +37,8 @@ use process::Usage;
 pub(crate) enum Bench {
     /// Lamppost and its peers take messages until all lie in Maildirs; the disk itself beside them
     Mail(mail::Mail),
+    /// Lamppost, tcpserver with rblsmtpd, and Postfix let clients in by rules and four lists in the DNS
+    Admission(admission::Admission),
     /// Lamppost, postgrey and sqlgrey decide who must come back later, asked as Postfix asks
     Greylist(greylist::Greylist),
     /// How long Lamppost takes to be ready, with an empty and with a long queue
@@ -46,6 +49,7 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         match self {
             Self::Mail(mail) => mail.run(),
+            Self::Admission(admission) => admission.run(),
             Self::Greylist(greylist) => greylist.run(),
             Self::Start(start) => start.run(),
         }

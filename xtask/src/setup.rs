@@ -110,6 +110,8 @@ const SQLGREY: Unpacked = (
     ],
     "usr/sbin/sqlgrey",
 );
+const RBLDNSD: Unpacked = ("rbldnsd", &["rbldnsd"], "usr/sbin/rbldnsd");
+const UCSPI_TCP: Unpacked = ("ucspi-tcp", &["ucspi-tcp"], "usr/bin/tcprules");
 /// What the benchmarks need: the peers, and what makes an XFS.
 const PEERS: &[Unpacked] = &[
     POSTFIX,
@@ -165,6 +167,11 @@ pub(crate) fn peers() -> Result<()> {
 /// Unpacks what the comparison of greylists needs.
 pub(crate) fn greylist_peers() -> Result<()> {
     unpack_missing(&[MARIADB, POSTGREY, SQLGREY])
+}
+
+/// Unpacks what the comparison of those that let clients in needs.
+pub(crate) fn admission_peers() -> Result<()> {
+    unpack_missing(&[POSTFIX, RBLDNSD, UCSPI_TCP])
 }
 
 fn unpack_missing(wanted: &[Unpacked]) -> Result<()> {

@@ -12,10 +12,10 @@ mod unit;
 
 pub use config::{
     AnswerRange, Auth, Config, Dns, DnsList, DnsListKind, DnsLists, Durability, Greylist,
-    GreylistAlgorithm, GreylistFor, GreylistMode, GreylistRules, GreylistService, GreylistStage,
-    HostPort, Kind, Level, Limits, Listen, LoadError, Log, LogFormat, Mail, Metrics, Network,
-    Queue, Relay, RelayTls, Rules, Secret, Sendmail, Server, StoreFailure, SystemUsers, Tls,
-    TlsMode, WhenAbsent, WhenListsFail, read_file,
+    GreylistAlgorithm, GreylistDatabase, GreylistFor, GreylistMode, GreylistRules, GreylistService,
+    GreylistStage, HostPort, Kind, Level, Limits, Listen, LoadError, Log, LogFormat, Mail, Metrics,
+    Network, Queue, Relay, RelayTls, Rules, Secret, Sendmail, Server, SharedDatabase, StoreFailure,
+    SystemUsers, Tls, TlsMode, WhenAbsent, WhenListsFail, read_file,
 };
 pub use problem::{Problem, Problems, Severity};
 pub use reference::{

@@ -187,7 +187,7 @@ fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
 
 /// Why a value is wrong; the sentence goes on after the key's name.
 pub(crate) struct Wrong {
-    what: String,
+    pub(crate) what: String,
     cure: Option<String>,
     /// Where, when it is not all of the value.
     span: Option<Range<usize>>,
@@ -196,7 +196,7 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    fn each(mut self) -> Vec<Self> {
+    pub(crate) fn each(mut self) -> Vec<Self> {
         let others = std::mem::take(&mut self.others);
         std::iter::once(self).chain(others).collect()
     }

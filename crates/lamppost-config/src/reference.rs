@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use toml::de::{DeTable, DeValue};
 
 use crate::Config;
+use crate::config::greylist_database;
 use crate::reader::nearest;
 
 /// Defaults of all sections.
@@ -214,7 +215,11 @@ fn entry(
     match found.map(toml::Spanned::span).filter(|span| span.end <= text.len()) {
         Some(span) => {
             let line = text[..span.start].matches('\n').count() + 1;
-            Entry { key, value: text[span].to_owned(), source: Source::File { line } }
+            let value = match key.as_str() {
+                "mail.greylist.database" => greylist_database::shown(&text[span]),
+                _ => text[span].to_owned(),
+            };
+            Entry { key, value, source: Source::File { line } }
         }
         None => Entry { key, value: default, source: Source::Default },
     }

@@ -146,7 +146,7 @@ fn all_problems_are_told_at_once() {
         8 | when-store-fails = "acept"
           |                    ^^^^^^^
           |
-          = help: did you mean "accept"? It may be "accept", "defer"
+          = help: did you mean "accept"? It may be "accept", "defer", "local"
 
         error: TLS (the default) needs a certificate
          --> lamppost.toml:9:1

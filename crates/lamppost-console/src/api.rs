@@ -94,6 +94,8 @@ impl Control {
             .route("/v1/greylist/forget", post(greylist::forget))
             .route("/v1/greylist/expire", post(greylist::expire))
             .route("/v1/greylist/import", post(greylist::import))
+            .route("/v1/greylist/manual", get(greylist::manual).post(greylist::write_manual))
+            .route("/v1/greylist/manual/forget", post(greylist::forget_manual))
             .route("/v1/log/{id}", get(log))
             .route("/v1/reload", post(reload))
             .route("/v1/upgrade", post(upgrade))

@@ -9,9 +9,10 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use lamppost_roles::{
     GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistImported, GreylistListing,
-    GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy,
+    GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, ManualRow,
 };
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::Control;
 use crate::api::{Failed, nonsense};
@@ -67,12 +68,44 @@ pub(crate) async fn forget(
     State(control): State<Control>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<serde_json::Value>, Failed> {
+    forgotten(&control, GreylistRequest::Forget(told(body, "triplets")?)).await
+}
+
+pub(crate) async fn manual(State(control): State<Control>) -> Result<Json<Vec<ManualRow>>, Failed> {
+    manual_rows(&control, GreylistRequest::Manual).await
+}
+
+pub(crate) async fn write_manual(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Vec<ManualRow>>, Failed> {
+    manual_rows(&control, GreylistRequest::WriteManual(told(body, "manual rows")?)).await
+}
+
+pub(crate) async fn forget_manual(
+    State(control): State<Control>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<serde_json::Value>, Failed> {
+    forgotten(&control, GreylistRequest::ForgetManual(told(body, "manual rows")?)).await
+}
+
+async fn manual_rows(
+    control: &Control,
+    request: GreylistRequest,
+) -> Result<Json<Vec<ManualRow>>, Failed> {
+    match control.ask_greylist(request).await? {
+        GreylistAnswer::Manual(rows) => Ok(Json(rows)),
+        _ => Err(nonsense()),
+    }
+}
+
+/// What a body tells in JSON.
+fn told<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, what: &str) -> Result<T, Failed> {
     let body = body.map_err(|error| Failed(error.status(), error.body_text()))?;
-    let filter = serde_json::from_slice(&body).map_err(|error| {
-        let what = format!("the body names no triplets: {error}");
+    serde_json::from_slice(&body).map_err(|error| {
+        let what = format!("the body names no {what}: {error}");
         Failed(StatusCode::BAD_REQUEST, what)
-    })?;
-    forgotten(&control, GreylistRequest::Forget(filter)).await
+    })
 }
 
 pub(crate) async fn expire(

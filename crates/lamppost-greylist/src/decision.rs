@@ -18,6 +18,8 @@ pub enum Decision {
 /// Why an attempt may proceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// An administrator wrote so.
+    Allowed,
     /// The recipient wrote to the sender's domain.
     Answers,
     /// The triplet passed before.
@@ -38,6 +40,11 @@ pub enum Why {
 /// Why an attempt may not proceed yet, and how long the sender should wait; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
+    /// An administrator wrote so.
+    Blocked {
+        /// How long to wait.
+        retry_in: Duration,
+    },
     /// The triplet was not seen before, or so long ago that it counts as new.
     New {
         /// How long to wait.
@@ -89,6 +96,7 @@ impl Decision {
     /// A constant word for replies, logs and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Accept(Why::Allowed) => "allowed",
             Self::Accept(Why::Answers) => "answer",
             Self::Accept(Why::Known) => "known",
             Self::Accept(Why::OptedOut) => "opted-out",
@@ -98,6 +106,7 @@ impl Decision {
             }
             Self::Accept(Why::Unhindered(_)) => "no-delay",
             Self::Accept(Why::Waited { .. }) => "waited",
+            Self::Defer(Hold::Blocked { .. }) => "blocked",
             Self::Defer(Hold::New { .. }) => "new",
             Self::Defer(Hold::Early { .. }) => "early",
         }
@@ -107,7 +116,9 @@ impl Decision {
     pub fn retry_in(&self) -> Option<Duration> {
         match *self {
             Self::Accept(_) => None,
-            Self::Defer(Hold::New { retry_in } | Hold::Early { retry_in }) => Some(retry_in),
+            Self::Defer(
+                Hold::New { retry_in } | Hold::Early { retry_in } | Hold::Blocked { retry_in },
+            ) => Some(retry_in),
         }
     }
 }
@@ -407,7 +418,9 @@ mod tests {
                         prop_assert!(now >= seen.block_expires && now < seen.record_expires);
                     }
                     Decision::Accept(Why::Known) => prop_assert!(seen.unwrap().passed_count > 0),
-                    Decision::Accept(_) => prop_assert!(false),
+                    Decision::Accept(_) | Decision::Defer(Hold::Blocked { .. }) => {
+                        prop_assert!(false);
+                    }
                 }
                 seen = Some(verdict.change(&POLICY, seen.as_ref(), now).on(seen.as_ref()));
             }

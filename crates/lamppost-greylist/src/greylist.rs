@@ -10,12 +10,14 @@ use lamppost_evidence::{Client, Evidence, Investigator};
 use parking_lot::Mutex;
 
 use crate::attempt::Inquiry;
+use crate::by_hand::ByHand;
 use crate::import::{self, Remembered, Taken};
 use crate::known::Known;
+use crate::log::Log;
 use crate::unwritten::Unwritten;
 use crate::{
-    Algorithm, Attempt, Census, Decision, Filter, Life, Outcome, Passage, Policy, Record, Ruling,
-    Store, StoreError, Triplet, Why,
+    Algorithm, Attempt, Census, Decision, Filter, Life, Outcome, Page, Passage, Policy, Record,
+    Ruling, Store, StoreError, Triplet, Why,
 };
 
 /// Records that are swept out in one go; the store answers attempts between.
@@ -26,9 +28,11 @@ const UNWRITTEN_MAX: usize = 10_000;
 /// Who must come back later.
 pub struct Greylist {
     policy: ArcSwap<Policy>,
-    store: Box<dyn Store>,
+    pub(crate) store: Box<dyn Store>,
     known: Known,
     unwritten: Mutex<Unwritten>,
+    pub(crate) by_hand: ByHand,
+    pub(crate) log: Log,
     /// One writes at a time.
     writer: tokio::sync::Mutex<()>,
 }
@@ -44,6 +48,8 @@ impl Greylist {
             store,
             known: Known::default(),
             unwritten: Mutex::default(),
+            by_hand: ByHand::default(),
+            log: Log::default(),
             writer: tokio::sync::Mutex::default(),
         }
     }
@@ -70,6 +76,9 @@ impl Greylist {
             Ok(own_delay) => own_delay,
             Err(why) => return Ok(Ruling::at_once(Decision::Accept(why))),
         };
+        if let Some(decision) = self.ruled(attempt.peer, &recipient, now) {
+            return Ok(Ruling::at_once(decision));
+        }
         self.make_room().await?;
         let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
         if self.known.has(&own, now) {
@@ -238,6 +247,9 @@ impl Greylist {
             Ok(own_delay) => own_delay,
             Err(why) => return Ok(Ruling::at_once(Decision::Accept(why))),
         };
+        if let Some(decision) = self.ruled(attempt.peer, &recipient, now) {
+            return Ok(Ruling::at_once(decision));
+        }
         let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
         let evidence = evidence(&policy, attempt, investigator).await;
         let inquiry = Inquiry::new(&policy, &own, (attempt.peer, evidence), own_delay);
@@ -257,9 +269,9 @@ impl Greylist {
     pub async fn list(
         &self,
         filter: Filter,
-        after: Option<Triplet>,
+        after: Option<String>,
         limit: usize,
-    ) -> Result<Vec<(Triplet, Record)>, StoreError> {
+    ) -> Result<Page, StoreError> {
         self.write().await?;
         self.store.list(filter, after, limit).await
     }

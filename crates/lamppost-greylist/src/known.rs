@@ -75,3 +75,40 @@ fn name(triplet: &Triplet) -> Name {
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages of memory that this process holds.
+    fn pages() -> u64 {
+        let told = std::fs::read_to_string("/proc/self/statm").unwrap();
+        told.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn triplets_that_are_known_take_less_than_200_bytes_each() {
+        const COUNT: u64 = 500_000;
+        const PAGE: u64 = 4096;
+        let (before, known) = (pages(), Known::default());
+        let now = Duration::from_secs(1_700_000_000);
+        let record = Record {
+            block_expires: now,
+            record_expires: now + Duration::from_secs(3_000_000),
+            blocked_count: 1,
+            passed_count: 1,
+            aborted_count: 0,
+        };
+        let triplet = |number: u64| Triplet {
+            network: "192.0.2.0".into(),
+            sender: format!("sender{number}@elsewhere.test"),
+            recipient: "me@lamppost.test".into(),
+        };
+        for number in 0..COUNT {
+            known.learn(&triplet(number), &record, now);
+        }
+        assert!((0..COUNT).filter(|&number| known.has(&triplet(number), now)).count() > 499_000);
+        let each = (pages() - before) * PAGE / COUNT;
+        assert!(each < 200, "{each} bytes");
+    }
+}

@@ -9,29 +9,41 @@
 //! asked for those only who are not known.
 
 mod attempt;
+mod by_hand;
 mod decision;
+mod error;
 mod filter;
 mod greylist;
 pub mod import;
+mod journal;
 mod known;
+mod log;
+mod mariadb;
 mod memory;
 mod policy;
 mod record;
 pub mod replay;
 mod settlement;
+mod shared;
 mod sqlite;
 mod store;
 mod triplet;
 mod unwritten;
+mod whom;
+mod wildcard;
 
 pub use attempt::{Attempt, Outcome, Passage, Ruling};
 pub use decision::{Case, Decision, Hold, Rule, Verdict, Why, decide};
+pub use error::StoreError;
 pub use filter::{Census, Filter};
 pub use greylist::Greylist;
-pub use lamppost_database::DatabaseError as StoreError;
+pub use mariadb::{Dialect, Password, Server, ServerPlace, Step, Workshop, admin_statements};
 pub use memory::MemoryStore;
 pub use policy::{Adaptive, Algorithm, Policy, Stage, Terms};
 pub use record::{Change, Life, Record};
+pub use shared::SharedStore;
 pub use sqlite::SqliteStore;
-pub use store::{Changes, Seen, Store};
+pub use store::{Changes, Condition, Page, Passed, Seen, Store};
 pub use triplet::Triplet;
+pub use whom::NoWhom;
+pub use wildcard::{NEVER, Whom, Wildcard, Wildcards};

@@ -8,12 +8,15 @@ use futures_util::future::BoxFuture;
 use lamppost_database::{Database, Migrations};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use crate::{Census, Changes, Filter, Record, Seen, Store, StoreError, Triplet};
+use crate::{
+    Census, Changes, Filter, Page, Record, Seen, Store, StoreError, Triplet, Whom, Wildcard,
+};
 
 /// relaydelay's `relaytofrom`, with the key that it lacks.
 const MIGRATIONS: Migrations = Migrations {
     component: "greylist",
-    steps: &["CREATE TABLE relaytofrom (
+    steps: &[
+        "CREATE TABLE relaytofrom (
          id INTEGER PRIMARY KEY,
          relay_ip TEXT NOT NULL,
          mail_from TEXT NOT NULL,
@@ -28,11 +31,34 @@ const MIGRATIONS: Migrations = Migrations {
          last_update INTEGER NOT NULL,
          UNIQUE (relay_ip, mail_from, rcpt_to)
      );
-     CREATE INDEX relaytofrom_record_expires ON relaytofrom (record_expires);"],
+     CREATE INDEX relaytofrom_record_expires ON relaytofrom (record_expires);",
+        // Manual rows name a relay or a recipient and nobody else.
+        "ALTER TABLE relaytofrom RENAME TO relaytofrom_before;
+     DROP INDEX relaytofrom_record_expires;
+     CREATE TABLE relaytofrom (
+         id INTEGER PRIMARY KEY,
+         relay_ip TEXT,
+         mail_from TEXT,
+         rcpt_to TEXT,
+         block_expires INTEGER NOT NULL,
+         record_expires INTEGER NOT NULL,
+         blocked_count INTEGER NOT NULL DEFAULT 0,
+         passed_count INTEGER NOT NULL DEFAULT 0,
+         aborted_count INTEGER NOT NULL DEFAULT 0,
+         origin_type TEXT NOT NULL DEFAULT 'AUTO' CHECK (origin_type IN ('MANUAL', 'AUTO')),
+         create_time INTEGER NOT NULL,
+         last_update INTEGER NOT NULL,
+         UNIQUE (relay_ip, mail_from, rcpt_to)
+     );
+     INSERT INTO relaytofrom SELECT * FROM relaytofrom_before;
+     DROP TABLE relaytofrom_before;
+     CREATE INDEX relaytofrom_record_expires ON relaytofrom (record_expires);
+     CREATE INDEX relaytofrom_manual ON relaytofrom (id) WHERE mail_from IS NULL;",
+    ],
 };
 
 /// What a [`Filter`] means; its parts are the parameters 1 to 3.
-const MEANT: &str = "(?1 IS NULL OR relay_ip = ?1)
+const MEANT: &str = "mail_from IS NOT NULL AND (?1 IS NULL OR relay_ip = ?1)
     AND (?2 IS NULL OR mail_from = ?2
         OR (substr(?2, 1, 1) = '@' AND substr(mail_from, -length(?2)) = ?2))
     AND (?3 IS NULL OR rcpt_to = ?3
@@ -50,8 +76,17 @@ impl SqliteStore {
     /// # Errors
     /// When that fails, or a newer program wrote them.
     pub async fn open(database: Database) -> Result<Self, StoreError> {
-        database.migrate(MIGRATIONS).await?;
+        database.migrate(MIGRATIONS).await.map_err(StoreError::Embedded)?;
         Ok(Self { database })
+    }
+
+    /// Does work on the database; `what` completes the sentence "cannot …".
+    fn run<T, F>(&self, what: &'static str, job: F) -> BoxFuture<'_, Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        Box::pin(async move { self.database.run(what, job).await.map_err(StoreError::Embedded) })
     }
 }
 
@@ -61,33 +96,34 @@ impl Store for SqliteStore {
         triplets: Vec<Triplet>,
         now: Duration,
     ) -> BoxFuture<'_, Result<Seen, StoreError>> {
-        Box::pin(self.database.run("look triplets up", move |connection| {
+        self.run("look triplets up", move |connection| {
             let records = triplets.iter().map(|triplet| seen(connection, triplet));
             Ok(Seen { now, records: records.collect::<Result<_, _>>()? })
-        }))
+        })
     }
 
     fn apply(&self, changes: Changes) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.database.run("write triplets", move |connection| apply(connection, &changes)))
+        self.run("write triplets", move |connection| apply(connection, &changes))
     }
 
     fn expire(&self, now: Duration, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.database.run("expire triplets", move |connection| {
+        self.run("expire triplets", move |connection| {
             let mut delete = connection.prepare_cached(
                 "DELETE FROM relaytofrom WHERE id IN (
-                     SELECT id FROM relaytofrom WHERE record_expires <= ?1 LIMIT ?2)",
+                     SELECT id FROM relaytofrom
+                     WHERE record_expires <= ?1 AND origin_type = 'AUTO' LIMIT ?2)",
             )?;
             delete.execute(params![ms(now), limit])
-        }))
+        })
     }
 
     fn list(
         &self,
         filter: Filter,
-        after: Option<Triplet>,
+        after: Option<String>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(Triplet, Record)>, StoreError>> {
-        Box::pin(self.database.run("list triplets", move |connection| {
+    ) -> BoxFuture<'_, Result<Page, StoreError>> {
+        self.run("list triplets", move |connection| {
             let mut select = connection.prepare_cached(&format!(
                 "SELECT block_expires, record_expires, blocked_count, passed_count, aborted_count,
                      relay_ip, mail_from, rcpt_to
@@ -96,24 +132,20 @@ impl Store for SqliteStore {
                  ORDER BY relay_ip, mail_from, rcpt_to LIMIT ?7"
             ))?;
             let Filter { network, sender, recipient } = filter;
-            let [a, b, c] = match after {
-                None => [None, None, None],
-                Some(Triplet { network, sender, recipient }) => {
-                    [network, sender, recipient].map(Some)
-                }
-            };
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let given = params![network, sender, recipient, a, b, c, limit];
+            let mut after = after.as_deref().into_iter().flat_map(|after| after.splitn(3, '\n'));
+            let [a, b, c] = std::array::from_fn(|_| after.next());
+            let most = i64::try_from(limit).unwrap_or(i64::MAX);
+            let given = params![network, sender, recipient, a, b, c, most];
             let rows = select.query_map(given, |row| {
                 let (network, sender, recipient) = (row.get(5)?, row.get(6)?, row.get(7)?);
                 Ok((Triplet { network, sender, recipient }, record(row)?))
             })?;
-            rows.collect()
-        }))
+            Ok(Page::up_to(limit, rows.collect::<rusqlite::Result<_>>()?))
+        })
     }
 
     fn forget(&self, filter: Filter, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.database.run("forget triplets", move |connection| {
+        self.run("forget triplets", move |connection| {
             let mut delete = connection.prepare_cached(&format!(
                 "DELETE FROM relaytofrom WHERE id IN (
                      SELECT id FROM relaytofrom WHERE {MEANT} LIMIT ?4)"
@@ -121,19 +153,84 @@ impl Store for SqliteStore {
             let Filter { network, sender, recipient } = filter;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             delete.execute(params![network, sender, recipient, limit])
-        }))
+        })
     }
 
     fn census(&self) -> BoxFuture<'_, Result<Census, StoreError>> {
-        Box::pin(self.database.run("count triplets", |connection| {
+        self.run("count triplets", |connection| {
             connection.query_row(
                 "SELECT count(*) FILTER (WHERE passed_count = 0),
-                     count(*) FILTER (WHERE passed_count > 0) FROM relaytofrom",
+                     count(*) FILTER (WHERE passed_count > 0) FROM relaytofrom
+                 WHERE mail_from IS NOT NULL",
                 [],
                 |row| Ok(Census { waiting: row.get(0)?, known: row.get(1)? }),
             )
-        }))
+        })
     }
+
+    fn wildcards(&self, now: Duration) -> BoxFuture<'_, Result<Vec<Wildcard>, StoreError>> {
+        self.run("read the manual rows", move |connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT relay_ip, rcpt_to, block_expires, record_expires FROM relaytofrom
+                 WHERE mail_from IS NULL AND record_expires > ?1 ORDER BY id",
+            )?;
+            let rows = select.query_map([ms(now)], |row| {
+                let whom = match (row.get(0)?, row.get(1)?) {
+                    (Some(relay), None) => Whom::Relay(relay),
+                    (None, Some(recipient)) => Whom::Recipient(recipient),
+                    _ => return Ok(None),
+                };
+                let time = |place| row.get(place).map(Duration::from_millis);
+                Ok(Some(Wildcard { whom, block_expires: time(2)?, record_expires: time(3)? }))
+            })?;
+            rows.filter_map(Result::transpose).collect()
+        })
+    }
+
+    fn write_wildcards(
+        &self,
+        wildcards: Vec<Wildcard>,
+        now: Duration,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.run("write manual rows", move |connection| {
+            let transaction = connection.transaction()?;
+            for Wildcard { whom, block_expires, record_expires } in wildcards {
+                delete_wildcard(&transaction, &whom)?;
+                let (relay, recipient) = match whom {
+                    Whom::Relay(relay) => (Some(relay), None),
+                    Whom::Recipient(recipient) => (None, Some(recipient)),
+                };
+                transaction.execute(
+                    "INSERT INTO relaytofrom (relay_ip, rcpt_to, block_expires, record_expires,
+                         origin_type, create_time, last_update)
+                     VALUES (?1, ?2, ?3, ?4, 'MANUAL', ?5, ?5)",
+                    params![relay, recipient, ms(block_expires), ms(record_expires), ms(now)],
+                )?;
+            }
+            transaction.commit()
+        })
+    }
+
+    fn forget_wildcards(&self, whom: Vec<Whom>) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run("forget manual rows", move |connection| {
+            let transaction = connection.transaction()?;
+            let forgotten = whom.iter().map(|whom| delete_wildcard(&transaction, whom)).sum();
+            transaction.commit()?;
+            forgotten
+        })
+    }
+}
+
+fn delete_wildcard(connection: &Connection, whom: &Whom) -> rusqlite::Result<usize> {
+    let (column, other, text) = match whom {
+        Whom::Relay(relay) => ("relay_ip", "rcpt_to", relay),
+        Whom::Recipient(recipient) => ("rcpt_to", "relay_ip", recipient),
+    };
+    let delete = format!(
+        "DELETE FROM relaytofrom
+         WHERE mail_from IS NULL AND {other} IS NULL AND {column} = ?1 COLLATE NOCASE"
+    );
+    connection.execute(&delete, [text])
 }
 
 fn apply(connection: &mut Connection, changes: &Changes) -> rusqlite::Result<()> {
@@ -272,10 +369,9 @@ mod tests {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let page = greylist.list(filter.clone(), after, 2).await.unwrap();
-            let is_last = page.len() < 2;
-            after = page.last().map(|(triplet, _)| triplet.clone());
-            all.extend(page.into_iter().map(|(triplet, _)| triplet.recipient));
-            if is_last {
+            all.extend(page.triplets.into_iter().map(|(triplet, _)| triplet.recipient));
+            after = page.next;
+            if after.is_none() {
                 return all;
             }
         }

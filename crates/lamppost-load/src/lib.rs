@@ -18,9 +18,10 @@
 //!
 //! Errors of the other side are results here, not errors: they stand in the [`Report`].
 //!
-//! [`PolicyLoad`] asks as a mail server asks a greylist, and [`Mariadb`] is the database server that such proofs and measurements are made with.
+//! [`PolicyLoad`] asks as a mail server asks a greylist, [`GreetingLoad`] connects and wants no more, and [`Mariadb`] is the database server that such proofs and measurements are made with.
 
 mod connection;
+mod greeting;
 mod journal;
 mod load;
 mod mariadb;
@@ -31,6 +32,7 @@ mod report;
 mod session;
 
 pub use connection::Reply;
+pub use greeting::{GreetingLoad, GreetingReport, answer_to_rcpt};
 pub use load::{Load, Running};
 pub use mariadb::Mariadb;
 pub use message::{Stranger, Token};

@@ -87,9 +87,9 @@ impl Mariadb {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Where a database of it is, as `[mail.greylist] database` names it.
+    /// Where a database of it is, as `[mail.greylist] database` names it; the password stands elsewhere.
     pub fn url(&self, database: &str) -> String {
-        format!("mysql://{}:{}@{}/{database}", Self::USER, Self::PASSWORD, self.address())
+        format!("mysql://{}@{}/{database}", Self::USER, self.address())
     }
 
     /// Its process, if it runs.
@@ -189,6 +189,8 @@ impl Mariadb {
         }
         command.arg(format!("--basedir={}", unpacked().join("usr").display()));
         command.arg(format!("--datadir={}", self.folder.join("data").display()));
+        // Others may run here too, and temporary tables go by the number of their process.
+        command.arg(format!("--tmpdir={}", self.folder.display()));
         command.args(["--skip-name-resolve", LOG_BYTES]);
         command
     }

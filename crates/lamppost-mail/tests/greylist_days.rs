@@ -52,6 +52,7 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         observes: false,
+        logs_to_store: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

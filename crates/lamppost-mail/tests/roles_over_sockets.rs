@@ -61,6 +61,7 @@ async fn start(folder: &Path) -> (Front, Queue) {
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         observes: false,
+        logs_to_store: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

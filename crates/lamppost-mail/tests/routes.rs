@@ -43,6 +43,7 @@ async fn policy(elsewhere: Elsewhere) -> Asked {
         postmaster: Some(address("demo@lamppost.test")),
         when_store_fails: StoreFailure::Defer,
         observes: false,
+        logs_to_store: false,
         elsewhere,
         local: LocalSettings::default(),
     };

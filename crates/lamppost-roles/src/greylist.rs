@@ -28,6 +28,34 @@ pub enum GreylistRequest {
     Expire,
     /// Take over what another greylist remembers.
     Import(Vec<GreylistMemory>),
+    /// What administrators wrote by hand.
+    Manual,
+    /// Write by hand, in place of what is there for the same clients or recipients.
+    WriteManual(Vec<ManualRow>),
+    /// Forget what was written by hand for these.
+    ForgetManual(Vec<ManualWhom>),
+}
+
+/// For whom something is written by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ManualWhom {
+    /// Clients whose address is this or begins with it.
+    Relay(String),
+    /// A recipient, or a domain of recipients.
+    Recipient(String),
+}
+
+/// What is written by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ManualRow {
+    /// For whom.
+    pub whom: ManualWhom,
+    /// Whether their mail passes; it is deferred otherwise.
+    pub allows: bool,
+    /// Until when; nothing for ever.
+    pub until: Option<Timestamp>,
 }
 
 /// Whom another greylist lets pass, or has told to come back.
@@ -86,10 +114,12 @@ pub enum GreylistAnswer {
     Why(Box<GreylistWhy>),
     /// To Stats.
     Stats(GreylistStats),
-    /// To Forget and Expire: how many.
+    /// To Forget, Expire and `ForgetManual`: how many.
     Forgotten(u64),
     /// To Import.
     Imported(GreylistImported),
+    /// To Manual and `WriteManual`: all that is there now.
+    Manual(Vec<ManualRow>),
     /// It could not be done; the reason is for people.
     Failed(String),
 }
@@ -167,13 +197,22 @@ pub struct EvidenceView {
 }
 
 /// How many triplets are remembered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct GreylistStats {
     /// Those that never passed.
     pub waiting: u64,
     /// Those that did.
     pub known: u64,
+    /// Those whose changes wait here until the shared database is there again.
+    #[serde(default)]
+    pub journalled: u64,
+    /// Those of which changes are lost, since no more could wait.
+    #[serde(default)]
+    pub lost: u64,
+    /// Why the shared database cannot be asked, if so; how many triplets there are is not known then.
+    #[serde(default)]
+    pub away: Option<String>,
 }
 
 /// What became of what another greylist remembers.

@@ -31,7 +31,8 @@ pub use envelope::{Envelope, Origin, Peer, PeerError, Recipient, Route, Timestam
 pub use file_stamp::FileStamp;
 pub use greylist::{
     EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistImported,
-    GreylistListing, GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, TripletView,
+    GreylistListing, GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, ManualRow,
+    ManualWhom, TripletView,
 };
 pub use intake::{IntakeAnswer, IntakeRequest, UploadId};
 pub use policy::{

@@ -101,12 +101,15 @@ const ELSEWHERE: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NET
 /// What sockets to other hosts are whose addresses are known.
 const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
 
+/// As [`INTERNET`], and those to programs of this machine.
+const INTERNET_AND_HERE: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
+
 /// Restricts this thread and all that it will start; tells whether that holds. Another filter may refuse
 /// it, such as that of a unit which does not know that programs can filter themselves.
 pub(crate) fn restrict(sockets: &Sockets, missing: &mut Vec<String>) -> Result<bool, SandboxError> {
     let more = match sockets {
         Sockets::None => SOCKETS,
-        Sockets::Ask(_) | Sockets::Connect => LISTENING,
+        Sockets::Ask { .. } | Sockets::Connect => LISTENING,
         Sockets::All => &[],
     };
     let refused = NEVER.iter().chain(more).flat_map(|&call| names(call));
@@ -115,7 +118,8 @@ pub(crate) fn restrict(sockets: &Sockets, missing: &mut Vec<String>) -> Result<b
         |error: BackendError| SandboxError::refused("make a filter of system calls")(error.into());
     let families: &[_] = match sockets {
         Sockets::None | Sockets::All => &[],
-        Sockets::Ask(_) => &INTERNET,
+        Sockets::Ask { here: true, .. } => &INTERNET_AND_HERE,
+        Sockets::Ask { here: false, .. } => &INTERNET,
         Sockets::Connect => &ELSEWHERE,
     };
     if !families.is_empty() {

@@ -29,7 +29,7 @@ pub(crate) fn restrict(
         .scope(Scope::from_all(NEWEST))
         .map_err(failed)?;
     let ports: BitFlags<AccessNet> = match power.sockets {
-        Sockets::None | Sockets::Ask(_) => AccessNet::BindTcp | AccessNet::ConnectTcp,
+        Sockets::None | Sockets::Ask { .. } => AccessNet::BindTcp | AccessNet::ConnectTcp,
         Sockets::Connect => AccessNet::BindTcp.into(),
         Sockets::All => BitFlags::EMPTY,
     };
@@ -37,8 +37,8 @@ pub(crate) fn restrict(
         ruleset = ruleset.handle_access(ports).map_err(failed)?;
     }
     let mut created = ruleset.create().map_err(failed)?;
-    if let Sockets::Ask(at) = &power.sockets {
-        for &port in at {
+    if let Sockets::Ask { ports, .. } = &power.sockets {
+        for &port in ports {
             created =
                 created.add_rule(NetPort::new(port, AccessNet::ConnectTcp)).map_err(failed)?;
         }

@@ -35,7 +35,12 @@ pub enum Sockets {
     #[default]
     None,
     /// It asks hosts by UDP, and by TCP those at these ports; it listens nowhere.
-    Ask(Vec<u16>),
+    Ask {
+        /// The ports.
+        ports: Vec<u16>,
+        /// Whether it may ask programs of this host by UNIX sockets too.
+        here: bool,
+    },
     /// It connects to other hosts, not to programs of this one, and listens nowhere.
     Connect,
     /// Any.

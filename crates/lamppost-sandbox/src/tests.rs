@@ -123,7 +123,8 @@ fn who_asks_connects_by_tcp_only_to_the_ports_that_are_named() {
     let listeners = [(); 2].map(|()| bind("127.0.0.1:0").unwrap());
     let [named, other] = listeners.each_ref().map(|one| one.local_addr().unwrap());
     let hears = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let power = Power { sockets: Sockets::Ask(vec![named.port()]), ..Power::default() };
+    let sockets = Sockets::Ask { ports: vec![named.port()], here: false };
+    let power = Power { sockets, ..Power::default() };
     inside(&power, |force| {
         let ports = force.landlock.is_some_and(|version| version >= 4);
         assert!(!is_denied(TcpStream::connect(named)));
@@ -136,6 +137,21 @@ fn who_asks_connects_by_tcp_only_to_the_ports_that_are_named() {
         assert!(netlink.is_err_and(|error| error == rustix::io::Errno::PERM));
     });
     assert_eq!(hears.recv(&mut [0; 8]).unwrap(), 1);
+}
+
+#[test]
+fn who_asks_programs_here_connects_to_their_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let power =
+        Power { sockets: Sockets::Ask { ports: Vec::new(), here: true }, ..Power::default() };
+    inside(&power, |_| {
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let netlink = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None);
+        assert!(netlink.is_err_and(|error| error == rustix::io::Errno::PERM));
+    });
+    drop(listener);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lamppost_config::{self as config, Config, RelayTls, Remark};
+use lamppost_config::{self as config, Config, GreylistDatabase, RelayTls, Remark, SharedDatabase};
 use lamppost_net::{
     CertificateFacts, ClientTls, ClientTlsError, Clock, KeyPair, Pem, ServerTls, SystemClock,
     TlsError, Trust,
@@ -67,6 +67,15 @@ pub(crate) fn remarks(config: &Config) -> Vec<Remark> {
         && matches!(relay.tls, RelayTls::StartTls | RelayTls::Implicit)
     {
         fault("mail.relay.tls", authorities(Ok(Trust::System)));
+    }
+    let greylist = &config.mail.greylist;
+    if let Some(secret) = &greylist.database_password
+        && secret.path().is_some()
+    {
+        fault("mail.greylist.database-password", password(secret).map(drop));
+    }
+    if let GreylistDatabase::Shared(SharedDatabase { ca: Some(ca), .. }) = &greylist.database {
+        fault("mail.greylist.database", readable(ca).and_then(|()| authorities(Trust::read(ca))));
     }
     if let Some(file) = &config.mail.rules.file {
         fault("mail.rules.file", rules(file).map(drop).map_err(|(_, wrong)| wrong));
@@ -148,6 +157,16 @@ pub(crate) fn open_secrets(config: &Config) -> Vec<Remark> {
     let mut secrets: Vec<_> = key.map(|path| ("tls.key", path)).into_iter().collect();
     let password = config.mail.relay.login.as_ref().and_then(|(_, password)| password.path());
     secrets.extend(password.map(|path| ("mail.relay.password", path)));
+    let password = config.mail.greylist.database_password.as_ref().and_then(config::Secret::path);
+    secrets.extend(password.map(|path| ("mail.greylist.database-password", path)));
+    if let GreylistDatabase::Shared(shared) = &config.mail.greylist.database
+        && shared.password.is_some()
+    {
+        let key = "mail.greylist.database";
+        let what = "every process of the program is told the password in `database`";
+        let cure = "write it into a file, and the file's name into `database-password`";
+        remarks.push(Remark::warning(key, what, cure));
+    }
     for (key, path) in secrets {
         let mode = std::fs::metadata(&path).map_or(0, |found| found.permissions().mode());
         if mode & OTHERS != 0 {
@@ -213,7 +232,7 @@ pub(crate) fn password(secret: &config::Secret) -> Result<Secret, Wrong> {
     Ok(Secret::new(line.to_owned()))
 }
 
-fn readable(path: &Path) -> Result<(), Wrong> {
+pub(crate) fn readable(path: &Path) -> Result<(), Wrong> {
     match open(path).and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_dir() => Err(Wrong {
             what: format!("{} cannot be read: it is a folder", path.display()),

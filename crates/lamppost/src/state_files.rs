@@ -22,6 +22,8 @@ const FREE_BYTES_MIN: u64 = 256 * 1024;
 pub(crate) const ACCOUNTS: &str = "state.db";
 /// The database of the greylist.
 pub(crate) const GREYLIST: &str = "greylist.db";
+/// What was decided while the greylist's shared database was away.
+pub(crate) const JOURNAL: &str = "greylist-journal.db";
 
 /// The folder of the databases. `SQLite` makes files beside a database, so whoever may use one may write its
 /// whole folder: they have one of their own.

@@ -112,7 +112,7 @@ fn accepts(command: &mut Command, expected: &str) {
 
 #[test]
 fn a_sender_waits_once() {
-    let recipe = Recipe::start("delay = \"1s\"");
+    let recipe = Recipe::start("policy = \"relaydelay\"\ndelay = \"1s\"");
     check(&mut recipe.scanner(FROM, TO), LATER);
     check(&mut recipe.scanner("", TO), LATER);
     // A neighbour comes back, and the tag of the day does not matter.
@@ -393,9 +393,11 @@ fn guided(kind: &str) -> Vec<&'static str> {
 fn our_qmail_smtpd_asks_it_while_it_is_there() {
     let mut recipe = Recipe::start("delay = \"1s\"");
     let home = Home::new();
+    let switch = home.path().join("qmail-envelope-scanner");
     let rcpt = |sender: &str| {
         let mut smtpd = home.smtpd(&[]);
-        let mut dialogue = Dialogue::begin(smtpd.env_remove("LAMPPOST_GREYLIST_SOCKET"));
+        let smtpd = smtpd.env_remove("LAMPPOST_GREYLIST_SOCKET").env("ENVELOPESCANNER", &switch);
+        let mut dialogue = Dialogue::begin(smtpd);
         dialogue.reply();
         dialogue.ask(&format!("MAIL FROM:<{sender}>"));
         let reply = dialogue.ask("RCPT TO:<c@here.test>");
@@ -403,7 +405,6 @@ fn our_qmail_smtpd_asks_it_while_it_is_there() {
     };
     let (accepted, silent) = ("250 ok".to_owned(), String::new);
     assert_eq!(rcpt("a@b.test"), (accepted.clone(), silent()));
-    let switch = home.path().join("scanner");
     std::os::unix::fs::symlink(recipe.program("qmail-envelope-scanner"), &switch).unwrap();
     for sender in ["a@b.test", "", "\"a b=c\"@d.test"] {
         let later = "450 temporary envelope failure (#4.3.0)".to_owned();
@@ -417,7 +418,7 @@ fn our_qmail_smtpd_asks_it_while_it_is_there() {
         told.contains("qmail-envelope-scanner: warning: the greylist cannot be asked"),
         "{told}"
     );
-    std::fs::remove_file(switch).unwrap();
+    std::fs::remove_file(&switch).unwrap();
     assert_eq!(rcpt("other@b.test"), (accepted, silent()));
 }
 

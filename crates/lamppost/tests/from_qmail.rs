@@ -1,10 +1,16 @@
 //! The old recipe's init script, unchanged, while its programs are replaced one at a time as the guide has it:
 //! with Debian's ucspi-tcp and start-stop-daemon, and real clients, on a machine of its own.
 #![cfg(feature = "peers")]
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    reason = "a test fails by panicking, and then shows the machine's log"
+)]
 
 mod support;
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -44,10 +50,12 @@ impl Machine {
         let mut overlay = String::from("mount -t tmpfs own /mnt\n");
         for folder in OWN {
             let upper = format!("/mnt{folder}");
-            overlay += &format!(
+            writeln!(
+                overlay,
                 "mkdir -p {upper}/upper {upper}/work\nmount -t overlay own -o \
-                 lowerdir={folder},upperdir={upper}/upper,workdir={upper}/work {folder}\n"
-            );
+                 lowerdir={folder},upperdir={upper}/upper,workdir={upper}/work {folder}"
+            )
+            .unwrap();
         }
         if !machine.shell(&overlay).status.success() {
             skipped("the recipe's init script: folders cannot be overlaid here");

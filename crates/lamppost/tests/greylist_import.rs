@@ -88,7 +88,10 @@ fn a_dump_from_elsewhere_is_read_and_what_is_none_is_told() {
     assert!(passes(&alone, "192.0.2.77", "someone@elsewhere.test"));
     let refused = run(&alone, &arguments, b"VERSION=2\n");
     assert_eq!(refused.status.code(), Some(65));
-    insta::assert_snapshot!(String::from_utf8_lossy(&refused.stderr), @"x");
+    insta::assert_snapshot!(String::from_utf8_lossy(&refused.stderr), @r#"
+    error: standard input is no dump of a Berkeley DB: line 1: VERSION=3 was expected, not "VERSION=2"
+      help: name postgrey's folder, or what `db5.3_dump -p -h /var/lib/postgrey postgrey.db` writes
+    "#);
     let nothing = tempfile::tempdir().unwrap();
     let refused = run(&alone, &["greylist", "import", "postgrey", &text(nothing.path())], b"");
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -98,7 +101,10 @@ fn a_dump_from_elsewhere_is_read_and_what_is_none_is_told() {
     let mut command = alone.server.prepared(&["greylist", "import", "postgrey", &file]);
     let refused = command.env("PATH", nothing.path()).output().unwrap();
     assert_eq!(refused.status.code(), Some(71));
-    insta::assert_snapshot!(String::from_utf8_lossy(&refused.stderr), @"x");
+    insta::assert_snapshot!(String::from_utf8_lossy(&refused.stderr), @r"
+    error: db5.3_dump is not there to read postgrey's files
+      help: install it by `apt-get install db5.3-util`, or see `lamppost greylist import postgrey --help` for a way without it
+    ");
 }
 
 #[test]

@@ -48,9 +48,8 @@ impl Slow {
     fn read_until(&mut self, words: &str) -> String {
         let (mut told, mut buffer) = (String::new(), [0; 1024]);
         while !(told.contains(words) && told.ends_with("\r\n")) {
-            let length = self.stream.read(&mut buffer);
-            let length = length.unwrap_or_else(|error| panic!("{}: {error}: {told}", self.number));
-            assert!(length > 0, "session {} was closed: {told}", self.number);
+            let length = self.stream.read(&mut buffer).unwrap_or(0);
+            assert!(length > 0, "session {} was closed or said nothing: {told}", self.number);
             told.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
         told

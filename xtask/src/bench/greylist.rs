@@ -19,7 +19,7 @@ use self::subject::Subject;
 use super::cell::timed;
 use super::disk::Disk;
 use super::image::{self, Image, System};
-use super::{facts, lamppost, write};
+use super::{facts, lamppost, resolver, write};
 use crate::machine::{cargo, must, root};
 use crate::setup;
 
@@ -76,6 +76,7 @@ impl Greylist {
         setup::greylist_peers()?;
         lamppost::build()?;
         must(&mut cargo(&["build", "--release", "-p", "lamppost-load", "--example", "dunno"]))?;
+        resolver::start()?;
         let image = self.image.map(|system| Image::make(system, IMAGE_MIB)).transpose()?;
         let folder = match &image {
             Some(image) => image.folder().join("bench"),

@@ -41,6 +41,11 @@ pub(super) struct Postfix {
 
 impl Postfix {
     pub(super) fn start(folder: &Path, syncs: Option<&Path>) -> Result<Self> {
+        Self::start_with(folder, syncs, "")
+    }
+
+    /// With more lines of main.cf, of which the last with a name counts.
+    pub(super) fn start_with(folder: &Path, syncs: Option<&Path>, more: &str) -> Result<Self> {
         ensure!(
             output(Command::new("id").arg("-u"))?.trim() == "0",
             "Postfix can be started by root only"
@@ -64,7 +69,7 @@ impl Postfix {
         make(&queue.join("pid"), 0, None, 0o755)?;
         chown(&data, Some(daemon), None)?;
         chown(&mail, Some(nobody), None)?;
-        write(&config.join("main.cf"), &main_cf(folder, nobody))?;
+        write(&config.join("main.cf"), &(main_cf(folder, nobody) + more))?;
         write(&config.join("master.cf"), &master_cf())?;
         let log = std::fs::File::create(folder.join("log"))?;
         let mut words = watched(&setup::postfix().join("usr/lib/postfix/sbin/master"), syncs);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::dns::{DnsList, DnsLists};
+use super::greylist_database::{self, GreylistDatabase};
 use super::greylist_rules::GreylistRules;
 use super::greylist_service::GreylistService;
 use super::limits::{Auth, Limits};
@@ -14,8 +15,8 @@ use super::relay::{self, HostPort, Relay};
 use super::sendmail::Sendmail;
 use super::system_users::SystemUsers;
 use super::{
-    DAY, GIB, KIB, MIB, MINUTE, SECOND, count_to, non_empty, path, size, size_within, time,
-    time_within,
+    DAY, GIB, KIB, MIB, MINUTE, SECOND, Secret, count_to, non_empty, path, secret, size,
+    size_within, time, time_within,
 };
 use crate::reader::{self, Findings, Section, Wrong};
 use crate::unit::ByteSize;
@@ -60,6 +61,9 @@ pub struct Greylist {
     pub lifetime: Duration,
     pub ipv4_prefix: u8,
     pub ipv6_prefix: u8,
+    pub database: GreylistDatabase,
+    pub database_password: Option<Secret>,
+    pub log_to_database: bool,
     pub when_store_fails: StoreFailure,
     pub rules: GreylistRules,
     pub service: GreylistService,
@@ -79,6 +83,7 @@ pub enum GreylistMode {
 pub enum StoreFailure {
     Accept,
     Defer,
+    Local,
 }
 
 /// `[mail.queue]`.
@@ -205,8 +210,11 @@ impl Greylist {
         greylist_for: &DeTable<'_>,
         findings: &mut Findings<'_>,
     ) -> Self {
-        const FAILURES: [(&str, StoreFailure); 2] =
-            [("accept", StoreFailure::Accept), ("defer", StoreFailure::Defer)];
+        const FAILURES: [(&str, StoreFailure); 3] = [
+            ("accept", StoreFailure::Accept),
+            ("defer", StoreFailure::Defer),
+            ("local", StoreFailure::Local),
+        ];
         const MODES: [(&str, GreylistMode); 2] =
             [("enforce", GreylistMode::Enforce), ("observe", GreylistMode::Observe)];
         let service = section.section("service", "mail.greylist.service", findings);
@@ -224,6 +232,23 @@ impl Greylist {
                 cure,
             );
         }
+        let database = section.read("database", greylist_database::database, findings);
+        let password = section.read("database-password", secret, findings);
+        if password.value.is_some() {
+            let (what, cure) = match &database.value {
+                GreylistDatabase::Shared(shared) if shared.password.is_none() => ("", ""),
+                GreylistDatabase::Shared(_) => {
+                    ("the password stands in `database` too", "take it out of `database`")
+                }
+                _ => (
+                    "nobody asks for `database-password`: `database` names no server",
+                    "remove it, or name the server by `database`",
+                ),
+            };
+            if !what.is_empty() && !database.is_wrong {
+                findings.push(password.span, what, Some(cure.into()));
+            }
+        }
         let greylist = Self {
             enabled: section.read("enabled", reader::boolean, findings).value,
             mode: section.read("mode", |value| reader::choice(value, &MODES), findings).value,
@@ -232,6 +257,9 @@ impl Greylist {
             lifetime: time(&mut section, "lifetime", findings),
             ipv4_prefix: prefix(&mut section, "ipv4-prefix", 32, findings),
             ipv6_prefix: prefix(&mut section, "ipv6-prefix", 128, findings),
+            database: database.value,
+            database_password: password.value,
+            log_to_database: section.read("log-to-database", reader::boolean, findings).value,
             when_store_fails: section
                 .read("when-store-fails", |value| reader::choice(value, &FAILURES), findings)
                 .value,

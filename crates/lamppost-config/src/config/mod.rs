@@ -1,6 +1,7 @@
 //! The checked configuration, and how it is read.
 
 mod dns;
+pub(crate) mod greylist_database;
 mod greylist_rules;
 mod greylist_service;
 mod limits;
@@ -22,6 +23,7 @@ use crate::reference::{DEFAULTS, DEMO, DNS_LIST, GREYLIST_FOR, LISTEN};
 use crate::unit::ByteSize;
 
 pub use dns::{AnswerRange, Dns, DnsList, DnsListKind, DnsLists, WhenListsFail};
+pub use greylist_database::{GreylistDatabase, SharedDatabase};
 pub use greylist_rules::{GreylistAlgorithm, GreylistFor, GreylistRules, GreylistStage};
 pub use greylist_service::GreylistService;
 pub use limits::{Auth, Limits};

@@ -8,12 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use lamppost_database::Database;
+use lamppost_database::{Database, DatabaseError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use super::Remembered;
-use crate::StoreError;
 
 /// What stands for a missing part of an address.
 const UNDEFINED: &str = "-undef-";
@@ -29,7 +28,7 @@ const ALL: &str = "
 ///
 /// # Errors
 /// The file cannot be read, or is none of sqlgrey's.
-pub async fn read(path: &Path) -> Result<(Vec<Remembered>, u64), StoreError> {
+pub async fn read(path: &Path) -> Result<(Vec<Remembered>, u64), DatabaseError> {
     let database = Database::open_to_read(path)?;
     let read = |connection: &mut Connection| {
         let mut select = connection.prepare(ALL)?;

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use lamppost_evidence::{Evidence, ReverseName};
 use lamppost_greylist::import::{Remembered, Taken};
-use lamppost_greylist::{Attempt, Filter, Record, Ruling, StoreError, Triplet};
+use lamppost_greylist::{
+    Attempt, Census, Filter, NEVER, Record, Ruling, StoreError, Triplet, Whom, Wildcard,
+};
 use lamppost_net::link::Inbox;
 use lamppost_roles::{
     EvidenceView, GreylistAnswer, GreylistAttempt, GreylistFilter, GreylistImported,
-    GreylistListing, GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, Timestamp,
-    TripletView,
+    GreylistListing, GreylistMemory, GreylistRequest, GreylistStats, GreylistWhy, ManualRow,
+    ManualWhom, Timestamp, TripletView,
 };
 use tracing::info;
 
 use super::{Policy, chain};
 
+/// Longer than anybody means by a date.
+const LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Triplets on a page at most.
 const PAGE_MAX: u32 = 1000;
 
@@ -32,15 +36,10 @@ impl Policy {
         Ok(match question {
             GreylistRequest::List { after, limit, filter } => {
                 let limit = limit.clamp(1, PAGE_MAX) as usize;
-                let after = after.as_deref().map(triplet_at);
                 let found = self.greylist.list(self.filter(filter), after, limit).await?;
-                let next =
-                    (found.len() == limit).then(|| found.last().map(|(last, _)| place(last)));
-                let triplets = found.into_iter().map(|(triplet, record)| view(triplet, record));
-                GreylistAnswer::Listing(GreylistListing {
-                    triplets: triplets.collect(),
-                    next: next.flatten(),
-                })
+                let rows = found.triplets.into_iter();
+                let triplets = rows.map(|(triplet, record)| view(triplet, record)).collect();
+                GreylistAnswer::Listing(GreylistListing { triplets, next: found.next })
             }
             GreylistRequest::Why(GreylistAttempt { ip, sender, recipient, helo }) => {
                 let attempt = Attempt {
@@ -54,9 +53,19 @@ impl Policy {
                 GreylistAnswer::Why(Box::new(self.why(ruling)))
             }
             GreylistRequest::Stats => {
-                let census = self.greylist.census().await?;
-                let (waiting, known) = (census.waiting, census.known);
-                GreylistAnswer::Stats(GreylistStats { waiting, known })
+                let counted = self.greylist.census().await;
+                let condition = self.greylist.condition();
+                let census = match counted {
+                    Err(_) if condition.away.is_some() => Census::default(),
+                    counted => counted?,
+                };
+                GreylistAnswer::Stats(GreylistStats {
+                    waiting: census.waiting,
+                    known: census.known,
+                    journalled: condition.journalled as u64,
+                    lost: condition.lost,
+                    away: condition.away,
+                })
             }
             GreylistRequest::Forget(filter) => {
                 let forgotten = self.greylist.forget(self.filter(filter)).await? as u64;
@@ -77,6 +86,19 @@ impl Policy {
             }
             GreylistRequest::Expire => {
                 GreylistAnswer::Forgotten(self.greylist.expire(now).await? as u64)
+            }
+            GreylistRequest::Manual => self.manual(now).await?,
+            GreylistRequest::WriteManual(rows) => {
+                info!(rows = rows.len(), "an administrator wrote manual rows");
+                let wildcards = rows.into_iter().map(wildcard).collect();
+                self.greylist.write_wildcards(wildcards, now).await?;
+                self.manual(now).await?
+            }
+            GreylistRequest::ForgetManual(whom) => {
+                let whom = whom.into_iter().map(whom_of).collect();
+                let forgotten = self.greylist.forget_wildcards(whom, now).await? as u64;
+                info!(forgotten, "an administrator had manual rows forgotten");
+                GreylistAnswer::Forgotten(forgotten)
             }
         })
     }
@@ -107,6 +129,11 @@ impl Policy {
         }
     }
 
+    async fn manual(&self, now: Duration) -> Result<GreylistAnswer, StoreError> {
+        let wildcards = self.greylist.wildcards(now).await?;
+        Ok(GreylistAnswer::Manual(wildcards.into_iter().map(|one| manual_row(one, now)).collect()))
+    }
+
     fn filter(&self, filter: GreylistFilter) -> Filter {
         let GreylistFilter { ip, sender, recipient } = filter;
         Filter {
@@ -129,18 +156,6 @@ fn sender_of(text: &str) -> &str {
     if text == "<>" { "" } else { text }
 }
 
-/// Where a page ends: no part of a triplet has a line end.
-fn place(last: &Triplet) -> String {
-    let Triplet { network, sender, recipient } = last;
-    format!("{network}\n{sender}\n{recipient}")
-}
-
-fn triplet_at(place: &str) -> Triplet {
-    let mut parts = place.splitn(3, '\n').map(str::to_owned);
-    let mut part = || parts.next().unwrap_or_default();
-    Triplet { network: part(), sender: part(), recipient: part() }
-}
-
 fn view(triplet: Triplet, record: Record) -> TripletView {
     let Triplet { network, sender, recipient } = triplet;
     TripletView {
@@ -151,6 +166,33 @@ fn view(triplet: Triplet, record: Record) -> TripletView {
         expires: ms(record.record_expires),
         deferred: record.blocked_count,
         passed: record.passed_count,
+    }
+}
+
+fn manual_row(wildcard: Wildcard, now: Duration) -> ManualRow {
+    let Wildcard { whom, block_expires, record_expires } = wildcard;
+    // Dates that stand for "never" come from the database's clock.
+    let until = Some(record_expires).filter(|&until| until < now + LIFETIME);
+    ManualRow {
+        whom: match whom {
+            Whom::Relay(text) => ManualWhom::Relay(text),
+            Whom::Recipient(text) => ManualWhom::Recipient(text),
+        },
+        allows: block_expires < now,
+        until: until.map(ms),
+    }
+}
+
+fn wildcard(row: ManualRow) -> Wildcard {
+    let until = row.until.map_or(NEVER, |Timestamp(ms)| Duration::from_millis(ms));
+    let whom = whom_of(row.whom);
+    if row.allows { Wildcard::allow(whom, until) } else { Wildcard::block(whom, until) }
+}
+
+fn whom_of(whom: ManualWhom) -> Whom {
+    match whom {
+        ManualWhom::Relay(text) => Whom::Relay(text),
+        ManualWhom::Recipient(text) => Whom::Recipient(text),
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use lamppost_evidence::{Client, Evidence, Investigator};
-use lamppost_greylist::{Attempt, Decision, Outcome, Passage, Ruling, Why};
+use lamppost_evidence::{Client, Evidence, Investigator, ReverseName};
+use lamppost_greylist::{Attempt, Decision, Outcome, Passage, Passed, Ruling, Why};
 use lamppost_roles::{Passage as Leave, PolicyAnswer, Route, Verdict};
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error, info};
@@ -55,6 +55,19 @@ impl Policy {
         };
         let reason = ruling.decision.reason();
         self.metrics.greylist_decision(reason);
+        if settings.logs_to_store && matches!(ruling.decision, Decision::Accept(_)) {
+            let name = &ruling.evidence.name;
+            self.greylist.log(Passed {
+                peer,
+                name: match name {
+                    ReverseName::Confirmed(name) => Some(name.name.clone()),
+                    ReverseName::Unconfirmed | ReverseName::Unknown => None,
+                },
+                is_mismatch: *name == ReverseName::Unconfirmed,
+                sender: from.to_owned(),
+                recipient: to.to_owned(),
+            });
+        }
         let Ruling { decision, is_held, passage, .. } = &ruling;
         let (is_held, passage) = (*is_held, passage.clone());
         match *decision {

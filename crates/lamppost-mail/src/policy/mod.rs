@@ -172,6 +172,12 @@ impl Policy {
         if let Err(error) = self.greylist.write().await {
             error!(reason = %chain(&error), "the greylist could not be written: it is tried again");
         }
+        if let Err(error) = self.greylist.write_log().await {
+            error!(reason = %chain(&error), "what passed could not be written down");
+        }
+        if let Err(error) = self.greylist.read_wildcards(self.clock.now()).await {
+            error!(reason = %chain(&error), "the greylist's manual rows could not be read");
+        }
     }
 
     /// Tells the queue the way to recipients until it is gone.

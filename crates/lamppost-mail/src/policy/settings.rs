@@ -17,6 +17,8 @@ pub struct PolicySettings {
     pub when_store_fails: StoreFailure,
     /// Whether the greylist only watches: it decides and defers nobody.
     pub observes: bool,
+    /// Whether what passes is written into the log of the greylist's store.
+    pub logs_to_store: bool,
     /// Where mail for other domains goes.
     pub elsewhere: Elsewhere,
     /// Users of this machine, who hand in mail without a password.
@@ -80,6 +82,7 @@ mod tests {
             postmaster: None,
             when_store_fails: StoreFailure::Defer,
             observes: false,
+            logs_to_store: false,
             elsewhere: Elsewhere::Nowhere,
             local: LocalSettings::default(),
         }

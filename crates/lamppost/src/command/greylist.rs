@@ -1,6 +1,9 @@
-//! greylist list, why, forget, stats, expire, import: of the running program; replay: without it.
+//! greylist list, why, allow, block, forget, stats, expire, import: of the running program; init: of its
+//! database; replay: without either.
 
 mod import;
+pub(crate) mod init;
+mod manual;
 mod replay;
 
 use std::fmt::Write as _;
@@ -32,6 +35,9 @@ pub(crate) enum GreylistCommand {
     List {
         #[command(flatten)]
         filters: Filters,
+        /// List what is ruled by hand instead
+        #[arg(long, conflicts_with_all = ["ip", "sender", "recipient"])]
+        manual: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -51,13 +57,21 @@ pub(crate) enum GreylistCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Let mail of clients, or for recipients, pass without waiting
+    Allow(manual::Ruled),
+    /// Defer mail of clients, or for recipients, as long as this stands
+    Block(manual::Ruled),
+    Init(init::Init),
     /// Forget triplets, so that they must wait again; at least one filter or --all
     Forget {
         #[command(flatten)]
         filters: Filters,
         /// Forget all
-        #[arg(long)]
+        #[arg(long, conflicts_with = "manual")]
         all: bool,
+        /// Forget what is ruled by hand for this client or recipient, written as for `allow`
+        #[arg(long, value_name = "WHOM", conflicts_with_all = ["ip", "sender", "recipient"])]
+        manual: Vec<String>,
     },
     /// Tell how many triplets wait and are known
     Stats {
@@ -103,12 +117,19 @@ struct Forgotten {
 
 impl GreylistCommand {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
-        if let Self::Replay(options) = self {
-            return options.execute(place).await;
+        match self {
+            Self::Init(init) => return init.execute(place).await,
+            Self::Replay(options) => return options.execute(place).await,
+            _ => {}
         }
         let client = client(place)?;
         match self {
-            Self::List { filters, json } => list(&client, &filters, json).await,
+            // They were seen to before there was a client.
+            Self::Init(_) | Self::Replay(_) => Ok(()),
+            Self::Allow(ruled) => ruled.write(&client, true).await,
+            Self::Block(ruled) => ruled.write(&client, false).await,
+            Self::List { manual: true, json, .. } => manual::list(&client, json).await,
+            Self::List { filters, json, .. } => list(&client, &filters, json).await,
             Self::Why { ip, from, to, helo, json } => {
                 let [from, to, helo] = [from, to, helo].map(|text| encoded(&text));
                 let path =
@@ -117,7 +138,10 @@ impl GreylistCommand {
                     client.get(&path).await.map_err(|error| unanswered(&error))?;
                 if json { out::json(&why) } else { out::print(&told(&why)) }
             }
-            Self::Forget { filters, all } => {
+            Self::Forget { manual, .. } if !manual.is_empty() => {
+                manual::forget(&client, &manual).await
+            }
+            Self::Forget { filters, all, .. } => {
                 let filter = filters.filter();
                 if !all && filter == GreylistFilter::default() {
                     let what = "nothing says which triplets are to be forgotten";
@@ -134,15 +158,28 @@ impl GreylistCommand {
                 if json {
                     return out::json(&stats);
                 }
-                let GreylistStats { waiting, known } = stats;
-                out::print(&format!("{waiting} waiting, {known} known\n"))
+                out::print(&counted(&stats))
             }
             Self::Expire => forget(&client, EXPIRE, &GreylistFilter::default()).await,
             Self::Import(import) => import.execute(&client).await,
-            // It was seen to before there was a client.
-            Self::Replay(_) => Ok(()),
         }
     }
+}
+
+fn counted(stats: &GreylistStats) -> String {
+    let GreylistStats { waiting, known, journalled, lost, away } = stats;
+    let mut text = match away {
+        None => format!("{waiting} waiting, {known} known\n"),
+        Some(reason) => format!("how many there are is not known: {reason}\n"),
+    };
+    if *journalled > 0 {
+        let _infallible =
+            writeln!(text, "{journalled} wait here until the shared database is there again");
+    }
+    if *lost > 0 {
+        let _infallible = writeln!(text, "{lost} found no room here, and are lost");
+    }
+    text
 }
 
 impl Filters {
@@ -211,6 +248,8 @@ fn row(triplet: &TripletView) -> [String; 5] {
 /// The decision for people.
 fn told(why: &GreylistWhy) -> String {
     let meaning = match why.reason.as_str() {
+        "allowed" => "an administrator lets it pass (`greylist list --manual`)",
+        "blocked" => "an administrator blocks it (`greylist list --manual`)",
         "known" => "these three have met, and mail passed",
         "waited" => "it has waited its delay",
         "off" => "greylisting is off (`enabled` in [mail.greylist])",

@@ -85,6 +85,8 @@ fn absent_credentials(file: &Path, config: &Config) -> Vec<Remark> {
     }
     let login = config.mail.relay.login.as_ref();
     secrets.extend(login.map(|(_, password)| ("mail.relay.password", password)));
+    let password = config.mail.greylist.database_password.as_ref();
+    secrets.extend(password.map(|password| ("mail.greylist.database-password", password)));
     let absent = secrets.into_iter().filter_map(|(key, secret)| match secret {
         Secret::Credential(name) if secret.path().is_none() => {
             let what =

@@ -10,6 +10,7 @@ mod relay;
 mod role;
 mod settings;
 mod setup;
+pub(crate) mod shared_greylist;
 mod supervisor;
 mod users;
 

@@ -93,6 +93,7 @@ mod tests {
             pem: None,
             relay_password: password.map(|password| Secret::new(password.to_owned())),
             relay_trust: None,
+            greylist: None,
         };
         settings(&config, &setup).map_err(|failure| failure.text().to_owned())
     }

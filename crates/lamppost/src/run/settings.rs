@@ -63,8 +63,11 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
         when_store_fails: match config.mail.greylist.when_store_fails {
             config::StoreFailure::Accept => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
+            // What this server does not know itself either: its own disk fails too.
+            config::StoreFailure::Local => StoreFailure::Accept,
         },
         observes: config.mail.greylist.mode == config::GreylistMode::Observe,
+        logs_to_store: config.mail.greylist.log_to_database,
         elsewhere: match config.mail.relay_to {
             None => Elsewhere::Nowhere,
             Some(_) => Elsewhere::Relay,

@@ -10,6 +10,7 @@ use lamppost_smtp::Secret;
 use serde::{Deserialize, Serialize};
 
 use super::settings;
+use super::shared_greylist::SharedGreylist;
 use super::users::Users;
 use crate::exit::{Code, Failure};
 use crate::named_files::{self, Wrong};
@@ -40,6 +41,8 @@ pub(super) struct Setup {
     pub(super) relay_password: Option<Secret>,
     /// Whom to believe that they are the relay; for delivery.
     pub(super) relay_trust: Option<Trust>,
+    /// How to get at the greylist's database, where it is a shared one; for policy.
+    pub(super) greylist: Option<SharedGreylist>,
 }
 
 /// Who named the state folder, for those who must name another.
@@ -92,6 +95,7 @@ impl Setup {
             name_servers: name_servers(config),
             relay_password: password.transpose()?,
             relay_trust: trust.transpose()?,
+            greylist: SharedGreylist::gather(config)?,
         })
     }
 
@@ -128,7 +132,7 @@ impl Setup {
 
     /// Only what every role must know, without any secret.
     pub(super) fn without_secrets(&self) -> Self {
-        Self { pem: None, relay_password: None, relay_trust: None, ..self.clone() }
+        Self { pem: None, relay_password: None, relay_trust: None, greylist: None, ..self.clone() }
     }
 }
 

@@ -16,8 +16,9 @@ use lamppost_load::Mariadb;
 use crate::bench::lamppost::Place;
 use crate::bench::peer::{Peer, package_version};
 use crate::bench::process::{Usage, end, leashed};
+use crate::bench::resolver::ADDRESS as NAME_SERVER;
 use crate::bench::{await_port, write};
-use crate::machine::{root, unpacked};
+use crate::machine::{output, root, unpacked};
 
 /// A user whom every Debian has stands in for those of the packages.
 const NOBODY: u32 = 65534;
@@ -147,18 +148,23 @@ impl Drop for Running {
 }
 
 fn lamppost(folder: &Path, address: SocketAddr, database: Option<&Mariadb>) -> Result<Child> {
-    let database = database.map(|database| {
-        let url = database.url(Mariadb::DATABASE);
-        format!("database = \"{url}\"\n")
+    let password = folder.join("password");
+    let place = database.map(|database| {
+        let (url, file) = (database.url(Mariadb::DATABASE), password.display());
+        format!("database = \"{url}\"\ndatabase-password = \"{file}\"\n")
     });
-    // Nor do the others look anybody up.
     let text = format!(
         "[server]\nhostname = \"mail.lamppost.test\"\n[log]\nlevel = \"info\"\n[metrics]\nlisten = []\n\
-         [mail.sendmail]\nenabled = false\n[mail.greylist]\nlookups = false\ndelay = \"1s\"\n{}\
+         [dns]\nservers = [\"{NAME_SERVER}\"]\n[mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\n{}\
          [mail.greylist.service]\nlisten = [\"{address}\"]\n",
-        database.unwrap_or_default()
+        place.unwrap_or_default()
     );
     let place = Place::with_file(folder, &text)?;
+    if database.is_some() {
+        write(&password, &format!("{}\n", Mariadb::PASSWORD))?;
+        set_permissions(&password, Permissions::from_mode(0o600))?;
+        output(place.command().args(["greylist", "init"]))?;
+    }
     let (child, _) = place.start(place.leashed(None))?;
     Ok(child)
 }

@@ -3,15 +3,18 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use lamppost_config::TlsMode;
+use lamppost_config::{GreylistDatabase, TlsMode};
 use lamppost_database::{Database, DatabaseError};
+use lamppost_greylist::Workshop;
 use lamppost_net::{CertificateFacts, Clock as _, SystemClock};
 
 use super::Finding;
+use crate::command::greylist::init;
 use crate::command::{out, remarks};
 use crate::exit::chain;
 use crate::named_files::{self, Wrong};
 use crate::place::Opened;
+use crate::run::shared_greylist::SharedGreylist;
 use crate::state_files;
 
 /// The certificate that clients see: until when, and for which name.
@@ -76,13 +79,41 @@ pub(super) async fn databases(opened: &Opened) -> Vec<Finding> {
         }
         Err(error) => Finding::fail(area, format!("{shown} cannot be looked at: {error}"), cure),
     });
-    if greylist.exists() {
+    if let Some(finding) = shared_greylist(opened).await {
+        findings.push(finding);
+    } else if greylist.exists() {
         findings.push(match readable(&greylist).await {
             Ok(()) => Finding::ok(area, greylist.display().to_string()),
             Err(error) => Finding::fail(area, chain(&error), cure),
         });
     }
     findings
+}
+
+/// Whether the greylist's database answers and has its tables, where several servers share one.
+async fn shared_greylist(opened: &Opened) -> Option<Finding> {
+    let area = "database";
+    let GreylistDatabase::Shared(shared) = &opened.config.mail.greylist.database else {
+        return None;
+    };
+    let server = match SharedGreylist::gather(&opened.config) {
+        Ok(how) => how?.server(shared),
+        Err(failure) => {
+            return Some(Finding::fail(area, failure.text(), "correct [mail.greylist]"));
+        }
+    };
+    let planned = async { Workshop::open(&server).await?.plan().await };
+    Some(match planned.await {
+        Ok(steps) if steps.is_empty() => {
+            Finding::ok(area, format!("{}, whose tables are as they should be", server.name()))
+        }
+        Ok(steps) => {
+            let first = steps.first().map(|step| step.does.clone()).unwrap_or_default();
+            let what = format!("{} is not ready: it is yet to {first}", server.name());
+            Finding::fail(area, what, "run `lamppost greylist init`")
+        }
+        Err(error) => Finding::fail(area, chain(&error), init::cure(&error)),
+    })
 }
 
 async fn accounts(path: &Path) -> Result<u64, DatabaseError> {

@@ -34,9 +34,9 @@ const MAGIC: (u64, [u8; 4]) = (12, 0x0005_3162_u32.to_le_bytes());
 pub(crate) enum Import {
     /// Take over postgrey's triplets, and the clients that it lets pass
     ///
-    /// Its files are read by `db5.3_dump`, of Debian's package db5.3-util, while postgrey runs or not. Where that
-    /// cannot be installed, have it write `db5.3_dump -p -h /var/lib/postgrey postgrey.db` elsewhere, and
-    /// the same of postgrey_clients.db, and import the two texts.
+    /// Its files are read by `db5.3_dump`, of Debian's package db5.3-util, while postgrey runs or not. The text
+    /// that `db5.3_dump -p -h /var/lib/postgrey postgrey.db` writes on another machine can be imported as
+    /// well, and so can that of postgrey_clients.db.
     Postgrey(Postgrey),
     /// Take over sqlgrey's triplets, and the senders and domains that it lets pass, from its SQLite file
     Sqlgrey {
@@ -229,7 +229,10 @@ impl Postgrey {
         let rules = Rules { delay: self.delay, clients_after: self.clients_after };
         for pair in Dump::new(text) {
             let (key, value) = pair.map_err(|problem| {
-                let what = format!("{} is no dump of a Berkeley DB", self.path.display());
+                let is_input = self.path.as_os_str() == "-";
+                let path = self.path.display().to_string();
+                let path = if is_input { "standard input" } else { &path };
+                let what = format!("{path} is no dump of a Berkeley DB");
                 Failure::at(Code::Data, &what, &problem).cure(
                     "name postgrey's folder, or what `db5.3_dump -p -h /var/lib/postgrey postgrey.db` writes",
                 )

@@ -5,6 +5,7 @@ mod delivery;
 mod front;
 pub(super) mod handed;
 mod inquiries;
+mod inspected;
 mod links;
 pub(super) mod mail_folders;
 mod policy;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lamppost_config::Config;
-use lamppost_console::Blocked;
 use lamppost_net::Given;
 use lamppost_net::link::Inbox;
 use lamppost_queue::Reading;
@@ -31,12 +31,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::inspected::Legacy;
 use self::links::Links;
 pub(super) use self::power::{folders, is_power_new, own_folders};
 pub(crate) use self::probe::probe;
 pub(super) use self::user::OwnerSetup;
 use super::defect;
-use super::orders::{Condition, Inspect, Inspected, Order, Report};
+use super::orders::{Order, Report};
 use super::setup::Setup;
 use super::{lines_to, start_log};
 use crate::exit::{Code, Failure};
@@ -76,23 +77,6 @@ struct Start {
     reading: Reading,
     /// Whether nothing new is begun yet.
     is_paused: bool,
-}
-
-/// What a role counted that another has taken the place of: control asks for it before it ends.
-#[derive(Clone, Default)]
-struct Legacy {
-    /// Nothing is counted any more.
-    is_final: CancellationToken,
-    /// Nobody asks any more.
-    is_known: CancellationToken,
-}
-
-impl Legacy {
-    /// Lets control know what was counted, unless that hangs.
-    async fn hand_over(&self) {
-        self.is_final.cancel();
-        drop(timeout(ORPHANS_GRACE, self.is_known.cancelled()).await);
-    }
 }
 
 /// A role at work.
@@ -141,7 +125,8 @@ impl Role {
                 relay_trust: setup.relay_trust.clone(),
                 ..told
             },
-            Self::Policy | Self::Queue | Self::Control | Self::User => told,
+            Self::Policy => Setup { greylist: setup.greylist.clone(), ..told },
+            Self::Queue | Self::Control | Self::User => told,
         }
     }
 
@@ -412,46 +397,5 @@ impl Running {
             }
             Self::Delivery(_) | Self::Control(_) => 0,
         }
-    }
-}
-
-impl Start {
-    /// Answers the control role's questions about this one; `more` adds what only the role knows.
-    fn inspected(
-        &mut self,
-        more: impl Fn(Condition) -> Condition + Send + 'static,
-    ) -> Result<(), Failure> {
-        let inbox = self.links.inbox("inspect");
-        let mut inbox: Inbox<Inspect, Inspected> =
-            inbox.map_err(|error| Failure::of(Code::Software, &error))?;
-        let (metrics, force, legacy) =
-            (self.metrics.clone(), self.force.clone(), self.legacy.clone());
-        tokio::spawn(async move {
-            while let Some((question, reply)) = inbox.next().await {
-                let answer = match question {
-                    Inspect::LastMetrics => {
-                        let (metrics, is_final) = (metrics.clone(), legacy.is_final.clone());
-                        tokio::spawn(async move {
-                            is_final.cancelled().await;
-                            reply.send(Inspected::Metrics(metrics.encode()));
-                        });
-                        continue;
-                    }
-                    Inspect::Metrics => Inspected::Metrics(metrics.encode()),
-                    Inspect::Condition => Inspected::Condition(more(Condition {
-                        pid: std::process::id(),
-                        sessions: metrics.smtp_sessions_open.get(),
-                        health: Vec::new(),
-                        relay: None,
-                        blocked: Blocked::default(),
-                        force: force.clone(),
-                        owners: Vec::new(),
-                    })),
-                };
-                reply.send(answer);
-            }
-            legacy.is_known.cancel();
-        });
-        Ok(())
     }
 }

@@ -1,31 +1,34 @@
 //! Policy: accounts, the greylist, the rules of connections and lists in the DNS.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lamppost_config::{self as config, Config, Dns, DnsList};
+use lamppost_config::{self as config, Config, Dns, DnsList, GreylistDatabase, StoreFailure};
 use lamppost_console::Blocked;
 use lamppost_database::{Database, Survives};
 use lamppost_dns::NameServers;
-use lamppost_greylist::{Greylist, SqliteStore};
+use lamppost_greylist::{Condition as GreylistCondition, Greylist, SharedStore, SqliteStore};
 use lamppost_mail::policy::{ConnectionRules, DnsLists, Policy};
 use lamppost_net::SystemClock;
-use lamppost_telemetry::Health;
+use lamppost_telemetry::{Fact, Health, State};
 use parking_lot::Mutex;
 use tracing::error;
 
 use super::inquiries::Inquiries;
 use super::{Start, handed};
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, chain};
 use crate::run::setup::Setup;
 use crate::run::{open_accounts, settings};
-use crate::state_files::{self, ACCOUNTS, GREYLIST, database_failure};
+use crate::state_files::{self, ACCOUNTS, GREYLIST, JOURNAL, database_failure};
 
 /// Policy at work.
 pub(super) struct Running {
     policy: Policy,
     greylist: Arc<Greylist>,
+    /// Its store, where several servers share one.
+    shared: Option<Arc<SharedStore>>,
     rules: ConnectionRules,
     asking: Asking,
     inquiries: Inquiries,
@@ -45,7 +48,8 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
     let (config, setup) = (&start.config, &start.setup);
     let accounts = open_accounts(config, &state_files::database(&setup.state, ACCOUNTS)).await?;
-    let greylist = Arc::new(open_greylist(config, setup).await?);
+    let (greylist, shared) = open_greylist(config, setup).await?;
+    let greylist = Arc::new(greylist);
     let settings = settings::policy(config, &setup.hostname);
     let users = start.links.port("users").map_err(|error| Failure::of(Code::Software, &error))?;
     let policy = Policy::new(settings, accounts, greylist.clone(), Arc::new(SystemClock));
@@ -66,9 +70,11 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     asking.set(config, setup)?;
     let inquiries = Inquiries::of(&policy);
     inquiries.set(config, setup)?;
-    let told = policy.clone();
+    let (told, shown) = (policy.clone(), greylist.clone());
+    let is_shared = shared.is_some();
     start.inspected(move |mut condition| {
         condition.health = health.facts();
+        condition.health.extend(is_shared.then(|| greylist_fact(&shown)));
         let (addresses, accounts) = told.blocked();
         condition.blocked = Blocked { addresses: addresses as u64, accounts: accounts as u64 };
         condition
@@ -87,26 +93,77 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     tokio::spawn(policy.clone().run_control(wishes));
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
-    Ok(Running { policy, greylist, rules, asking, inquiries })
+    let running = Running { policy, greylist, shared, rules, asking, inquiries };
+    running.set_alone(&start.config);
+    Ok(running)
 }
 
-async fn open_greylist(config: &Config, setup: &Setup) -> Result<Greylist, Failure> {
+/// The greylist and, where several servers share it, its store.
+async fn open_greylist(
+    config: &Config,
+    setup: &Setup,
+) -> Result<(Greylist, Option<Arc<SharedStore>>), Failure> {
+    let policy = settings::greylist(config);
+    let failed = |error| Failure::of(Code::Io, &error);
     // A file of its own: a power cut may cost the last triplets, which only come back later.
-    let path = state_files::database(&setup.state, GREYLIST);
-    let database = Database::open(&path, Survives::Kill);
-    let database = database.map_err(|error| database_failure(&path, &error))?;
-    let store = SqliteStore::open(database).await;
-    let store = store.map_err(|error| Failure::of(Code::Io, &error))?;
-    Ok(Greylist::new(settings::greylist(config), Box::new(store)))
+    let open = |path: &Path| {
+        let database = Database::open(path, Survives::Kill);
+        database.map_err(|error| database_failure(path, &error))
+    };
+    let path = match (&config.mail.greylist.database, &setup.greylist) {
+        (GreylistDatabase::Shared(shared), Some(how)) => {
+            let journal = open(&state_files::databases(&setup.state).join(JOURNAL))?;
+            let clock = Arc::new(SystemClock);
+            let store = SharedStore::open(how.server(shared), journal, clock).await;
+            let store = Arc::new(store.map_err(failed)?);
+            if let Err(error) = store.ask().await {
+                error!(reason = %chain(&error), "the greylist's database is away");
+            }
+            return Ok((Greylist::new(policy, Box::new(store.clone())), Some(store)));
+        }
+        (GreylistDatabase::File(path), _) => path.clone(),
+        _ => state_files::database(&setup.state, GREYLIST),
+    };
+    let store = SqliteStore::open(open(&path)?).await.map_err(failed)?;
+    Ok((Greylist::new(policy, Box::new(store)), None))
+}
+
+/// How the greylist's store does, for `lamppost status` and `doctor`.
+fn greylist_fact(greylist: &Greylist) -> Fact {
+    let GreylistCondition { away, journalled, lost } = greylist.condition();
+    let waiting = match journalled {
+        0 => String::new(),
+        count => format!("; changes of {count} triplets wait here to be written back"),
+    };
+    let (state, text) = match away {
+        Some(reason) => {
+            (State::Fail, format!("{reason}{waiting}; `when-store-fails` decides meanwhile"))
+        }
+        None if lost > 0 => {
+            (State::Warn, format!("{lost} changes found no room in the journal and are lost"))
+        }
+        None if journalled > 0 => (State::Warn, format!("the database is there again{waiting}")),
+        None => (State::Ok, "its database answers".into()),
+    };
+    Fact { component: "greylist".into(), state, text }
 }
 
 impl Running {
     pub(super) fn apply(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
         self.greylist.set_policy(settings::greylist(config));
+        self.set_alone(config);
         self.policy.set_settings(settings::policy(config, &setup.hostname));
         self.rules.set_file(config.mail.rules.file.as_deref());
         self.inquiries.set(config, setup)?;
         self.asking.set(config, setup)
+    }
+
+    /// Whether the greylist decides by what it knows here while its database is away.
+    fn set_alone(&self, config: &Config) {
+        let alone = config.mail.greylist.when_store_fails == StoreFailure::Local;
+        if let Some(shared) = &self.shared {
+            shared.decide_alone(alone);
+        }
     }
 
     /// Writes what is in memory alone.

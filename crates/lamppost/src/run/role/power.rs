@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use lamppost_config::Config;
+use lamppost_config::{Config, GreylistDatabase};
 use lamppost_sandbox::{Power, SandboxError, Sockets};
 
 use super::{Role, mail_folders};
@@ -37,19 +37,15 @@ struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Makes {
     Nothing,
-    /// To name servers, where there is something to ask them.
-    ToNameServers,
+    /// To name servers, where there is something to ask them, and to the greylist's database, where several
+    /// servers share one.
+    ToServers,
     ToOtherHosts,
 }
 
 const TABLE: [Row; 6] = [
     Row { role: Role::Front, reads: &[], writes: &[], sockets: Makes::Nothing },
-    Row {
-        role: Role::Policy,
-        reads: &[],
-        writes: &[Files::Databases],
-        sockets: Makes::ToNameServers,
-    },
+    Row { role: Role::Policy, reads: &[], writes: &[Files::Databases], sockets: Makes::ToServers },
     Row { role: Role::Queue, reads: &[], writes: &[Files::Spool], sockets: Makes::Nothing },
     Row {
         role: Role::Delivery,
@@ -94,7 +90,7 @@ pub(super) fn of(role: Role, config: &Config, state: &Path) -> Power {
 
 /// Whether a role may touch other things than before. None can take back what it gave up.
 pub(in crate::run) fn is_power_new(old: &Config, new: &Config) -> bool {
-    Makes::ToNameServers.sockets(old) != Makes::ToNameServers.sockets(new)
+    Makes::ToServers.sockets(old) != Makes::ToServers.sockets(new)
 }
 
 /// The folders that a role writes.
@@ -113,14 +109,26 @@ pub(in crate::run) fn own_folders(role: Role, config: &Config, state: &Path) -> 
 impl Makes {
     fn sockets(self, config: &Config) -> Sockets {
         match self {
-            Self::ToNameServers if settings::asks_name_servers(config) => {
-                let mut ports: Vec<_> = config.dns.servers.iter().map(SocketAddr::port).collect();
-                if ports.is_empty() {
-                    ports.push(lamppost_dns::PORT);
+            Self::ToServers => {
+                let mut ports = Vec::new();
+                if settings::asks_name_servers(config) {
+                    ports.extend(config.dns.servers.iter().map(SocketAddr::port));
+                    if ports.is_empty() {
+                        ports.push(lamppost_dns::PORT);
+                    }
                 }
-                Sockets::Ask(ports)
+                let mut here = false;
+                match &config.mail.greylist.database {
+                    GreylistDatabase::Shared(shared) if shared.socket.is_some() => here = true,
+                    GreylistDatabase::Shared(shared) => ports.push(shared.port),
+                    GreylistDatabase::State | GreylistDatabase::File(_) => {}
+                }
+                if ports.is_empty() && !here {
+                    return Sockets::None;
+                }
+                Sockets::Ask { ports, here }
             }
-            Self::Nothing | Self::ToNameServers => Sockets::None,
+            Self::Nothing => Sockets::None,
             Self::ToOtherHosts => Sockets::Connect,
         }
     }
@@ -140,7 +148,13 @@ pub(super) fn barrier(error: &SandboxError) -> Option<&Path> {
 impl Files {
     fn paths(self, config: &Config, state: &Path) -> Vec<PathBuf> {
         match self {
-            Self::Databases => vec![state_files::databases(state)],
+            Self::Databases => {
+                let mut folders = vec![state_files::databases(state)];
+                if let GreylistDatabase::File(file) = &config.mail.greylist.database {
+                    folders.extend(file.parent().map(Path::to_owned));
+                }
+                folders
+            }
             Self::Spool => vec![state.join("spool")],
             Self::Maildirs => mail_folders::folders(&settings::maildir(config, state), state),
             Self::OutcomeLog => vec![state.join("log")],
@@ -161,7 +175,9 @@ mod tests {
     impl Files {
         fn words(self) -> &'static str {
             match self {
-                Self::Databases => "accounts and the greylist (`STATE/policy`)",
+                Self::Databases => {
+                    "accounts and the greylist (`STATE/policy`, `database` in `[mail.greylist]`)"
+                }
                 Self::Spool => "the spool (`STATE/spool`)",
                 Self::Maildirs => "all Maildirs (`maildir` in `[mail]`)",
                 Self::OutcomeLog => "the outcome log (`STATE/log`)",
@@ -181,8 +197,9 @@ mod tests {
         for Row { role, reads, writes, sockets } in TABLE {
             let sockets = match sockets {
                 Makes::Nothing => "none",
-                Makes::ToNameServers => {
-                    "to ask name servers, where there are DNS lists or rules; else none"
+                Makes::ToServers => {
+                    "to ask name servers, where there is something to ask them, and the greylist's \
+                     database, where it is shared; else none"
                 }
                 Makes::ToOtherHosts => "to connect to other hosts",
             };
@@ -197,17 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn policy_makes_sockets_only_where_it_asks_name_servers() {
+    fn policy_makes_sockets_only_where_others_are_asked() {
         let check = |text: &str, expected: Sockets| {
             let config = Config::parse(text, Path::new("lamppost.toml")).unwrap();
             assert_eq!(of(Role::Policy, &config, Path::new("/state")).sockets, expected, "{text}");
         };
         let list = "[[mail.dns-list]]\nzone = \"list.test\"\n";
         check("[dns]\nservers = [\"192.0.2.1\"]\n", Sockets::None);
-        check(list, Sockets::Ask(vec![53]));
+        let ask = |ports| Sockets::Ask { ports, here: false };
+        check(list, ask(vec![53]));
         let servers = "[dns]\nservers = [\"192.0.2.1\", \"127.0.0.1:5353\"]\n";
-        check(&format!("{servers}{list}"), Sockets::Ask(vec![53, 5353]));
-        check("[mail.rules]\nfile = \"/etc/tcp.smtp\"\n", Sockets::Ask(vec![53]));
+        check(&format!("{servers}{list}"), ask(vec![53, 5353]));
+        check("[mail.rules]\nfile = \"/etc/tcp.smtp\"\n", ask(vec![53]));
+        let shared = "[mail.greylist]\ndatabase = \"mysql://grey@192.0.2.1:3307/grey\"\n";
+        check(shared, ask(vec![3307]));
+        check(&format!("{list}{shared}"), ask(vec![53, 3307]));
+        let socket = shared.replace("/grey\"", "/grey?socket=/run/db\"");
+        check(&socket, Sockets::Ask { ports: Vec::new(), here: true });
     }
 
     #[test]

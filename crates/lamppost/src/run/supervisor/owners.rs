@@ -433,6 +433,7 @@ mod tests {
             pem: None,
             relay_password: None,
             relay_trust: None,
+            greylist: None,
         };
         let users: Config = setup.config().unwrap();
         let (handed, _) = UnixStream::pair().unwrap();

@@ -3,6 +3,7 @@
 //! It does so when the roles before have ended, with the same sockets and the same state. Nobody is served
 //! meanwhile: who connects waits, as during the change itself.
 
+use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 use tracing::{error, info};
 
+use super::group::done;
 use super::successor::{COMPONENT, memory, told};
 use super::{PAUSE_FIRST, Signals, Supervisor, Work, group, stopped};
 use crate::exit::Failure;
+use crate::run::orders::Order;
 use crate::run::role::Role;
 
 /// How long a program that rehearses may say nothing: it tells how far it is with reading the queue.
@@ -32,13 +35,23 @@ impl Supervisor {
     pub(super) async fn rehearse(mut self, mut signals: Signals) -> Result<(), Failure> {
         self.board.rehearse();
         let Work { mut group, .. } = self.waiting(&self.setup, &self.control, &self.metrics)?;
-        let control = group.orders.remove(&Role::Control);
+        let others = [Role::Control, Role::Policy].into_iter();
+        let others = others.filter_map(|role| Some((role, group.orders.remove(&role)?)));
+        let others: HashMap<_, _> = others.collect();
         let board = self.board.clone();
         let begun = tokio::select! {
             begun = group.begin(|_| true, |reading| board.set_reading(reading)) => begun,
             () = signals.stop() => Err(stopped()),
         };
-        group.orders.extend(control.map(|orders| (Role::Control, orders)));
+        let begun = match (begun, others.get(&Role::Policy)) {
+            // Last, since it may bring databases into a form that the program before cannot read.
+            (Ok(()), Some(policy)) => {
+                let begin = policy.ask(Order::Begin { is_paused: true });
+                done(Role::Policy, begin.await)
+            }
+            (begun, _) => begun,
+        };
+        group.orders.extend(others);
         group.finish(self.config().server.stop_grace).await;
         self.log = None;
         begun

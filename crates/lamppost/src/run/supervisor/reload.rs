@@ -284,5 +284,7 @@ fn are_all_new(old: &Config, new: &Config) -> bool {
         || mail.system_users != others.system_users
         || mail.auth != others.auth
         || mail.queue != others.queue
+        || mail.greylist.database != others.greylist.database
+        || mail.greylist.database_password != others.greylist.database_password
         || is_power_new(old, new)
 }
