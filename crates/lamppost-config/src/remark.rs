@@ -124,7 +124,8 @@ impl Config {
             let cure = "name an account whose domain is served here";
             remarks.push(Remark::warning("mail.postmaster", what, cure));
         }
-        if is_asked && !self.mail.greylist.enabled {
+        let is_for_some = self.mail.greylist.rules.exceptions.iter().any(|one| one.enabled);
+        if is_asked && !self.mail.greylist.enabled && !is_for_some {
             let key = "mail.greylist.enabled";
             let what = "the greylist is asked in [mail.greylist.service], and defers nobody";
             remarks.push(Remark::warning(key, what, "set `enabled = true` in `[mail.greylist]`"));

@@ -101,8 +101,10 @@ impl Decision {
             Self::Accept(Why::Known) => "known",
             Self::Accept(Why::OptedOut) => "opted-out",
             Self::Accept(Why::SwitchedOff) => "off",
-            Self::Accept(Why::Unhindered(Rule::Unknown | Rule::Recipient)) => "no-delay",
-            Self::Accept(Why::Unhindered(rule)) => rule.name(),
+            Self::Accept(Why::Unhindered(rule @ (Rule::GoodDomain | Rule::Promoted))) => {
+                rule.name()
+            }
+            Self::Accept(Why::Unhindered(_)) => "no-delay",
             Self::Accept(Why::Waited { .. }) => "waited",
             Self::Defer(Hold::Blocked { .. }) => "blocked",
             Self::Defer(Hold::New { .. }) => "new",
@@ -277,7 +279,7 @@ fn decide_as_relaydelay(policy: &Policy, case: &Case<'_>, now: Duration) -> Verd
     };
     let until = seconds(record.block_expires);
     if now <= until {
-        return told(Decision::Defer(Hold::Early { retry_in: until - now + second }));
+        return told(Decision::Defer(Hold::Early { retry_in: until.saturating_sub(now) + second }));
     }
     if record.passed_count > 0 {
         return told(Decision::Accept(Why::Known));

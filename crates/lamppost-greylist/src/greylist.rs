@@ -86,6 +86,9 @@ impl Greylist {
         }
         let evidence = evidence(&policy, attempt, investigator).await;
         let inquiry = Inquiry::new(&policy, &own, (attempt.peer, evidence), own_delay);
+        if self.unwritten.lock().has_ended(inquiry.own()) {
+            self.write().await?;
+        }
         let writing = self.unwritten.lock().writing();
         let seen = self.store.look(inquiry.triplets.clone(), now).await?;
         // From here on no other attempt on the same triplet comes between.

@@ -108,6 +108,11 @@ impl Policy {
         self.terms.get(recipient).or_else(domain).copied()
     }
 
+    /// Whether anybody is deferred who writes to anybody.
+    pub fn is_on(&self) -> bool {
+        self.enabled || self.terms.values().any(|terms| terms.enabled)
+    }
+
     /// What makes a network of an address.
     pub fn prefixes(&self) -> Prefixes {
         Prefixes { ipv4: self.ipv4_prefix, ipv6: self.ipv6_prefix }

@@ -44,7 +44,7 @@ impl Policy {
     /// What changes of the reputation of a network that misbehaved, if that matters.
     pub(crate) fn misbehaviour(&self, now: Duration) -> Option<Change> {
         match &self.algorithm {
-            Algorithm::Adaptive(adaptive) if adaptive.demote_after > 0 => {
+            Algorithm::Adaptive(adaptive) if adaptive.demote_after > 0 && self.is_on() => {
                 Some(Change { aborted: 1, ..quiet(now, now + adaptive.promote_within) })
             }
             _ => None,
@@ -54,7 +54,7 @@ impl Policy {
     /// What is remembered of mail that may be answered, if that matters.
     pub(crate) fn opening(&self, now: Duration) -> Option<Change> {
         match &self.algorithm {
-            Algorithm::Adaptive(adaptive) if !adaptive.answer_window.is_zero() => {
+            Algorithm::Adaptive(adaptive) if !adaptive.answer_window.is_zero() && self.is_on() => {
                 let until = now + adaptive.answer_window;
                 Some(Change { life: Some(Life::KnownUntil(until)), ..quiet(now, until) })
             }

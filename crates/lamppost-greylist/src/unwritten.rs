@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::store::Changes;
-use crate::{Change, Record, Triplet};
+use crate::{Change, Life, Record, Triplet};
 
 /// Changes that wait, and those that are being written.
 #[derive(Debug, Default)]
@@ -17,6 +17,13 @@ impl Unwritten {
     /// How many triplets wait.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether one of these is to start over, and the store has not heard of it: what comes next must not be
+    /// added to that.
+    pub(crate) fn has_ended(&self, triplets: &[Triplet]) -> bool {
+        let ends = |change: &Change| matches!(change.life, Some(Life::EndsAt(_)));
+        triplets.iter().any(|triplet| self.waiting.get(triplet).is_some_and(ends))
     }
 
     /// Adds a change.

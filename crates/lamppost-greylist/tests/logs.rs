@@ -12,11 +12,11 @@ fn told(kind: LogKind, text: &str) -> String {
         all.push(delivery);
     }
     let shown = all.iter().map(|delivery| {
-        let Delivery { at, peer, helo, host, sender, recipients, is_authenticated, .. } = delivery;
-        let host = match host {
+        let Delivery { at, peer, helo, names, sender, recipients, is_authenticated, .. } = delivery;
+        let host = match names.as_deref() {
             None => "?",
-            Some(None) => "-",
-            Some(Some(name)) => name,
+            Some([]) => "-",
+            Some([name, ..]) => name,
         };
         let auth = if *is_authenticated { " auth" } else { "" };
         let (at, to) = (at.as_secs(), recipients.join(" "));

@@ -96,16 +96,18 @@ async fn serve(folder: PathBuf) -> turmoil::Result {
     }
 }
 
-/// Tries to send a message; returns the reply to RCPT.
+/// Tries to send a message; returns the reply to RCPT, or that to DATA when only that says no.
 async fn attempt(sender: &str) -> std::io::Result<String> {
     let mut stream = BufReader::new(TcpStream::connect(("mx", PORT)).await?);
     let mut reply = String::new();
     stream.read_line(&mut reply).await?;
-    for command in [
-        "HELO client.test",
-        &format!("MAIL FROM:<{sender}@elsewhere.test>"),
-        "RCPT TO:<demo@lamppost.test>",
-    ] {
+    let from = match sender {
+        "bounce" => String::new(),
+        sender => format!("{sender}@elsewhere.test"),
+    };
+    for command in
+        ["HELO client.test", &format!("MAIL FROM:<{from}>"), "RCPT TO:<demo@lamppost.test>"]
+    {
         stream.get_mut().write_all(format!("{command}\r\n").as_bytes()).await?;
         reply.clear();
         stream.read_line(&mut reply).await?;
@@ -116,6 +118,9 @@ async fn attempt(sender: &str) -> std::io::Result<String> {
             stream.get_mut().write_all(text.as_bytes()).await?;
             reply.clear();
             stream.read_line(&mut reply).await?;
+            if reply.starts_with("451") {
+                return Ok(reply.trim().to_owned());
+            }
         }
         assert!(reply.starts_with("250 2.0.0"), "{reply}");
     }
@@ -153,6 +158,9 @@ fn days(seed: u64) -> Vec<(&'static str, u64, String)> {
     simulation.client("spammer", sender("spammer", at(&[(2, 0)]), story.clone()));
     // A slow one comes back after its window.
     simulation.client("slow", sender("slow", at(&[(3, 0), (14, 0), (14, 30)]), story.clone()));
+    // Nobody's own mail is told later that it must wait, and that nothing came of it changes nothing.
+    simulation
+        .client("bounce", sender("bounce", at(&[(4, 0), (4, 3), (4, 6), (5, 0)]), story.clone()));
     simulation.run().unwrap();
     let mut told = std::mem::take(&mut *story.lock().unwrap());
     told.sort_by_key(|&(name, minute, _)| (name, minute));
@@ -169,8 +177,12 @@ fn senders_wait_once_and_are_known_for_days() {
     assert_eq!(
         replies,
         [
+            ("bounce", 4, deferred("new", 300)),
+            ("bounce", 4, deferred("early", 120)),
+            ("bounce", 4, accepted.clone()),
+            ("bounce", 5, accepted.clone()),
             ("real", 1, deferred("new", 300)),
-            ("real", 1, deferred("early", 180)),
+            ("real", 1, deferred("early", 179)),
             ("real", 1, accepted.clone()),
             ("real", 25, accepted.clone()),
             ("real", 72, accepted.clone()),

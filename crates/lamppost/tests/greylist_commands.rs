@@ -15,7 +15,10 @@ fn why_tells_what_a_message_would_meet_and_changes_nothing() {
     let alone = Alone::start("delay = \"1s\"", "");
     let why = |from: &str| alone.server.must(&["greylist", "why", "192.0.2.77", from, TO]);
     why(FROM);
-    insta::assert_snapshot!(why(FROM), @"It would be deferred (new), for 1 second: these three have not met.");
+    insta::assert_snapshot!(why(FROM), @r"
+    It would be deferred (new), for 1 second: these three have not met.
+    The delay is 1 second: nothing else is known (`delay`).
+    ");
     assert_eq!(alone.server.must(&["greylist", "list"]), "The greylist knows no such triplet.\n");
     alone.connect().ask(FROM, TO, "");
     alone.connect().ask("", TO, "");

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lamppost_evidence::{ConfirmedName, Evidence, ReverseName, Spf, SpfResult, is_dynamic};
+use lamppost_evidence::{Evidence, Spf, SpfResult};
 use serde::Deserialize;
 
 /// An attempt to deliver a message.
@@ -15,8 +15,8 @@ pub struct Delivery {
     pub peer: IpAddr,
     /// What the client calls itself.
     pub helo: String,
-    /// Its name: nothing where it is not known, and nothing inside where it has none that is confirmed.
-    pub host: Option<Option<String>>,
+    /// Its confirmed names, if that is known.
+    pub names: Option<Vec<String>>,
     /// The sender; empty for the null sender.
     pub sender: String,
     /// The recipients.
@@ -65,8 +65,8 @@ struct Line {
     ip: IpAddr,
     #[serde(default)]
     helo: Option<String>,
-    #[serde(default, deserialize_with = "some")]
-    host: Option<Option<String>>,
+    #[serde(default, deserialize_with = "names")]
+    host: Option<Vec<String>>,
     from: Option<String>,
     to: OneOrMore,
     #[serde(default)]
@@ -111,9 +111,10 @@ fn yes() -> bool {
     true
 }
 
-/// What is there and null is not what is not there.
-fn some<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(from).map(Some)
+/// What is there and null is known to be none.
+fn names<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let name = Option::<String>::deserialize(from)?;
+    Ok(Some(name.into_iter().collect()))
 }
 
 impl Delivery {
@@ -138,7 +139,7 @@ impl Delivery {
             peer: line.ip.to_canonical(),
             spf: spf(line.spf, &sender, &helo)?,
             helo,
-            host: line.host,
+            names: line.host,
             sender,
             recipients: recipients.iter().map(|to| bare(to).to_owned()).collect(),
             is_authenticated: line.auth,
@@ -157,16 +158,8 @@ impl Delivery {
 
     /// What is known of the client.
     pub fn evidence(&self) -> Evidence {
-        let name = match &self.host {
-            Some(Some(name)) => ReverseName::Confirmed(ConfirmedName::of(name)),
-            Some(None) => ReverseName::Unconfirmed,
-            None => ReverseName::Unknown,
-        };
-        let is_dynamic = match &name {
-            ReverseName::Confirmed(name) => is_dynamic(&name.name, self.peer),
-            ReverseName::Unconfirmed | ReverseName::Unknown => false,
-        };
-        Evidence { spf: self.spf.clone(), name, is_dynamic, is_listed: self.is_listed }
+        let evidence = Evidence::of(self.peer, self.spf.clone(), self.names.as_deref());
+        Evidence { is_listed: self.is_listed, ..evidence }
     }
 }
 
@@ -191,6 +184,8 @@ fn spf(line: Option<SpfLine>, sender: &str, helo: &str) -> Result<Spf, NotADeliv
 
 #[cfg(test)]
 mod tests {
+    use lamppost_evidence::{ConfirmedName, ReverseName};
+
     use super::*;
 
     #[test]
@@ -212,7 +207,7 @@ mod tests {
             "host": null, "spf": {"result": "pass", "narrow": false}, "data": "reject"}"#;
         let delivery = Delivery::of_json(line).unwrap();
         assert_eq!((delivery.end, delivery.spf.is_narrow), (End::Refused, false));
-        assert_eq!((&delivery.spf.domain[..], &delivery.host), ("h.test", &Some(None)));
+        assert_eq!((&delivery.spf.domain[..], &delivery.names), ("h.test", &Some(vec![])));
     }
 
     #[test]

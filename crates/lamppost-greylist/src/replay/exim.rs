@@ -45,16 +45,12 @@ impl Exim {
         delivery.is_authenticated = facts_alone.contains(" A=");
         let recipients = facts.rsplit_once(" for ").map(|(_, all)| all);
         let recipients = recipients.filter(|all| !all.contains('"') && all.contains('@'));
-        match recipients {
-            Some(all) => {
-                delivery.recipients = all.split(' ').map(|one| bare(one).to_owned()).collect();
-                Some(delivery)
-            }
-            None => {
-                self.open.begin(name, delivery);
-                None
-            }
-        }
+        let Some(all) = recipients else {
+            self.open.begin(name, delivery);
+            return None;
+        };
+        delivery.recipients = all.split(' ').map(|one| bare(one).to_owned()).collect();
+        Some(delivery)
     }
 }
 
@@ -80,7 +76,8 @@ fn client_of(text: &str) -> Option<Shown> {
     let (name, helo) = names.trim_end().split_once('(').unwrap_or((names, ""));
     let name = name.trim();
     let helo = helo.trim_end_matches(')').to_owned();
-    Some(Shown { ip, host: Some(Some(name.to_owned()).filter(|name| !name.is_empty())), helo })
+    let names = [name].iter().filter(|name| !name.is_empty()).map(ToString::to_string).collect();
+    Some(Shown { ip, names: Some(names), helo })
 }
 
 /// `demo <demo@example.org> R=…` or `demo@example.org R=…`.

@@ -78,7 +78,7 @@ impl Log {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) ip: IpAddr,
-    pub(super) host: Option<Option<String>>,
+    pub(super) names: Option<Vec<String>>,
     pub(super) helo: String,
 }
 
@@ -88,7 +88,7 @@ impl Delivery {
             at,
             peer: client.ip,
             helo: client.helo,
-            host: client.host,
+            names: client.names,
             sender: sender.to_owned(),
             recipients: Vec::new(),
             is_authenticated: false,

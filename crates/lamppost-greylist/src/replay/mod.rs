@@ -91,7 +91,7 @@ impl Replay {
         let policy = Policy { enabled: true, ..policy };
         let store = MemoryStore::default();
         let greylist = Greylist::new(policy.clone(), Box::new(store.clone()));
-        let tally = Tally::new(&policy);
+        let tally = Tally::new();
         Self { greylist, store, policy, tally, domains, swept: Duration::ZERO }
     }
 
@@ -153,7 +153,7 @@ impl Replay {
             to.push(Told {
                 decision: if is_told_now { Word::Defer } else { Word::Accept },
                 reason: ruling.decision.reason(),
-                retry_in: retry_in.map(|wait| seconds(wait)),
+                retry_in: retry_in.map(seconds),
             });
             if let Decision::Accept(why) = ruling.decision {
                 passages.push((recipient, why, ruling.passage));

@@ -53,9 +53,9 @@ fn told<'t>(at: Duration, field: impl Fn(&str) -> Option<&'t str>) -> Option<Del
     // Which networks it counted as tells what was found out about it.
     let networks = field("networks").unwrap_or_default();
     let of = |kind: &str| networks.split(' ').find_map(|network| network.strip_prefix(kind));
-    let host = of("name:").map(|name| Some(name.to_owned()));
+    let names = of("name:").map(|name| vec![name.to_owned()]);
     let mut delivery =
-        Delivery::of_log(at, Shown { ip, host, helo: String::new() }, field("from")?);
+        Delivery::of_log(at, Shown { ip, names, helo: String::new() }, field("from")?);
     if let Some(domain) = of("spf:") {
         let domain = domain.to_owned();
         delivery.spf = Spf { result: SpfResult::Pass, domain, is_narrow: true };
@@ -69,13 +69,11 @@ fn fields(text: &str) -> HashMap<&str, String> {
     let mut fields = HashMap::new();
     let mut rest = text.trim_start();
     while let Some((name, value)) = rest.split_once('=') {
-        let (value, behind) = match value.strip_prefix('"') {
-            Some(quoted) => unquoted(quoted),
-            None => {
-                let (value, behind) = value.split_once(' ').unwrap_or((value, ""));
-                (value.to_owned(), behind)
-            }
+        let plain = || {
+            let (value, behind) = value.split_once(' ').unwrap_or((value, ""));
+            (value.to_owned(), behind)
         };
+        let (value, behind) = value.strip_prefix('"').map_or_else(plain, unquoted);
         fields.insert(name, value);
         rest = behind.trim_start();
     }

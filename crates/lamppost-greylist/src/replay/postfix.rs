@@ -60,7 +60,7 @@ fn rejected(at: Duration, text: &str) -> Option<Delivery> {
     let (recipient, envelope) = envelope.split_once(" proto=")?;
     let mut client = client_of(client)?;
     if let Some((_, helo)) = envelope.split_once(" helo=") {
-        client.helo = bare(helo).to_owned();
+        bare(helo).clone_into(&mut client.helo);
     }
     Some(Delivery::of_log(at, client, bare(sender)).to(bare(recipient)))
 }
@@ -70,8 +70,8 @@ fn client_of(text: &str) -> Option<Shown> {
     let (name, rest) = text.split_once('[')?;
     let (ip, _) = rest.split_once(']')?;
     let ip = ip.strip_prefix("IPv6:").unwrap_or(ip).parse().ok()?;
-    let host = Some(Some(name.to_owned()).filter(|name| name != "unknown"));
-    Some(Shown { ip, host, helo: String::new() })
+    let names = [name].iter().filter(|name| **name != "unknown").map(ToString::to_string).collect();
+    Some(Shown { ip, names: Some(names), helo: String::new() })
 }
 
 /// The value of `name=<value>` among attributes with commas between, the first of this name.

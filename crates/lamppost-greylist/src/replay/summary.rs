@@ -86,7 +86,7 @@ struct First {
 }
 
 impl Tally {
-    pub(super) fn new(_: &Policy) -> Self {
+    pub(super) fn new() -> Self {
         let others = OTHER_DELAYS.map(|delay| (OtherDelay { delay, ..OtherDelay::default() }, 0));
         Self {
             recipients: 0,

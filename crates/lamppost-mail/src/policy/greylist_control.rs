@@ -52,21 +52,7 @@ impl Policy {
                 let ruling = self.greylist.look(&attempt, Some(self), now).await?;
                 GreylistAnswer::Why(Box::new(self.why(ruling)))
             }
-            GreylistRequest::Stats => {
-                let counted = self.greylist.census().await;
-                let condition = self.greylist.condition();
-                let census = match counted {
-                    Err(_) if condition.away.is_some() => Census::default(),
-                    counted => counted?,
-                };
-                GreylistAnswer::Stats(GreylistStats {
-                    waiting: census.waiting,
-                    known: census.known,
-                    journalled: condition.journalled as u64,
-                    lost: condition.lost,
-                    away: condition.away,
-                })
-            }
+            GreylistRequest::Stats => GreylistAnswer::Stats(self.stats().await?),
             GreylistRequest::Forget(filter) => {
                 let forgotten = self.greylist.forget(self.filter(filter)).await? as u64;
                 info!(forgotten, "an administrator had triplets forgotten");
@@ -100,6 +86,22 @@ impl Policy {
                 info!(forgotten, "an administrator had manual rows forgotten");
                 GreylistAnswer::Forgotten(forgotten)
             }
+        })
+    }
+
+    async fn stats(&self) -> Result<GreylistStats, StoreError> {
+        let counted = self.greylist.census().await;
+        let condition = self.greylist.condition();
+        let census = match counted {
+            Err(_) if condition.away.is_some() => Census::default(),
+            counted => counted?,
+        };
+        Ok(GreylistStats {
+            waiting: census.waiting,
+            known: census.known,
+            journalled: condition.journalled as u64,
+            lost: condition.lost,
+            away: condition.away,
         })
     }
 

@@ -170,8 +170,10 @@ impl Greylisting {
 impl Investigator for Policy {
     fn investigate<'a>(&'a self, client: Client<'a>) -> BoxFuture<'a, Evidence> {
         Box::pin(async move {
+            // Programs of this machine are not in the DNS as what they are.
+            let investigator = self.investigator.as_ref().filter(|_| !client.ip.is_loopback());
             let found = async {
-                match &self.investigator {
+                match investigator {
                     Some(investigator) => investigator.investigate(client).await,
                     None => Evidence::default(),
                 }

@@ -227,14 +227,19 @@ fn row(triplet: &TripletView) -> [String; 5] {
         triplet;
     let left = |until: u64| Duration::from_millis(until.saturating_sub(out::now_ms()));
     let state = match (*passed, left(passes_from.0)) {
+        // What is remembered of the network as a whole.
+        (passed, _) if recipient.is_empty() => format!("{passed} triplets passed"),
+        _ if network == "answer" => "may answer".to_owned(),
         (0, Duration::ZERO) => format!("may pass, deferred {deferred} times"),
         (0, wait) => format!("waits {}, deferred {deferred} times", out::age(wait)),
         (passed, _) => format!("known, passed {passed} times"),
     };
+    let all = || "(all)".to_owned();
+    let is_whole = recipient.is_empty();
     [
         network.clone(),
-        format!("<{sender}>"),
-        format!("<{recipient}>"),
+        if is_whole { all() } else { format!("<{sender}>") },
+        if is_whole { all() } else { format!("<{recipient}>") },
         state.replace(" 1 times", " once"),
         out::age(left(expires.0)),
     ]
@@ -282,7 +287,7 @@ fn told(why: &GreylistWhy) -> String {
     {
         let _infallible = writeln!(text, "It counts as {}.", why.networks.join(", "));
     }
-    if !why.networks.is_empty() {
+    if !why.passes && !why.networks.is_empty() {
         let delay = out::count(why.delay_ms.div_ceil(1000), "second");
         let by = rule(&why.rule);
         let _infallible = writeln!(text, "The delay is {delay}: {by}.{}", known(&why.evidence));

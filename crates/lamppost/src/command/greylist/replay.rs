@@ -34,7 +34,7 @@ pub(crate) struct ReplayOptions {
     /// FILE is a mail log
     #[arg(long, value_enum, value_name = "SERVER")]
     from_log: Option<Server>,
-    /// Begin with these rows, as `greylist list --json` prints them
+    /// Begin with these rows, as `greylist list` prints them in JSON
     #[arg(long, value_name = "FILE")]
     rows: Option<PathBuf>,
     /// Print the summary alone, for people
@@ -91,14 +91,11 @@ struct Last {
 impl ReplayOptions {
     pub(crate) async fn execute(self, place: &Place) -> Result<(), Failure> {
         let mut config = configuration(place)?;
-        match self.policy {
-            None => {}
-            Some(Rules::Adaptive) => {
-                config.mail.greylist.rules.policy = GreylistAlgorithm::Adaptive
-            }
-            Some(Rules::Relaydelay) => {
-                config.mail.greylist.rules.policy = GreylistAlgorithm::Relaydelay;
-            }
+        if let Some(rules) = self.policy {
+            config.mail.greylist.rules.policy = match rules {
+                Rules::Adaptive => GreylistAlgorithm::Adaptive,
+                Rules::Relaydelay => GreylistAlgorithm::Relaydelay,
+            };
         }
         let domains = config.mail.domains.iter().map(|domain| domain.to_lowercase()).collect();
         let mut replay = Replay::new(greylist_policy(&config), domains);

@@ -81,7 +81,7 @@ struct Start {
 /// A role at work.
 enum Running {
     Front(front::Running),
-    Policy(policy::Running),
+    Policy(Box<policy::Running>),
     Queue(queue::Running),
     Delivery(delivery::Running),
     Control(control::Running),
@@ -314,7 +314,7 @@ async fn begin_attentively(
 async fn begin(role: Role, start: Start) -> Result<Running, Failure> {
     Ok(match role {
         Role::Front => Running::Front(front::begin(start)?),
-        Role::Policy => Running::Policy(policy::begin(start).await?),
+        Role::Policy => Running::Policy(Box::new(policy::begin(start).await?)),
         Role::Queue => Running::Queue(queue::begin(start).await?),
         Role::Delivery => Running::Delivery(delivery::begin(start)?),
         Role::Control => Running::Control(control::begin(start)?),
