@@ -135,10 +135,10 @@ enum Command {
     /// without a question. FROM is taken without a tag of BATV (`prvs=…=`).
     ///
     /// The greylist is asked where [mail.greylist.service] listens: `compat install` notes that place in the
-    /// program, $LAMPPOST_GREYLIST_SOCKET names another (a path, or ADDRESS:PORT), and the usual one is
+    /// program, `$LAMPPOST_GREYLIST_SOCKET` names another (a path, or ADDRESS:PORT), and the usual one is
     /// /run/lamppost/greylist.sock.
     ///
-    /// What $MYSQLHOST, $MYSQLDB, $BLOCK_EXPIRE, $RECORD_EXPIRE (minutes) and $RECORD_EXPIRE_GOOD (days) say is
+    /// What $MYSQLHOST, $MYSQLDB, `$BLOCK_EXPIRE`, `$RECORD_EXPIRE` (minutes) and `$RECORD_EXPIRE_GOOD` (days) say is
     /// held against [mail.greylist] of the running program, which decides; where they differ, that is told
     /// once a day here and in the program's log. $MYSQLUSER and $MYSQLPASS are not looked at.
     QmailEnvelopeScanner(Words),
@@ -146,7 +146,7 @@ enum Command {
     ///
     /// The program does so by itself every minute, so that there is no need for such a job. It ends with 0
     /// and without a word once that is done, and with a line and another code when it cannot be. What
-    /// $MYSQLHOST, $MYSQLDB, $BLOCK_EXPIRE, $RECORD_EXPIRE and $RECORD_EXPIRE_GOOD say is held against
+    /// $MYSQLHOST, $MYSQLDB, `$BLOCK_EXPIRE`, `$RECORD_EXPIRE` and `$RECORD_EXPIRE_GOOD` say is held against
     /// [mail.greylist], and where they differ that is told; $MYSQLUSER and $MYSQLPASS are not looked at.
     GreylistingDeleteExpired,
     /// Refuse clients that lists in the DNS name, have a program serve the others: `[OPTIONS] PROGRAM [ARGUMENT …]`
