@@ -9,7 +9,9 @@ mod support;
 use std::time::Duration;
 
 use lamppost_database::{Database, Survives};
-use lamppost_greylist::{Greylist, MemoryStore, NEVER, SqliteStore, Whom, Wildcard};
+use lamppost_greylist::{
+    Algorithm, Greylist, MemoryStore, NEVER, Policy, SqliteStore, Whom, Wildcard,
+};
 use support::POLICY;
 
 const START: Duration = Duration::from_secs(1_700_000_000);
@@ -147,6 +149,11 @@ fn wildcard(row: &Row) -> Wildcard {
     }
 }
 
+/// The two policies agree on all of the table.
+fn as_relaydelay() -> Policy {
+    Policy { algorithm: Algorithm::Relaydelay, ..POLICY }
+}
+
 fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
@@ -175,6 +182,7 @@ async fn the_embedded_stores_decide_as_the_table_says() {
         for greylist in [
             Greylist::new(POLICY, Box::new(sqlite)),
             Greylist::new(POLICY, Box::new(MemoryStore::default())),
+            Greylist::new(as_relaydelay(), Box::new(MemoryStore::default())),
         ] {
             play(scenario, &greylist, async |_| {}).await;
         }
@@ -189,10 +197,13 @@ async fn mariadb_decides_as_the_table_says() {
 
     let database = Mariadb::start(&["--default-time-zone=+05:30"]).unwrap();
     init(&database).await;
-    for scenario in SCENARIOS {
+    for (turn, scenario) in (0..2).flat_map(|turn| SCENARIOS.iter().map(move |one| (turn, one))) {
         database.execute("DELETE FROM greylist.relaytofrom").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let node = Node::open(server(&database), folder.path(), TestClock::at(START)).await;
+        if turn == 1 {
+            node.greylist.set_policy(as_relaydelay());
+        }
         play(scenario, &node.greylist, async |by| age(&database, &[&node], by)).await;
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lamppost_evidence::{Client, Evidence, Investigator, ReverseName};
-use lamppost_greylist::{Attempt, Decision, Outcome, Passage, Passed, Ruling, Why};
+use lamppost_greylist::{Attempt, Decision, Outcome, Passage, Passed, Ruling, StoreError, Why};
 use lamppost_roles::{Passage as Leave, PolicyAnswer, Route, Verdict};
 use lamppost_smtp::{Address, Refusal, ReversePath};
 use tracing::{debug, error, info};
@@ -45,7 +45,13 @@ impl Policy {
         let ruling = match self.greylist.check(attempt, Some(self), self.clock.now()).await {
             Ok(ruling) => ruling,
             Err(error) => {
-                error!(%peer, to, reason = %chain(&error), "the greylist could not be asked");
+                let reason = chain(&error);
+                // That a database is away is told once, and by `lamppost status`.
+                if matches!(error, StoreError::Away { .. }) {
+                    debug!(%peer, to, reason, "the greylist could not be asked");
+                } else {
+                    error!(%peer, to, reason, "the greylist could not be asked");
+                }
                 self.metrics.greylist_decision("unavailable");
                 return match settings.when_store_fails {
                     StoreFailure::Accept => Greylisting::Pass { waited: None, passage: None },

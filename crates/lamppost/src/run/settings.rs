@@ -61,10 +61,9 @@ pub(super) fn policy(config: &Config, hostname: &str) -> PolicySettings {
         // What is no address was refused when the file was read.
         postmaster: config.mail.postmaster.as_deref().and_then(|address| address.parse().ok()),
         when_store_fails: match config.mail.greylist.when_store_fails {
-            config::StoreFailure::Accept => StoreFailure::Accept,
+            // What this server knows itself fails only with its own disk.
+            config::StoreFailure::Accept | config::StoreFailure::Local => StoreFailure::Accept,
             config::StoreFailure::Defer => StoreFailure::Defer,
-            // What this server does not know itself either: its own disk fails too.
-            config::StoreFailure::Local => StoreFailure::Accept,
         },
         observes: config.mail.greylist.mode == config::GreylistMode::Observe,
         logs_to_store: config.mail.greylist.log_to_database,

@@ -59,7 +59,7 @@ impl Init {
             (true, false) => out::print(&self.statements(
                 &server,
                 shared,
-                &config.mail.greylist.database_password,
+                config.mail.greylist.database_password.as_ref(),
             )),
             (false, _) => tables(&server, self.dry_run).await,
         }
@@ -70,7 +70,7 @@ impl Init {
         &self,
         server: &Server,
         shared: &SharedDatabase,
-        password: &Option<Secret>,
+        password: Option<&Secret>,
     ) -> String {
         let mut text = match (&shared.password, password) {
             (None, None) => String::new(),

@@ -17,7 +17,7 @@ const PATH: &str = "/v1/greylist/manual";
 #[derive(Args, Debug)]
 pub(crate) struct Ruled {
     /// Clients by an address, the beginning of one or a network (192.0.2.1, 192.0.2, 192.0.2.0/24,
-    /// 2001:db8::/32), or recipients by an address or a domain with all below it
+    /// `2001:db8::/32`), or recipients by an address or a domain with all below it
     #[arg(required = true, value_name = "WHOM")]
     whom: Vec<String>,
     /// For how long, such as 36d [default: for ever]
