@@ -1,5 +1,6 @@
 //! greylist import: what postgrey and sqlgrey remember.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(crate) enum Import {
     ///
     /// Its files are read by `db5.3_dump`, of Debian's package db5.3-util, while postgrey runs or not. The text
     /// that `db5.3_dump -p -h /var/lib/postgrey postgrey.db` writes on another machine can be imported as
-    /// well, and so can that of postgrey_clients.db.
+    /// well, and so can that of `postgrey_clients.db`.
     Postgrey(Postgrey),
     /// Take over sqlgrey's triplets, and the senders and domains that it lets pass, from its SQLite file
     Sqlgrey {
@@ -114,7 +115,7 @@ impl Summary {
             (self.unknown, "not understood"),
         ] {
             if count > 0 {
-                text.push_str(&format!("; {count} {what}"));
+                let _infallible = write!(text, "; {count} {what}");
             }
         }
         text + ".\n"
