@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use lamppost_dns::Resolver;
@@ -37,10 +38,16 @@ impl Default for Limits {
 }
 
 /// Who asks name servers about clients.
+#[derive(Default)]
 pub struct DnsInvestigator {
+    asked: ArcSwapOption<Asked>,
+    kept: Mutex<Kept>,
+}
+
+/// Whom to ask, and for how long.
+struct Asked {
     resolver: Arc<dyn Resolver>,
     limits: Limits,
-    kept: Mutex<Kept>,
 }
 
 /// A client with the sender of its mail, of whatever length.
@@ -54,11 +61,18 @@ struct Kept {
 }
 
 impl DnsInvestigator {
-    /// One that asks these name servers.
-    pub fn new(resolver: Arc<dyn Resolver>, limits: Limits) -> Self {
-        Self { resolver, limits, kept: Mutex::default() }
+    /// Asks by this resolver from the next client on.
+    pub fn set(&self, resolver: Arc<dyn Resolver>, limits: Limits) {
+        self.asked.store(Some(Arc::new(Asked { resolver, limits })));
     }
 
+    /// Asks nobody any more: of every client it is unknown what there is to know.
+    pub fn stop(&self) {
+        self.asked.store(None);
+    }
+}
+
+impl Asked {
     async fn inquire(&self, client: Client<'_>) -> Evidence {
         let deadline = Instant::now() + self.limits.deadline;
         let named = timeout_at(deadline, confirmed_names(&*self.resolver, client.ip));
@@ -83,13 +97,19 @@ impl DnsInvestigator {
 impl Investigator for DnsInvestigator {
     fn investigate<'a>(&'a self, client: Client<'a>) -> BoxFuture<'a, Evidence> {
         async move {
+            // The DNS tells nothing of this machine's own addresses.
+            let asked = self.asked.load_full();
+            let Some(asked) = asked.filter(|_| !client.ip.to_canonical().is_loopback()) else {
+                return Evidence::default();
+            };
+            let Limits { kept_for, kept_max, .. } = asked.limits;
             let key = (client.ip, client.helo.into(), client.sender.into());
             let now = Instant::now();
-            if let Some(evidence) = self.kept.lock().find(&key, now, self.limits.kept_for) {
+            if let Some(evidence) = self.kept.lock().find(&key, now, kept_for) {
                 return evidence;
             }
-            let evidence = self.inquire(client).await;
-            self.kept.lock().keep(key, (now, evidence.clone()), self.limits.kept_max);
+            let evidence = asked.inquire(client).await;
+            self.kept.lock().keep(key, (now, evidence.clone()), kept_max);
             evidence
         }
         .boxed()

@@ -35,6 +35,7 @@ async fn policy(delay: Duration) -> Asked {
         postmaster: None,
         when_store_fails: StoreFailure::Defer,
         observes: false,
+        logs_to_store: false,
         elsewhere: Elsewhere::Nowhere,
         local: LocalSettings::default(),
     };

@@ -34,7 +34,9 @@ impl Inquiry {
             answers_max: 10_000,
         };
         let servers = Arc::new(NameServers::new(&[server], patience).unwrap());
-        Self { runtime, investigator: DnsInvestigator::new(servers, limits) }
+        let investigator = DnsInvestigator::default();
+        investigator.set(servers, limits);
+        Self { runtime, investigator }
     }
 
     fn of(&self, ip: &str, helo: &str, sender: &str) -> Evidence {

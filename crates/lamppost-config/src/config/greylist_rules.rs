@@ -18,10 +18,9 @@ const COUNT_MAX: u64 = 1_000_000;
 pub struct GreylistRules {
     pub policy: GreylistAlgorithm,
     pub stage: GreylistStage,
-    pub lookups: bool,
-    pub lookup_timeout: Duration,
     pub good_delay: Duration,
     pub good_domains: Vec<String>,
+    pub lookup_timeout: Duration,
     pub suspect_delay: Duration,
     pub promote_after: u64,
     pub promote_within: Duration,
@@ -82,11 +81,15 @@ impl GreylistRules {
                 .read("policy", |value| reader::choice(value, &POLICIES), findings)
                 .value,
             stage: section.read("stage", |value| reader::choice(value, &STAGES), findings).value,
-            lookups: section.read("lookups", reader::boolean, findings).value,
-            lookup_timeout: time_within(section, "lookup-timeout", (SECOND / 10, MINUTE), findings)
-                .value,
             good_delay: time(section, "good-delay", findings),
             good_domains: section.read("good-domains", domains, findings).value,
+            lookup_timeout: time_within(
+                section,
+                "lookup-timeout",
+                (Duration::ZERO, MINUTE),
+                findings,
+            )
+            .value,
             suspect_delay: suspect_delay.value,
             promote_after: section.read("promote-after", number, findings).value,
             promote_within: time_within(section, "promote-within", (SECOND, 365 * DAY), findings)

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lamppost_accounts::Accounts;
 use lamppost_evidence::Investigator;
@@ -54,7 +54,7 @@ pub struct Policy {
     /// The lists in the DNS that clients are looked up in.
     lists: Option<DnsLists>,
     /// Who finds out about clients that the greylist does not know.
-    investigator: Arc<ArcSwapOption<Arc<dyn Investigator>>>,
+    investigator: Option<Arc<dyn Investigator>>,
 }
 
 /// A recipient as the front asks about it.
@@ -87,7 +87,7 @@ impl Policy {
             users: None,
             rules: None,
             lists: None,
-            investigator: Arc::default(),
+            investigator: None,
         }
     }
 
@@ -115,9 +115,10 @@ impl Policy {
         Self { lists: Some(lists), ..self }
     }
 
-    /// Has this one find out about clients that the greylist does not know, from the next question on.
-    pub fn set_investigator(&self, investigator: Option<Arc<dyn Investigator>>) {
-        self.investigator.store(investigator.map(Arc::new));
+    /// Has this one find out about clients that the greylist does not know.
+    #[must_use]
+    pub fn investigated_by(self, investigator: Arc<dyn Investigator>) -> Self {
+        Self { investigator: Some(investigator), ..self }
     }
 
     /// Answers by other settings from the next question on.

@@ -109,9 +109,21 @@ fn dns_list(list: &config::DnsList) -> ListSettings {
     }
 }
 
-/// Whether policy asks name servers: about lists, or for the names of clients that rules may be about.
+/// Whether policy asks name servers: about lists, for the names of clients that rules may be about, or what there
+/// is to know of clients that the greylist does not know.
 pub(super) fn asks_name_servers(config: &Config) -> bool {
-    !config.mail.dns_list.is_empty() || config.mail.rules.file.is_some()
+    !config.mail.dns_list.is_empty() || config.mail.rules.file.is_some() || investigates(config)
+}
+
+/// Whether the greylist asks name servers about clients. A rule may greylist some though all others are not.
+pub(super) fn investigates(config: &Config) -> bool {
+    let greylist = &config.mail.greylist;
+    let is_on = greylist.enabled
+        || config.mail.rules.file.is_some()
+        || greylist.rules.exceptions.iter().any(|exception| exception.enabled);
+    is_on
+        && greylist.rules.policy == config::GreylistAlgorithm::Adaptive
+        && !greylist.rules.lookup_timeout.is_zero()
 }
 
 /// How often a question is asked again that no name server answers.

@@ -19,7 +19,7 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    /// Starts it; `greylist` are lines of `[mail.greylist]`, and `service` of the section below it.
+    /// Starts it, and it asks no name servers; `greylist` are lines of `[mail.greylist]`, and `service` of the section below it.
     pub(crate) fn start(greylist: &str, service: &str) -> Self {
         let server = Server::prepare(&Setup::default(), None);
         let [address] = free_addresses();
@@ -37,7 +37,7 @@ impl Alone {
         let text = format!(
             "[server]\nhostname = \"grey.lamppost.test\"\n[metrics]\nlisten = [\"{}\"]\n\
              [mail.queue]\n{volatile}\n[mail.sendmail]\nenabled = false\n\
-             [mail.greylist]\nlookups = false\n{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
+             [mail.greylist]\nlookup-timeout = \"0s\"\n{greylist}\n[mail.greylist.service]\nlisten = [\"{address}\"]\n\
              socket = \"{}\"\n{service}\n",
             server.metrics,
             socket.display()

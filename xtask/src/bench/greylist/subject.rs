@@ -16,7 +16,6 @@ use lamppost_load::Mariadb;
 use crate::bench::lamppost::Place;
 use crate::bench::peer::{Peer, package_version};
 use crate::bench::process::{Usage, end, leashed};
-use crate::bench::resolver::ADDRESS as NAME_SERVER;
 use crate::bench::{await_port, write};
 use crate::machine::{output, root, unpacked};
 
@@ -147,6 +146,7 @@ impl Drop for Running {
     }
 }
 
+/// As the others it asks no name servers.
 fn lamppost(folder: &Path, address: SocketAddr, database: Option<&Mariadb>) -> Result<Child> {
     let password = folder.join("password");
     let place = database.map(|database| {
@@ -155,7 +155,7 @@ fn lamppost(folder: &Path, address: SocketAddr, database: Option<&Mariadb>) -> R
     });
     let text = format!(
         "[server]\nhostname = \"mail.lamppost.test\"\n[log]\nlevel = \"info\"\n[metrics]\nlisten = []\n\
-         [dns]\nservers = [\"{NAME_SERVER}\"]\n[mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\n{}\
+         [mail.sendmail]\nenabled = false\n[mail.greylist]\ndelay = \"1s\"\nlookup-timeout = \"0s\"\n{}\
          [mail.greylist.service]\nlisten = [\"{address}\"]\n",
         place.unwrap_or_default()
     );

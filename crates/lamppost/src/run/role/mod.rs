@@ -4,7 +4,6 @@ mod control;
 mod delivery;
 mod front;
 pub(super) mod handed;
-mod inquiries;
 mod inspected;
 mod links;
 pub(super) mod mail_folders;

@@ -9,6 +9,7 @@ use lamppost_config::{self as config, Config, Dns, DnsList, GreylistDatabase, St
 use lamppost_console::Blocked;
 use lamppost_database::{Database, Survives};
 use lamppost_dns::NameServers;
+use lamppost_evidence::{DnsInvestigator, Limits};
 use lamppost_greylist::{Condition as GreylistCondition, Greylist, SharedStore, SqliteStore};
 use lamppost_mail::policy::{ConnectionRules, DnsLists, Policy};
 use lamppost_net::SystemClock;
@@ -16,7 +17,6 @@ use lamppost_telemetry::{Fact, Health, State};
 use parking_lot::Mutex;
 use tracing::error;
 
-use super::inquiries::Inquiries;
 use super::{Start, handed};
 use crate::exit::{Code, Failure, chain};
 use crate::run::setup::Setup;
@@ -31,18 +31,18 @@ pub(super) struct Running {
     shared: Option<Arc<SharedStore>>,
     rules: ConnectionRules,
     asking: Asking,
-    inquiries: Inquiries,
 }
 
 /// Those who ask name servers, and what the configuration said of that when they were set.
 struct Asking {
     lists: DnsLists,
     rules: ConnectionRules,
+    investigator: Arc<DnsInvestigator>,
     set: Mutex<Option<Box<SetBy>>>,
 }
 
-/// All that lists in the DNS and the names of clients depend on.
-type SetBy = (Dns, config::DnsLists, Vec<DnsList>, Duration, Vec<SocketAddr>);
+/// All that lists in the DNS depend on, and what is asked about clients.
+type SetBy = (Dns, config::DnsLists, Vec<DnsList>, [Option<Duration>; 2], Vec<SocketAddr>);
 
 pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::of(Code::Software, error);
@@ -66,10 +66,10 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     let policy = policy.asking(users).ruled_by(rules.clone());
     let policy = policy.counting(start.metrics.clone());
     let policy = policy.asking_lists(lists.clone());
-    let asking = Asking { lists, rules: rules.clone(), set: Mutex::new(None) };
+    let investigator = Arc::new(DnsInvestigator::default());
+    let policy = policy.investigated_by(investigator.clone());
+    let asking = Asking { lists, rules: rules.clone(), investigator, set: Mutex::new(None) };
     asking.set(config, setup)?;
-    let inquiries = Inquiries::of(&policy);
-    inquiries.set(config, setup)?;
     let (told, shown) = (policy.clone(), greylist.clone());
     let is_shared = shared.is_some();
     start.inspected(move |mut condition| {
@@ -93,7 +93,7 @@ pub(super) async fn begin(mut start: Start) -> Result<Running, Failure> {
     tokio::spawn(policy.clone().run_control(wishes));
     tokio::spawn(policy.clone().run(questions));
     tokio::spawn(policy.clone().run_routes(routes));
-    let running = Running { policy, greylist, shared, rules, asking, inquiries };
+    let running = Running { policy, greylist, shared, rules, asking };
     running.set_alone(&start.config);
     Ok(running)
 }
@@ -154,7 +154,6 @@ impl Running {
         self.set_alone(config);
         self.policy.set_settings(settings::policy(config, &setup.hostname));
         self.rules.set_file(config.mail.rules.file.as_deref());
-        self.inquiries.set(config, setup)?;
         self.asking.set(config, setup)
     }
 
@@ -178,7 +177,7 @@ pub(super) fn check(config: &Config, setup: &Setup) -> Result<(), Failure> {
     name_servers(config, setup).map(drop)
 }
 
-pub(super) fn name_servers(config: &Config, setup: &Setup) -> Result<NameServers, Failure> {
+fn name_servers(config: &Config, setup: &Setup) -> Result<NameServers, Failure> {
     NameServers::new(&setup.name_servers, settings::name_servers(config))
         .map_err(|error| Failure::at(Code::Config, "dns.servers", &error))
 }
@@ -187,18 +186,26 @@ impl Asking {
     /// Asks as the configuration says; what is known of lists is kept where that is as before.
     fn set(&self, config: &Config, setup: &Setup) -> Result<(), Failure> {
         let mail = &config.mail;
+        let deadline = mail.greylist.rules.lookup_timeout;
+        let deadline = settings::investigates(config).then_some(deadline);
         let by = Box::new((
             config.dns.clone(),
             mail.dns_lists.clone(),
             mail.dns_list.clone(),
-            mail.rules.name_timeout,
+            [Some(mail.rules.name_timeout), deadline],
             setup.name_servers.clone(),
         ));
         let mut set = self.set.lock();
         if set.as_ref() != Some(&by) && (set.is_some() || settings::asks_name_servers(config)) {
             let resolver = Arc::new(name_servers(config, setup)?);
             self.lists.set(settings::dns_lists(config), resolver.clone());
-            self.rules.set_resolver(resolver, mail.rules.name_timeout);
+            self.rules.set_resolver(resolver.clone(), mail.rules.name_timeout);
+            match deadline {
+                Some(deadline) => {
+                    self.investigator.set(resolver, Limits { deadline, ..Limits::default() });
+                }
+                None => self.investigator.stop(),
+            }
             *set = Some(by);
         }
         Ok(())

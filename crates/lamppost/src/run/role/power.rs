@@ -220,13 +220,22 @@ mod tests {
             assert_eq!(of(Role::Policy, &config, Path::new("/state")).sockets, expected, "{text}");
         };
         let list = "[[mail.dns-list]]\nzone = \"list.test\"\n";
-        check("[dns]\nservers = [\"192.0.2.1\"]\n", Sockets::None);
         let ask = |ports| Sockets::Ask { ports, here: false };
-        check(list, ask(vec![53]));
+        let nothing = "[mail.greylist]\nenabled = false\n";
+        check(&format!("[dns]\nservers = [\"192.0.2.1\"]\n{nothing}"), Sockets::None);
+        check("[mail.greylist]\npolicy = \"relaydelay\"\n", Sockets::None);
+        check("[mail.greylist]\nlookup-timeout = \"0s\"\n", Sockets::None);
+        check("[dns]\nservers = [\"192.0.2.1\"]\n", ask(vec![53]));
+        check(
+            &format!("{nothing}[[mail.greylist.for]]\nrecipients = [\"@a.test\"]\n"),
+            ask(vec![53]),
+        );
+        check(&format!("{nothing}{list}"), ask(vec![53]));
         let servers = "[dns]\nservers = [\"192.0.2.1\", \"127.0.0.1:5353\"]\n";
         check(&format!("{servers}{list}"), ask(vec![53, 5353]));
-        check("[mail.rules]\nfile = \"/etc/tcp.smtp\"\n", ask(vec![53]));
-        let shared = "[mail.greylist]\ndatabase = \"mysql://grey@192.0.2.1:3307/grey\"\n";
+        check(&format!("{nothing}[mail.rules]\nfile = \"/etc/tcp.smtp\"\n"), ask(vec![53]));
+        let shared = "[mail.greylist]\nlookup-timeout = \"0s\"\n\
+                      database = \"mysql://grey@192.0.2.1:3307/grey\"\n";
         check(shared, ask(vec![3307]));
         check(&format!("{list}{shared}"), ask(vec![53, 3307]));
         let socket = shared.replace("/grey\"", "/grey?socket=/run/db\"");
