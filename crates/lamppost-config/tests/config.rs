@@ -56,7 +56,7 @@ fn every_key_has_a_text_and_can_be_explained() {
     }
     assert_eq!(explain("sessions-max").unwrap().name, "mail.limits.sessions-max");
     assert_eq!(explain("lifetime"), None);
-    assert_eq!(explain_section("mail.greylist").len(), 31);
+    assert_eq!(explain_section("mail.greylist").len(), 33);
     assert!(explain_section("mail").len() > 50 && explain_section("mial").is_empty());
     assert_eq!(similar_key("mail.greylst").as_deref(), Some("mail.greylist"));
     assert_eq!(similar_key("session-max").as_deref(), Some("mail.limits.sessions-max"));
