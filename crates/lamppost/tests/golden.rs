@@ -86,7 +86,8 @@ struct Tour {
 
 impl Tour {
     fn begin() -> Self {
-        let greylist = "enabled = true\ndelay = \"5m\"\nmode = \"observe\"";
+        let greylist =
+            "enabled = true\ndelay = \"5m\"\nmode = \"observe\"\nlookup-timeout = \"0s\"";
         let mut server = Server::with_accounts(&Setup { greylist, ..Setup::default() }, None);
         // What it is made with depends on who runs the test.
         let mode = std::fs::Permissions::from_mode(0o711);

@@ -117,7 +117,8 @@ fn a_thousand_transfers_outlast_every_kind_of_reload() {
             Wire::greeted(server.mx).deliver(ACCOUNT, "Subject: new\r\n\r\nx").starts_with("250")
         });
         send_all(&mut slow);
-        assert!(!reloading.is_finished() && !newcomer.is_finished());
+        // The newcomer waits for the new roles, unless the old front took it just before.
+        assert!(!reloading.is_finished());
         slow.into_iter().for_each(Slow::end);
         reloading.join().unwrap();
         assert!(newcomer.join().unwrap());

@@ -7,15 +7,15 @@ use crate::{Address, QmailQuestion, Refusal, Reply, ReversePath, Secret};
 /// What the owner of a session has to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Send what is to be said, then read and [`Session::receive`].
+    /// Send what is to be said, then read and [`Session::receive`](super::Session::receive).
     Read,
-    /// Find the answer and give it by [`Session::answer`].
+    /// Find the answer and give it by [`Session::answer`](super::Session::answer).
     Ask(Question),
     /// Take a piece of the message's content, with LF line ends.
     Content(Bytes),
     /// Forget the content that came since [`Question::Room`]: its message will not be completed.
     Discard,
-    /// Send what is to be said, then begin TLS and say so by [`Session::tls_started`].
+    /// Send what is to be said, then begin TLS and say so by [`Session::tls_started`](super::Session::tls_started).
     StartTls,
     /// Send what is to be said, then close the connection.
     Close,

@@ -138,16 +138,16 @@ enum Command {
     /// program, `$LAMPPOST_GREYLIST_SOCKET` names another (a path, or ADDRESS:PORT), and the usual one is
     /// /run/lamppost/greylist.sock.
     ///
-    /// What $MYSQLHOST, $MYSQLDB, `$BLOCK_EXPIRE`, `$RECORD_EXPIRE` (minutes) and `$RECORD_EXPIRE_GOOD` (days) say is
+    /// What `$MYSQLHOST`, `$MYSQLDB`, `$BLOCK_EXPIRE`, `$RECORD_EXPIRE` (minutes) and `$RECORD_EXPIRE_GOOD` (days) say is
     /// held against [mail.greylist] of the running program, which decides; where they differ, that is told
-    /// once a day here and in the program's log. $MYSQLUSER and $MYSQLPASS are not looked at.
+    /// once a day here and in the program's log. `$MYSQLUSER` and `$MYSQLPASS` are not looked at.
     QmailEnvelopeScanner(Words),
     /// Have the running greylist forget whose time is over, as the cron job of old does
     ///
     /// The program does so by itself every minute, so that there is no need for such a job. It ends with 0
     /// and without a word once that is done, and with a line and another code when it cannot be. What
-    /// $MYSQLHOST, $MYSQLDB, `$BLOCK_EXPIRE`, `$RECORD_EXPIRE` and `$RECORD_EXPIRE_GOOD` say is held against
-    /// [mail.greylist], and where they differ that is told; $MYSQLUSER and $MYSQLPASS are not looked at.
+    /// `$MYSQLHOST`, `$MYSQLDB`, `$BLOCK_EXPIRE`, `$RECORD_EXPIRE` and `$RECORD_EXPIRE_GOOD` say is held against
+    /// [mail.greylist], and where they differ that is told; `$MYSQLUSER` and `$MYSQLPASS` are not looked at.
     GreylistingDeleteExpired,
     /// Refuse clients that lists in the DNS name, have a program serve the others: `[OPTIONS] PROGRAM [ARGUMENT …]`
     ///

@@ -16,7 +16,7 @@ const PATH: &str = "/v1/greylist/manual";
 /// For whom, and for how long.
 #[derive(Args, Debug)]
 pub(crate) struct Ruled {
-    /// Clients by an address, the beginning of one or a network (192.0.2.1, 192.0.2, 192.0.2.0/24,
+    /// Clients by an address, the beginning of one or a network (`192.0.2.1`, `192.0.2`, `192.0.2.0/24`,
     /// `2001:db8::/32`), or recipients by an address or a domain with all below it
     #[arg(required = true, value_name = "WHOM")]
     whom: Vec<String>,
