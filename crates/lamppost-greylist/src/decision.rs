@@ -188,9 +188,14 @@ fn decide_adaptively(
             retry_in => Decision::Defer(Hold::New { retry_in }),
         });
     };
+    let first = record.record_expires.saturating_sub(policy.retry_window);
+    // Rows do not tell when they began: of one that was made with another window, as relaydelay's are, only
+    // the wait itself is known.
+    let longest = policy.delay.max(adaptive.suspect_delay);
+    let is_told = record.block_expires.saturating_sub(first) <= longest;
+    let first = if is_told { first } else { record.block_expires.saturating_sub(delay) };
     // Whoever was told how long to wait need not wait longer, whatever is found out later; a delay that is
     // shorter by now counts at once.
-    let first = record.record_expires.saturating_sub(policy.retry_window);
     let until = record.block_expires.min(first + delay);
     // A clock that was set back makes nobody wait longer than a new triplet would.
     told(match until.saturating_sub(now).min(delay) {
@@ -397,6 +402,21 @@ mod tests {
         let longer = Policy { delay: minutes(60), ..POLICY };
         assert_eq!(at(&longer, 4), early(1));
         assert_eq!(at(&longer, 5), waited(5));
+    }
+
+    #[test]
+    fn a_row_with_another_window_waits_as_it_says() {
+        let first = minutes(1_000_000);
+        // As relaydelay writes them.
+        let seen = Record {
+            block_expires: first + minutes(58),
+            record_expires: first + minutes(5 * 60),
+            blocked_count: 1,
+            passed_count: 0,
+            aborted_count: 0,
+        };
+        let at = |later| judge(&POLICY, Some(&seen), first + minutes(later)).decision;
+        assert_eq!([at(1), at(56), at(58)], [early(5), early(2), waited(5)]);
     }
 
     proptest! {

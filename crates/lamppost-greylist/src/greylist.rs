@@ -79,11 +79,11 @@ impl Greylist {
         if let Some(decision) = self.ruled(attempt.peer, &recipient, now) {
             return Ok(Ruling::at_once(decision));
         }
-        self.make_room().await?;
         let own = Triplet { network: policy.network(attempt.peer), sender, recipient };
         if self.known.has(&own, now) {
             return Ok(self.pass_known(&policy, own, now));
         }
+        self.make_room().await?;
         let evidence = evidence(&policy, attempt, investigator).await;
         let inquiry = Inquiry::new(&policy, &own, (attempt.peer, evidence), own_delay);
         if self.unwritten.lock().has_ended(inquiry.own()) {
@@ -121,7 +121,12 @@ impl Greylist {
             return ruling;
         }
         let change = ruling.verdict().change(policy, None, now);
-        self.unwritten.lock().add(own, change);
+        let mut unwritten = self.unwritten.lock();
+        // A store that takes nothing costs those who are known a longer life, and not their passing.
+        if unwritten.len() < UNWRITTEN_MAX {
+            unwritten.add(own, change);
+        }
+        drop(unwritten);
         ruling
     }
 
@@ -281,6 +286,8 @@ impl Greylist {
     /// # Errors
     /// When the store cannot be asked.
     pub async fn forget(&self, filter: Filter) -> Result<usize, StoreError> {
+        // Those who are known here would be written again as they pass meanwhile.
+        self.known.clear();
         self.write().await?;
         let mut forgotten = 0;
         loop {

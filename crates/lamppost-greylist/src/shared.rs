@@ -9,6 +9,7 @@ use lamppost_database::Database;
 use lamppost_net::Clock;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use crate::journal::{Journal, Origin};
 use crate::mariadb::{Batch, Mariadb, Server};
@@ -17,6 +18,8 @@ use crate::{Census, Filter, Seen, Store, StoreError, Triplet, Whom, Wildcard};
 
 /// How often it is looked whether a store that is away is there again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How long the database may take to show triplets, waiting for a connection included.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Triplets in a database that several servers share.
 ///
@@ -117,7 +120,7 @@ impl Inner {
     async fn look(&self, triplets: Vec<Triplet>, now: Duration) -> Result<Seen, StoreError> {
         let seen = match self.absence() {
             Some(error) => Err(error),
-            None => self.met(self.database.look(&triplets, now).await),
+            None => self.met(self.ask(&triplets, now).await),
         };
         let seen = match seen {
             Err(_) if self.decides_alone.load(Ordering::Relaxed) => {
@@ -133,6 +136,15 @@ impl Inner {
             changes.iter().fold(record, |record, change| Some(change.on(record.as_ref())))
         });
         Ok(Seen { now, records: records.collect() })
+    }
+
+    /// Asks the database. With those before it, which may wait as long: nobody waits for their sum.
+    async fn ask(&self, triplets: &[Triplet], now: Duration) -> Result<Seen, StoreError> {
+        let looked = timeout(LOOK_TIMEOUT, self.database.look(triplets, now)).await;
+        looked.unwrap_or_else(|_| {
+            let (server, what) = (self.database.name(), "look triplets up");
+            Err(StoreError::Silent { server, what, after: LOOK_TIMEOUT })
+        })
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), StoreError> {

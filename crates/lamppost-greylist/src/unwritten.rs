@@ -51,8 +51,12 @@ impl Unwritten {
         changes.into_iter().flatten().fold(shown, |record, change| Some(change.on(record.as_ref())))
     }
 
-    /// Takes what waits, to write it; nothing when nothing waits.
+    /// Takes what waits, to write it; nothing when nothing waits. One writes at a time: what was begun before
+    /// and came to no end, since its writer was given up, waits again.
     pub(crate) fn begin(&mut self) -> Option<Changes> {
+        if !self.writing.is_empty() {
+            self.failed();
+        }
         if self.waiting.is_empty() {
             return None;
         }
@@ -72,5 +76,40 @@ impl Unwritten {
         for (triplet, change) in later {
             self.add(triplet, change);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_a_writer_gave_up_waits_again() {
+        let change = |blocked| Change {
+            at: Duration::from_secs(100),
+            block_expires: Duration::from_secs(400),
+            record_expires: Duration::from_secs(4000),
+            blocked,
+            passed: 0,
+            aborted: 0,
+            life: None,
+        };
+        let triplet = |recipient: &str| Triplet {
+            network: "192.0.2.0".into(),
+            sender: "a@one.test".into(),
+            recipient: recipient.into(),
+        };
+        let mut unwritten = Unwritten::default();
+        unwritten.add(triplet("b@two.test"), change(1));
+        assert_eq!(unwritten.begin().unwrap().len(), 1);
+        unwritten.add(triplet("b@two.test"), change(2));
+        unwritten.add(triplet("c@two.test"), change(1));
+        let both = unwritten.begin().unwrap();
+        assert_eq!(both[&triplet("b@two.test")], change(3));
+        assert_eq!(both.len(), 2);
+        unwritten.written();
+        assert_eq!(unwritten.begin(), None);
     }
 }

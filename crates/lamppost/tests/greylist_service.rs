@@ -66,6 +66,9 @@ fn a_broken_store_does_what_the_file_says() {
     alone.server.must(&["reload"]);
     let defers = "action=DEFER_IF_PERMIT 4.3.0 the greylist cannot be asked: try again later";
     assert_eq!(asker.ask(FROM, TO, ""), defers);
+    alone.write("mode = \"observe\"\nwhen-store-fails = \"defer\"", "");
+    alone.server.must(&["reload"]);
+    assert_eq!(asker.ask(FROM, TO, ""), DUNNO);
     assert!(alone.server.log().contains("no such table"));
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -193,9 +193,11 @@ fn a_program_that_hangs_takes_no_place() {
 }
 
 #[test]
-fn mail_is_taken_while_an_upgrade_waits_for_who_asks_for_nothing() {
+fn mail_is_taken_while_an_upgrade_waits_for_who_does_not_ask_to_the_end() {
     let server = Server::start(&Setup::default());
-    let silent = UnixStream::connect(server.state().join("control.sock")).unwrap();
+    let mut silent = UnixStream::connect(server.state().join("control.sock")).unwrap();
+    let begun = b"POST /v1/queue/import HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n{";
+    silent.write_all(begun).unwrap();
     // Connections are taken in turn: the one before this has been.
     server.must(&["status"]);
     let before = server.role("front");

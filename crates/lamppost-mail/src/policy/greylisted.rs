@@ -54,8 +54,10 @@ impl Policy {
                 }
                 self.metrics.greylist_decision("unavailable");
                 return match settings.when_store_fails {
-                    StoreFailure::Accept => Greylisting::Pass { waited: None, passage: None },
-                    StoreFailure::Defer => Greylisting::Unavailable,
+                    StoreFailure::Defer if !settings.observes => Greylisting::Unavailable,
+                    StoreFailure::Accept | StoreFailure::Defer => {
+                        Greylisting::Pass { waited: None, passage: None }
+                    }
                 };
             }
         };

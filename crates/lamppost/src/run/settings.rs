@@ -33,7 +33,8 @@ pub(crate) fn greylist(config: &Config) -> GreylistPolicy {
             config::GreylistAlgorithm::Adaptive => Algorithm::Adaptive(Adaptive {
                 good_delay: rules.good_delay,
                 good_domains: rules.good_domains.clone(),
-                suspect_delay: rules.suspect_delay,
+                // What the file says was checked; the default must leave time to come back too.
+                suspect_delay: rules.suspect_delay.min(greylist.retry_window / 2),
                 promote_after: rules.promote_after,
                 promote_within: rules.promote_within,
                 demote_after: rules.demote_after,
