@@ -150,9 +150,10 @@ impl Drop for BadDay {
     }
 }
 
-/// An address of this machine where nobody listens by UDP.
+/// An address of this machine where nobody listens, neither by UDP nor by TCP, and no client will.
 pub(crate) fn free_udp() -> SocketAddr {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    let free = || super::free_addresses::<1>()[0];
+    std::iter::repeat_with(free).find(|address| UdpSocket::bind(address).is_ok()).unwrap()
 }
 
 /// The answer of a name server to a question for an A, if it comes soon.
